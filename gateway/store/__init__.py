@@ -1,0 +1,151 @@
+"""The log of events and the outbox: what is on disk, and the only road to it.
+
+A narrow set of methods, so that another database can stand behind it; `gateway.store.sqlite` is the first.
+Every write joins the next group commit; a receipt settles after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from gateway.kinds import Kind, Lane, Qualifier
+from gateway.model import Delivery, DeliveryState, Event, Heard
+from gateway.receipt import Receipt
+
+__all__ = ["Backlog", "Entry", "EventFilter", "Rejected", "Store", "StoreState", "Watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event to keep, and who must get it. Written in one transaction."""
+
+    event: Event
+    destinations: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events a reader wants; None means any."""
+
+    device: str | None = None
+    site: str | None = None
+    kind: Kind | None = None
+    lane: Lane | None = None
+    claimed: bool | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A frame that was none, kept as it came (cut at `sqlite.RAW_MAX_BYTES`)."""
+
+    at: datetime
+    connection: str
+    reason: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What one destination still has to get, by lane."""
+
+    count: Mapping[Lane, int]
+    oldest: Mapping[Lane, datetime]
+    dead: int
+
+
+@dataclass(slots=True)
+class StoreState:
+    """What health and metrics look at. Plain numbers, read at any time on the loop."""
+
+    ok: bool = True
+    error: str = ""
+    stored: dict[Lane, int] = field(default_factory=dict)
+    repeats: int = 0
+    commits: int = 0
+    shed: dict[Lane, int] = field(default_factory=dict)
+    size_bytes: int = 0
+    budget_bytes: int = 0
+    salvaged: str = ""
+    """The name a damaged file was set aside under at this start; empty when the file was sound."""
+
+
+class Watch(Protocol):
+    """Woken when something was committed that may concern the watcher. No tick, no poll."""
+
+    async def wait(self) -> None:
+        """Return after the next commit, or at once when one happened since the last wait."""
+
+    def close(self) -> None:
+        """Stop watching."""
+
+
+class Store(Protocol):
+    """What the rest of the gateway may ask of the log. All awaitables run on the event loop."""
+
+    state: StoreState
+
+    async def append(self, entries: Sequence[Entry]) -> Receipt:
+        """Queue for the next commit. Waits only while the bound on uncommitted entries is reached."""
+
+    async def reject(self, rejected: Rejected) -> None:
+        """Keep a refused frame, the oldest of too many making room."""
+
+    async def pending(self, destination: str, lane: Lane, *, after_seq: int, limit: int) -> Sequence[Delivery]:
+        """Queued rows of one lane in the order they came, beyond `after_seq`."""
+
+    async def number(self, destination: str, account: str, seqs: Sequence[int]) -> Sequence[int]:
+        """Take the account's next sequence number (1..9999, wrapping, skipping numbers still open) for each row.
+
+        Returns when they are on disk. A row that has one keeps it.
+        """
+
+    def accepted(self, destination: str, seqs: Sequence[int]) -> Awaitable[None]:
+        """Mark rows as accepted by the far side; done when on disk."""
+
+    def dead(self, destination: str, seq: int, reason: str) -> Awaitable[None]:
+        """Set a row aside where people see it; done when on disk."""
+
+    def requeue(self, destination: str, seqs: Sequence[int]) -> Awaitable[None]:
+        """Queue dead rows again, under their old number; done when on disk."""
+
+    async def deliveries(
+        self, *, destination: str | None = None, state: DeliveryState | None = None, after_seq: int = 0, limit: int = 100
+    ) -> Sequence[Delivery]:
+        """Outbox rows for people to look at, oldest first."""
+
+    async def backlog(self, destination: str) -> Backlog:
+        """What still has to go there."""
+
+    async def events(
+        self, wanted: EventFilter, *, after_seq: int = 0, limit: int = 100, newest_first: bool = False
+    ) -> Sequence[Event]:
+        """A page of events. `after_seq` is the cursor: rows beyond it in the direction asked (0 = from that end)."""
+
+    async def event(self, event_id: str) -> Event | None:
+        """One event by its id."""
+
+    async def latest(self, device: str) -> Mapping[tuple[Kind, int | None], Qualifier]:
+        """The last qualifier per (kind, zone) that was stored for a device."""
+
+    def heard(self, rows: Sequence[Heard]) -> Awaitable[None]:
+        """Keep proofs of life and deadlines; done when on disk."""
+
+    async def all_heard(self) -> Sequence[Heard]:
+        """Every device ever heard, with its deadline as last kept."""
+
+    async def rejected(self, *, limit: int = 100) -> Sequence[Rejected]:
+        """The newest refused frames."""
+
+    async def prune(self, before: datetime) -> int:
+        """Remove events older than `before` that no destination waits for. Returns how many."""
+
+    def watch(self) -> Watch:
+        """Be woken after commits."""
+
+    async def close(self) -> None:
+        """Commit what waits, close the files, let go of the directory."""

@@ -1,0 +1,166 @@
+"""The one door between drivers and the gateway: everything a driver author imports stands here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from structlog.typing import FilteringBoundLogger as Logger
+
+from gateway.clock import Clock
+from gateway.errors import BusRefused, FrameError, LinkClosed, NoAnswer, Refused
+from gateway.kinds import FACTS, Kind, Lane, Qualifier
+from gateway.model import Observation, Position, Scalar
+from gateway.receipt import Receipt
+
+__all__ = [
+    "FACTS", "Bus", "BusDriver", "BusRefused", "Clock", "Context", "FrameError", "Kind", "Lane", "LinkClosed", "Logger",
+    "Message", "NoAnswer", "Observation", "Position", "Qualifier", "Receipt", "Refused", "Scalar", "Session", "Settings",
+    "Stream", "StreamDriver", "Table", "Topics", "TopicsDriver",
+]  # fmt: skip
+
+
+class Settings(BaseModel):
+    """Base of a driver's `Settings` and `Profile`: unknown keys are refused, values never change."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What decoding may need, as plain values."""
+
+    settings: Any = None
+    """The driver's own `Settings`, checked; None when the module declares none."""
+    profiles: Mapping[str, Any] = field(default_factory=dict)
+    """The driver's own `Profile` objects by name, checked when the daemon starts."""
+    connection: str = ""
+
+
+# -- the three link shapes ---------------------------------------------------------------------------------------------
+
+
+class Stream(Protocol):
+    """Bytes in order: TCP listen, TCP connect, serial, memory."""
+
+    peer: str
+
+    async def read(self) -> bytes:
+        """Whatever has arrived, at least one byte. Raises LinkClosed at the end."""
+
+    def answer(self, data: bytes, *, after: Receipt) -> None:
+        """Send `data` once `after` is on disk, in the order of the calls. A failed commit closes the link instead."""
+
+    async def write(self, data: bytes) -> None:
+        """Send now. Raises LinkClosed."""
+
+
+class Message(Protocol):
+    """One MQTT message, unacknowledged until accepted."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    """State from before our subscription. State, never news."""
+
+    def accept(self, *, after: Receipt) -> None:
+        """Give the broker its PUBACK once `after` is on disk. A failed commit leaves it unacknowledged."""
+
+
+class Topics(Protocol):
+    """MQTT topics."""
+
+    def batches(self) -> AsyncIterator[Sequence[Message]]:
+        """Everything that has arrived since the last batch, in order, until LinkClosed."""
+
+    def publish(self, topic: str, payload: bytes, *, after: Receipt, retain: bool = False) -> None:
+        """Publish at QoS 1 once `after` is on disk, in the order of the calls."""
+
+
+Table = Literal["coil", "discrete_input", "holding_register", "input_register"]
+
+
+class Bus(Protocol):
+    """Modbus TCP or RTU: one request at a time on the wire."""
+
+    async def read(self, unit: int, table: Table, address: int, count: int) -> Sequence[int]:
+        """`count` registers (0..65535) or bits (0/1) from wire address `address`. Raises NoAnswer, BusRefused, LinkClosed."""
+
+    async def write(self, unit: int, table: Table, address: int, values: Sequence[int]) -> None:
+        """Write coils or holding registers. Raises as `read`."""
+
+
+LinkT = TypeVar("LinkT")
+LatestKey = tuple[Kind, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Session(Generic[LinkT]):
+    """One live conversation with one peer."""
+
+    link: LinkT
+    report: Callable[[Sequence[Observation]], Awaitable[Receipt]]
+    """Hand over what was seen. Returns a receipt at once; waits only when the bound on open receipts is reached."""
+    reject: Callable[[bytes, FrameError], None]
+    """A frame that is none: counted with its reason, bytes kept within a bound, no answer."""
+    heard: Callable[[str], None]
+    """Proof of life of a device by its id, without an event."""
+    latest: Callable[[str], Awaitable[Mapping[LatestKey, Qualifier]]]
+    """The last stored qualifier per (kind, zone) of a device, so that an edge is reported once, also across a restart."""
+    context: Context
+    clock: Clock
+    log: Logger
+
+
+# -- the three driver shapes: a driver is a module that satisfies one of these -------------------------------------------
+
+
+class StreamDriver(Protocol):
+    """The shape of a module that speaks over a byte stream."""
+
+    LINK: Literal["stream"]
+    HEARD_WITHIN_S: float | None
+    """How often a device must be heard unless registry or profile say otherwise; None: it cannot be supervised."""
+
+    def split(self, buffer: bytearray) -> Iterator[bytes]:
+        """Cut complete frames off the front of `buffer`, leaving what is incomplete. Pure, bounded."""
+
+    def decode(self, frame: bytes, context: Context) -> Sequence[Observation]:
+        """What the frame says. Raises FrameError and nothing else."""
+
+    async def run(self, session: Session[Stream]) -> None:
+        """The conversation. Ends by LinkClosed."""
+
+
+class TopicsDriver(Protocol):
+    """The shape of a module that speaks over MQTT."""
+
+    LINK: Literal["topics"]
+    HEARD_WITHIN_S: float | None
+
+    def subscriptions(self, context: Context) -> Sequence[str]:
+        """Topic filters to subscribe at QoS 1."""
+
+    def decode(self, topic: str, payload: bytes, context: Context) -> Sequence[Observation]:
+        """What the message says. Raises FrameError and nothing else."""
+
+    async def run(self, session: Session[Topics]) -> None:
+        """The conversation. Ends by LinkClosed."""
+
+
+class BusDriver(Protocol):
+    """The shape of a module that polls a Modbus bus."""
+
+    LINK: Literal["bus"]
+    HEARD_WITHIN_S: float | None
+
+    def split(self, buffer: bytearray) -> Iterator[bytes]:
+        """Cut captured transactions (request and answer, RTU framing) off a bus capture. Pure, bounded."""
+
+    def decode(self, frame: bytes, context: Context) -> Sequence[Observation]:
+        """What one captured transaction says under the profile. Raises FrameError and nothing else."""
+
+    async def run(self, session: Session[Bus]) -> None:
+        """Poll for ever. Ends by LinkClosed."""

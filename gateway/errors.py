@@ -1,0 +1,63 @@
+"""One root, few leaves: each class exists because some caller treats it differently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class GatewayError(Exception):
+    """Root of everything this program raises on purpose."""
+
+
+class FrameError(GatewayError):
+    """Bytes that are not a valid frame. The driver drops and counts them, keeps the raw bytes and goes on."""
+
+
+class LinkClosed(GatewayError):
+    """The line is gone. The supervisor opens it again, with jittered back-off."""
+
+
+class NoAnswer(GatewayError):
+    """One unit on a shared bus stayed silent. Its neighbours are still polled; the link stays open."""
+
+
+class BusRefused(GatewayError):
+    """A unit answered with a Modbus exception code (Modbus Application Protocol V1.1b3, section 7)."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the unit refused with Modbus exception code {code}")
+        self.code = code
+
+
+class Refused(GatewayError):
+    """The far side says no (credentials, account, version). Trying the same again blindly cannot help."""
+
+
+class StoreError(GatewayError):
+    """The event could not be made durable. Nothing is acknowledged until the store works again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in one input file, in the words a person needs to mend it."""
+
+    file: str
+    line: int | None
+    key: str
+    found: str
+    expected: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        text = f"{where}: {self.key}: {self.found}; expected {self.expected}"
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class ConfigError(GatewayError):
+    """The site file, a profile or an import cannot be used. Carries every mistake found, not only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)

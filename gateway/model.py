@@ -1,0 +1,177 @@
+"""The values that travel: what a driver saw, what is kept, where it belongs. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+
+from gateway.kinds import FACTS, Kind, KindFacts, Lane, Qualifier
+
+__all__ = [
+    "FACTS", "Delivery", "DeliveryState", "Device", "Event", "Heard", "Kind", "KindFacts", "Lane", "Observation",
+    "Place", "Point", "Position", "Qualifier", "Scalar", "Site", "TimeQuality",
+]  # fmt: skip
+
+Scalar = str | int | float | bool | None
+NOTHING: Mapping[str, Scalar] = MappingProxyType({})
+
+
+class TimeQuality(StrEnum):
+    """How far the device's own time can be trusted."""
+
+    OK = "ok"
+    UNKNOWN = "unknown"
+    """The device gave none, or one that cannot be true; order and reports use the time of arrival."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """WGS-84, degrees, north and east positive; speed in km/h where known."""
+
+    latitude: float
+    longitude: float
+    speed_kmh: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a driver makes of one frame. Pure fact: no site, no urgency, no judgement."""
+
+    device: str
+    """The id the device gives itself, as the registry knows it."""
+    kind: Kind
+    qualifier: Qualifier = Qualifier.NEW
+    zone: int | None = None
+    at: datetime | None = None
+    """The device's own time, aware; None when it has no clock."""
+    repeat_key: str | None = None
+    """What makes a repeat of this very message recognisable (session and sequence), unique within the device.
+    None: the protocol gives nothing, and a momentary kind is then never merged."""
+    code: str | None = None
+    """The protocol's own code, kept beside the kind; the only name an unknown kind has."""
+    text: str | None = None
+    values: Mapping[str, Scalar] = field(default_factory=lambda: NOTHING)
+    position: Position | None = None
+    test: bool = False
+    raw: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place that answers for itself towards 110. `account` is its DC-09 account (3 to 16 hex digits)."""
+
+    id: str
+    name: str
+    account: str
+    kind: str = "residential_estate"
+    address: str = ""
+    latitude: float | None = None
+    longitude: float | None = None
+    contact: str = ""
+    """Call-back role and phone of the site (never a resident)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A protection point: the smallest thing that is counted. `number` is its zone (CCC, 0..999) towards 110."""
+
+    id: str
+    site: str
+    number: int
+    name: str
+    device: str | None = None
+    zone: int | None = None
+    """The device's own zone that watches this point; None: the whole device does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Something that reports. `heard_within_s` None: its driver's default counts."""
+
+    id: str
+    site: str
+    name: str = ""
+    heard_within_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an event belongs, copied into it so that history stays true when the ledger changes."""
+
+    site: str
+    account: str
+    site_name: str
+    point: str | None
+    number: int
+    point_name: str
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A record that is never edited. `seq` is the store's own order, 0 until stored."""
+
+    id: str
+    device: str
+    kind: Kind
+    qualifier: Qualifier
+    lane: Lane
+    received_at: datetime
+    driver: str
+    connection: str
+    zone: int | None = None
+    code: str | None = None
+    text: str | None = None
+    values: Mapping[str, Scalar] = field(default_factory=lambda: NOTHING)
+    device_time: datetime | None = None
+    time_quality: TimeQuality = TimeQuality.UNKNOWN
+    position: Position | None = None
+    test: bool = False
+    place: Place | None = None
+    """None: the device is unclaimed. Stored and shown, sent to nobody until a person claims it."""
+    raw: bytes = b""
+    repeat_key: str | None = None
+    """Unique over the whole store; a second event with the same key is a repeat and is not stored again."""
+    seq: int = 0
+
+    @property
+    def occurred_at(self) -> datetime:
+        """Device time where it can be trusted, else arrival."""
+        if self.device_time is not None and self.time_quality is TimeQuality.OK:
+            return self.device_time
+        return self.received_at
+
+
+class DeliveryState(StrEnum):
+    """An outbox row's life. Rows are never deleted on failure."""
+
+    QUEUED = "queued"
+    ACCEPTED = "accepted"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event on its way to one destination."""
+
+    destination: str
+    event: Event
+    number: int | None = None
+    """The wrapping sequence number taken for it (DC-09: 1..9999); kept through every retry and restart."""
+    state: DeliveryState = DeliveryState.QUEUED
+    reason: str = ""
+    accepted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """When a device was last heard and by when it must be heard again, as wall times that survive a restart."""
+
+    device: str
+    at: datetime
+    deadline: datetime | None
+    silent: bool = False
+    connection: str = ""

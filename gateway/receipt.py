@@ -1,0 +1,60 @@
+"""A receipt: the store's promise that an observation is on disk, or its word that it is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+
+from gateway.errors import StoreError
+
+
+class Receipt:
+    """Settles once, on the event loop, after the commit it belongs to. Await it or give it to `answer(after=...)`."""
+
+    __slots__ = ("_callbacks", "_error", "_settled")
+
+    def __init__(self) -> None:
+        self._settled = False
+        self._error: StoreError | None = None
+        self._callbacks: list[Callable[[Receipt], None]] = []
+
+    @classmethod
+    def settled(cls) -> Receipt:
+        """A receipt for something that needed no commit (a heartbeat, a refused frame)."""
+        receipt = cls()
+        receipt.settle()
+        return receipt
+
+    @property
+    def is_settled(self) -> bool:
+        return self._settled
+
+    @property
+    def error(self) -> StoreError | None:
+        """Why the commit failed; None while open and after success."""
+        return self._error
+
+    def settle(self, error: StoreError | None = None) -> None:
+        """Called by the store, on the loop, exactly once."""
+        assert not self._settled, "a receipt settles once"
+        self._settled = True
+        self._error = error
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+    def when_settled(self, callback: Callable[[Receipt], None]) -> None:
+        """Call `callback` on settling; at once when already settled."""
+        if self._settled:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    def __await__(self) -> Generator[object, None, None]:
+        """Return when the commit is on disk; raise StoreError when it is not."""
+        if not self._settled:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.when_settled(lambda _: None if future.done() else future.set_result(None))
+            yield from future
+        if self._error is not None:
+            raise self._error
