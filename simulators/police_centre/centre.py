@@ -96,17 +96,13 @@ class PoliceCentre:
 
     @property
     def port(self) -> int:
-        """The TCP port; it stays the same through an outage."""
-        if self._tcp_address is None:
-            raise LookupError("this centre was not told to listen on TCP")
-        return self._tcp_address[1]
+        """The TCP port, 0 when not served; it stays the same through an outage."""
+        return self._tcp_address[1] if self._tcp_address else 0
 
     @property
     def udp_port(self) -> int:
-        """The UDP port; it stays the same through an outage."""
-        if self._udp_address is None:
-            raise LookupError("this centre was not told to listen on UDP")
-        return self._udp_address[1]
+        """The UDP port, 0 when not served; it stays the same through an outage."""
+        return self._udp_address[1] if self._udp_address else 0
 
     # -- what tests and the control socket may do ------------------------------------------------------------------
 

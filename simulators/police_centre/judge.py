@@ -25,6 +25,14 @@ _TEST_CODES = {f"60{digit}" for digit in range(1, 10)}
 
 _CID = re.compile(r"(?:#([0-9A-Fa-f]{3,16})\|)?([136])([0-9A-F]{3}) ([0-9A-F]{2}) ([0-9A-F]{3})")
 _POSITION = {"X": re.compile(r"\d{3}[EW]\d{2}\.\d+"), "Y": re.compile(r"\d{2}[NS]\d{2}\.\d+")}
+# What the record calls an answer that is none; every other misbehaviour ends in a true ACK.
+_ANSWER_INSTEAD = {
+    "nak": "NAK",
+    "duh": "DUH",
+    "silence": "silence",
+    "drop_before_ack": "drop",
+    "wrong_sequence": "wrong_sequence",
+}
 _PAD_ALPHABET = (string.ascii_letters + string.digits).encode("ascii")
 
 
@@ -116,10 +124,7 @@ class Judge:
         answer, why = self._honest_answer(row, header, content)
         misbehaviour = self._misbehaviour(row, answer, transport)
         if misbehaviour is not None:
-            renamed = {"nak": "NAK", "duh": "DUH", "drop_before_ack": "drop"}
-            answer = renamed.get(misbehaviour.kind, answer)
-            if misbehaviour.kind in {"silence", "wrong_sequence"}:
-                answer = misbehaviour.kind
+            answer = _ANSWER_INSTEAD.get(misbehaviour.kind, answer)
             row = replace(row, misbehaviour=misbehaviour.kind)
         if row.key is not None:
             row = replace(row, copy=self._audit.see(_sighting(row, row.key, taken=answer not in {"NAK", "DUH"})))
