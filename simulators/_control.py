@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from simulators._net import host_and_port
+from simulators._tasks import Tasks
 
 # Commands are a few dozen bytes; a longer line is somebody talking to the wrong port.
 LINE_MAX_BYTES = 4096
@@ -27,8 +28,7 @@ class ControlSocket:
     def __init__(self, where: str, command: Command) -> None:
         self._where = where
         self._command = command
-        self._group = asyncio.TaskGroup()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self.address: int | str = where
 
     async def __aenter__(self) -> Self:
@@ -41,14 +41,12 @@ class ControlSocket:
             self.address = self._server.sockets[0].getsockname()[1]
         else:
             self._server = await asyncio.start_unix_server(self._connected, self._where, limit=LINE_MAX_BYTES)
-        await self._group.__aenter__()
+        await self._tasks.__aenter__()
         return self
 
     async def __aexit__(self, *error: Any) -> None:
         self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await self._group.__aexit__(*error)
+        await self._tasks.__aexit__(*error)
         self._remove_path()
 
     def _remove_path(self) -> None:
@@ -59,9 +57,7 @@ class ControlSocket:
         if len(self._tasks) >= CONNECTIONS_MAX:
             writer.transport.abort()
             return
-        task = self._group.create_task(self._converse(reader, writer), name="control")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._converse(reader, writer), name="control")
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -15,5 +16,6 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 def reset(writer: asyncio.StreamWriter) -> None:
     """Close with RST instead of FIN, as after a crash: what was not sent yet is lost."""
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with suppress(OSError):  # it is closed already
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

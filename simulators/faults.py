@@ -17,6 +17,7 @@ from typing import Any, Self
 from simulators._clock import Clock, RealClock
 from simulators._control import CommandError, ControlSocket
 from simulators._net import host_and_port, reset
+from simulators._tasks import Tasks
 
 # What is held at once per direction; the sender waits while the other side does not take it.
 CHUNK_BYTES = 4096
@@ -72,8 +73,7 @@ class _Line:
         self._joined = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._group = asyncio.TaskGroup()
+        self._tasks = Tasks()
 
     def freeze(self) -> None:
         """Half-open: both sides stay connected, nothing passes, not even a hang-up."""
@@ -85,8 +85,7 @@ class _Line:
 
     def cut(self) -> None:
         """Reset every connection (serial: pull the plug)."""
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
 
     def status(self) -> dict[str, Any]:
         """Faults and connections as the control socket reports them."""
@@ -180,21 +179,18 @@ class TcpProxy(_Line):
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, *self._listen, limit=CHUNK_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
-        await self._group.__aenter__()
+        await self._tasks.__aenter__()
         return self
 
     async def __aexit__(self, *error: Any) -> None:
         self._server.close()
-        self.cut()
-        await self._group.__aexit__(*error)
+        await self._tasks.__aexit__(*error)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.faults.refuse or len(self._tasks) >= CONNECTIONS_MAX or not self._server.is_serving():
             reset(writer)
             return
-        task = self._group.create_task(self._serve((reader, writer)), name="proxy connection")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._serve((reader, writer)), name="proxy connection")
 
     async def _serve(self, asking: _End) -> None:
         ends = [asking]
@@ -237,19 +233,16 @@ class SerialBridge(_Line):
         self.left = self.right = Path()
 
     async def __aenter__(self) -> Self:
-        await self._group.__aenter__()
+        await self._tasks.__aenter__()
         await self.plug()
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        self.cut()
-        await self._group.__aexit__(*error)
+        await self._tasks.__aexit__(*error)
 
     async def plug(self) -> None:
         """Put the wire back after ``cut``: two fresh pseudo terminals, at the same paths when there are links."""
-        while self._tasks:
-            self.cut()
-            await asyncio.wait(self._tasks)
+        await self._tasks.end()
         with ExitStack() as stack:
             left, left_path = await _pseudo_terminal(stack)
             right, right_path = await _pseudo_terminal(stack)
@@ -258,10 +251,8 @@ class SerialBridge(_Line):
                     _link(link, path)
                     stack.callback(link.unlink, missing_ok=True)
             self.left, self.right = self._links or (left_path, right_path)
-            task = self._group.create_task(self._serve(left, right), name="serial bridge")
+            task = self._tasks.start(self._serve(left, right), name="serial bridge")
             pull = stack.pop_all().close
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: pull())
 
     async def _serve(self, left: _End, right: _End) -> None:

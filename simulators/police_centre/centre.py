@@ -10,6 +10,7 @@ from typing import Any, Self, TextIO
 from simulators._clock import Clock, RealClock
 from simulators._control import CommandError, ControlSocket
 from simulators._net import host_and_port, reset
+from simulators._tasks import Tasks
 from simulators.police_centre.audit import MEMORY_MAX_EVENTS, Audit
 from simulators.police_centre.frames import Cutter, Rubbish
 from simulators.police_centre.judge import Judge, Row, Verdict
@@ -69,12 +70,12 @@ class PoliceCentre:
         self._record: TextIO | None = None
         self._server: asyncio.Server | None = None
         self._datagrams: asyncio.DatagramTransport | None = None
-        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        self._late: set[asyncio.Task[None]] = set()
+        self._connections = Tasks()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._late = Tasks()
         self._changed = asyncio.Event()
         self._behaved = asyncio.Event()
         self._stack = AsyncExitStack()
-        self._group = asyncio.TaskGroup()
         self.control: int | str | None = None
 
     async def __aenter__(self) -> Self:
@@ -82,7 +83,8 @@ class PoliceCentre:
             if self._record_path is not None:
                 # Line-buffered: a reader sees a row as soon as it is written.
                 self._record = stack.enter_context(self._record_path.open("a", encoding="utf-8", buffering=1))
-            await stack.enter_async_context(self._group)
+            await stack.enter_async_context(self._connections)
+            await stack.enter_async_context(self._late)
             stack.push_async_callback(self.off)
             await self.on()
             if self._control_address is not None:
@@ -137,13 +139,10 @@ class PoliceCentre:
         if self._datagrams is not None:
             self._datagrams.close()
             self._datagrams = None
-        tasks = [*self._connections, *self._late]
-        for writer in self._connections.values():
+        for writer in self._writers:
             reset(writer)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._connections.end()
+        await self._late.end()
 
     def status(self) -> dict[str, Any]:
         """Counts and settings as the control socket reports them."""
@@ -192,9 +191,9 @@ class PoliceCentre:
         if overrun or self.plan.fire(("refuse",)):
             reset(writer)
             return
-        task = self._group.create_task(self._serve(reader, writer), name="centre connection")
-        self._connections[task] = writer
-        task.add_done_callback(self._connections.pop)
+        self._writers.add(writer)
+        task = self._connections.start(self._serve(reader, writer), name="centre connection")
+        task.add_done_callback(lambda _: self._writers.discard(writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = _address(writer.get_extra_info("peername"))
@@ -250,9 +249,7 @@ class PoliceCentre:
             if not verdict.late_s:
                 self._send(verdict, sender)
             elif len(self._late) < LATE_DATAGRAMS_MAX:
-                task = self._group.create_task(self._send_late(verdict, sender), name="late datagram")
-                self._late.add(task)
-                task.add_done_callback(self._late.discard)
+                self._late.start(self._send_late(verdict, sender), name="late datagram")
 
     async def _send_late(self, verdict: Verdict, sender: tuple[Any, ...]) -> None:
         await self._clock.sleep(verdict.late_s)

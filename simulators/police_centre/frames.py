@@ -27,7 +27,7 @@ _CONTENT = re.compile(rb"([^\[\]]*)\]((?:\[[^\[\]]+\])*)(?:_(\d\d:\d\d:\d\d,\d\d
 _EXTENDED = re.compile(rb"\[([^\[\]]+)\]")
 
 
-class Unreadable(Exception):  # noqa: N818 - named for what the frame is
+class Unreadable(Exception):
     """Bytes that are no frame, or no frame for us: a receiver stays silent."""
 
 
