@@ -53,6 +53,10 @@ class Misbehaviour:
             raise ValueError(f"misbehaviour {self.kind}: share is {self.share}, expected 0.0..1.0")
         if self.frames not in FRAMES:
             raise ValueError(f"misbehaviour {self.kind}: frames is {self.frames!r}, expected {', '.join(FRAMES)}")
+        if self.frames != "all" and self.kind not in PER_FRAME:
+            raise ValueError(f"misbehaviour {self.kind}: it concerns no single frame, so frames cannot be set")
+        if self.kind == "clock" and (self.count is not None or self.share != 1.0):
+            raise ValueError("misbehaviour clock: it holds until behave, so count and share cannot be set")
         if self.seconds < 0 and self.kind not in {"nak", "clock"}:
             raise ValueError(f"misbehaviour {self.kind}: seconds is {self.seconds}, expected 0 or more")
         self._dice = random.Random(self.seed)

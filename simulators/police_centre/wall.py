@@ -118,11 +118,16 @@ def drawn(rows: Sequence[Row], answers: Mapping[str, int], audit: Mapping[str, A
 async def show(centre: PoliceCentre, out: TextIO, clock: Clock, lang: str) -> None:
     """Redraw the wall whenever something came in; runs until cancelled."""
     while True:
-        alarms = list(islice((row for row in reversed(centre.received) if row.token == EVENT and row.code), ROWS_MAX))
+        alarms = list(islice(filter(_is_shown, reversed(centre.received)), ROWS_MAX))
         out.write(_HOME_AND_CLEAR + drawn(alarms, centre.answers, centre.audit.summary(), lang) + "\n")
         out.flush()
         await centre.changed()
         await clock.sleep(REDRAW_S)
+
+
+def _is_shown(row: Row) -> bool:
+    """An event the desk has; what was refused never reached it."""
+    return row.token == EVENT and row.code is not None and row.answer not in {"NAK", "DUH"}
 
 
 def _columns(cells: Sequence[str]) -> str:

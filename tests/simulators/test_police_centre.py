@@ -620,6 +620,8 @@ def test_the_same_seed_hits_the_same_frames() -> None:
         ("late:share=2", "share is 2, expected 0.0..1.0"),
         ("late:share", "'share' is not name=value"),
         ("late:often=1", "unknown key 'often'"),
+        ("refuse:frames=event", "refuse: it concerns no single frame"),
+        ("clock:seconds=9,count=1", "clock: it holds until behave"),
         ("late:frames=both", "frames is 'both', expected all, event, null"),
     ],
 )
@@ -691,6 +693,19 @@ def test_the_audit_forgets_the_oldest_and_says_so() -> None:
 
     assert (summary["remembered"], summary["forgotten"], summary["new_key_duplicates"]) == (10, 190, 100)
     assert len(summary["examples"]) == EXAMPLES_MAX
+
+
+def test_a_repeat_of_a_forgotten_key_is_not_called_a_duplicate() -> None:
+    audit = Audit(memory=2)
+    for one in (
+        sighting("1", event_id="a"),
+        sighting("2", event_id="b", taken=False),
+        sighting("3", event_id="c", taken=False),
+        sighting("1", event_id="a"),
+    ):
+        audit.see(one)
+
+    assert (audit.accepted, audit.new_key_duplicates, audit.summary()["forgotten"]) == (2, 0, 2)
 
 
 async def test_a_duplicate_under_a_new_key_is_found_on_the_wire(centre: PoliceCentre) -> None:
