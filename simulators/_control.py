@@ -80,5 +80,5 @@ class ControlSocket:
                     return {"ok": True, **await self._command(wish)}
                 case other:
                     return {"ok": False, "error": f"expected a JSON object, found {other!r}"}
-        except (CommandError, ValueError) as error:
+        except (CommandError, ValueError, RecursionError) as error:
             return {"ok": False, "error": str(error)}

@@ -23,6 +23,8 @@ from simulators._tasks import Tasks
 CHUNK_BYTES = 4096
 # Between the halves of a cut write, so that they arrive as two reads.
 CUT_PAUSE_S = 0.005
+# An hour is longer than any timeout under test.
+DELAY_MAX_S = 3600.0
 # Simulated districts have hundreds of devices; more is a connection leak.
 CONNECTIONS_MAX = 2000
 
@@ -41,8 +43,8 @@ class Faults:
 
     def __post_init__(self) -> None:
         for name in ("delay_s", "jitter_s"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
+            if not 0.0 <= getattr(self, name) <= DELAY_MAX_S:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0.0..{DELAY_MAX_S}")
         for name in ("drop", "cut_write", "flip_bit", "lose_answer"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0.0..1.0")

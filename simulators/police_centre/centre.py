@@ -81,8 +81,10 @@ class PoliceCentre:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             if self._record_path is not None:
-                # Line-buffered: a reader sees a row as soon as it is written.
-                self._record = stack.enter_context(self._record_path.open("a", encoding="utf-8", buffering=1))
+                # Line-buffered: a reader sees a row as soon as it is written. Half a surrogate pair out of somebody's
+                # JSON is written as the escape it came as.
+                record = self._record_path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+                self._record = stack.enter_context(record)
             await stack.enter_async_context(self._connections)
             await stack.enter_async_context(self._late)
             stack.push_async_callback(self.off)

@@ -20,9 +20,7 @@ _STAMP = "%H:%M:%S,%m-%d-%Y"
 
 _PREAMBLE = re.compile(rb"[0-9A-Fa-f]{4}0[0-9A-Fa-f]{3}")
 _EDGE = re.compile(rb"[\r\n]")
-_HEADER = re.compile(
-    rb'"(\*?)([A-Z0-9-]{2,8})"(\d{4})(R[0-9A-Fa-f]{1,6})?(L[0-9A-Fa-f]{1,6})#([0-9A-Fa-f]{3,16})\['
-)
+_HEADER = re.compile(rb'"(\*?)([A-Z0-9-]{2,8})"(\d{4})(R[0-9A-Fa-f]{1,6})?(L[0-9A-Fa-f]{1,6})#([0-9A-Fa-f]{3,16})\[')
 _CONTENT = re.compile(rb"([^\[\]]*)\]((?:\[[^\[\]]+\])*)(?:_(\d\d:\d\d:\d\d,\d\d-\d\d-\d{4}))?")
 _EXTENDED = re.compile(rb"\[([^\[\]]+)\]")
 

@@ -25,6 +25,8 @@ _TEST_CODES = {f"60{digit}" for digit in range(1, 10)}
 
 _CID = re.compile(r"(?:#([0-9A-Fa-f]{3,16})\|)?([136])([0-9A-F]{3}) ([0-9A-F]{2}) ([0-9A-F]{3})")
 _POSITION = {"X": re.compile(r"\d{3}[EW]\d{2}\.\d+"), "Y": re.compile(r"\d{2}[NS]\d{2}\.\d+")}
+# Nobody's JSON of 4095 bytes needs more; a thousand objects inside each other exhaust the stack.
+J_OBJECTS_MAX = 64
 # What the record calls an answer that is none; every other misbehaviour ends in a true ACK.
 _ANSWER_INSTEAD = {
     "nak": "NAK",
@@ -113,9 +115,7 @@ class Judge:
         row = self._blank(body, transport, peer, None)
         try:
             header = frames.read_header(body)
-            row = replace(
-                row, account=header.account, seq=header.seq, token=header.token, encrypted=header.encrypted
-            )
+            row = replace(row, account=header.account, seq=header.seq, token=header.token, encrypted=header.encrypted)
             keys = self._keys.get(header.account.upper(), self._keys_for_all)
             content = frames.read_content(body, header, keys)
         except Unreadable as error:
@@ -217,9 +217,9 @@ def _filled(row: Row, header: Header, content: Content) -> Row:
     attached: Any = None
     if "J" in fields:
         try:
-            attached = json.loads(fields["J"])
-        except ValueError:
-            deviations.append("J is not JSON")
+            attached = _attached(fields["J"])
+        except ValueError as error:
+            deviations.append(f"J: {error}")
     if "H" in fields and frames.stamp_seconds(fields["H"]) is None:
         deviations.append(f"H is {fields['H']!r}, expected HH:MM:SS,MM-DD-YYYY")
     members = attached if isinstance(attached, dict) else {}
@@ -251,6 +251,16 @@ def _filled(row: Row, header: Header, content: Content) -> Row:
         test=row.test or code in _TEST_CODES,
         deviations=tuple(deviations),
     )
+
+
+def _attached(text: str) -> Any:
+    if text.count("{") > J_OBJECTS_MAX:
+        raise ValueError(f"more than {J_OBJECTS_MAX} objects")
+    return json.loads(text, parse_constant=_not_a_number)
+
+
+def _not_a_number(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
 
 
 def _sighting(row: Row, key: str, *, taken: bool) -> Sighting:

@@ -8,6 +8,9 @@ from typing import Any
 # A scenario has a handful; the list must not grow with a script that only ever adds.
 ACTIVE_MAX = 32
 
+# No sender waits longer than a day, and no clock that matters is further off.
+SECONDS_MAX = 86_400.0
+
 # name -> what the sender sees. The docs page and --help print this table.
 KINDS: dict[str, str] = {
     "nak": "NAK; its time is our clock plus `seconds`",
@@ -57,8 +60,11 @@ class Misbehaviour:
             raise ValueError(f"misbehaviour {self.kind}: it concerns no single frame, so frames cannot be set")
         if self.kind == "clock" and (self.count is not None or self.share != 1.0):
             raise ValueError("misbehaviour clock: it holds until behave, so count and share cannot be set")
-        if self.seconds < 0 and self.kind not in {"nak", "clock"}:
-            raise ValueError(f"misbehaviour {self.kind}: seconds is {self.seconds}, expected 0 or more")
+        least = -SECONDS_MAX if self.kind in {"nak", "clock"} else 0.0
+        if not least <= self.seconds <= SECONDS_MAX:
+            raise ValueError(
+                f"misbehaviour {self.kind}: seconds is {self.seconds}, expected {least:.0f}..{SECONDS_MAX:.0f}"
+            )
         self._dice = random.Random(self.seed)
 
     def described(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import Any, TextIO
 
@@ -104,10 +104,8 @@ def drawn(rows: Sequence[Row], answers: Mapping[str, int], audit: Mapping[str, A
     lines = [words["title"], _columns(words["head"])]
     for row in rows[:ROWS_MAX]:
         marks = (words["test"] if row.test else "") + (words["copy"] if row.copy else "")
-        at = (stamp_seconds(row.h) if row.h else None) or row.t
-        when = datetime.fromtimestamp(at, UTC).astimezone(BEIJING).strftime("%m-%d %H:%M:%S")
         text = marks + (row.text or "")
-        line = _columns((when, row.account or "", kind_text(row, lang), row.zone or "", text))
+        line = _columns((_when(row), row.account or "", kind_text(row, lang), row.zone or "", text))
         colour = _GREY if row.test or row.copy else _RED if row.qualifier == 1 and row.code and row.code < "200" else ""
         lines.append(f"{colour}{line}{_PLAIN}" if colour else line)
     lines.append(f"{words['answers']}: " + "  ".join(f"{name} {count}" for name, count in sorted(answers.items())))
@@ -123,6 +121,15 @@ async def show(centre: PoliceCentre, out: TextIO, clock: Clock, lang: str) -> No
         out.flush()
         await centre.changed()
         await clock.sleep(REDRAW_S)
+
+
+def _when(row: Row) -> str:
+    """Time of occurrence, of arrival when the frame has none; a clock of the year 9999 shows as dashes."""
+    at = stamp_seconds(row.h) if row.h else None
+    try:
+        return datetime.fromtimestamp(row.t if at is None else at, BEIJING).strftime("%m-%d %H:%M:%S")
+    except ValueError:
+        return "--"
 
 
 def _is_shown(row: Row) -> bool:

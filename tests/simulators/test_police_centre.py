@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from siadc09 import message as peer_message
+from siadc09 import util as peer_util
 from siadc09.account import Account
 from siadc09.xdata import Data, parse_xdata
 
@@ -24,6 +27,7 @@ from simulators.police_centre import KINDS, Misbehaviour, PoliceCentre
 from simulators.police_centre import centre as centre_module
 from simulators.police_centre.audit import EXAMPLES_MAX, Audit, Sighting
 from simulators.police_centre.frames import FRAME_MAX_BYTES, Cutter, Rubbish, crc16, read_header, reply
+from simulators.police_centre.judge import Judge
 from simulators.police_centre.misbehaviour import ACTIVE_MAX, Plan, from_mapping, from_spec
 from simulators.police_centre.wall import drawn, kind_text
 
@@ -268,9 +272,7 @@ def test_crc_has_its_published_check_value() -> None:
     assert crc16(b"123456789") == 0xBB3D  # CRC-16/ARC in the catalogue of parametrised CRC algorithms
 
 
-@pytest.mark.parametrize(
-    ("seconds", "answer"), [(-41, "NAK"), (-40, "ACK"), (0, "ACK"), (20, "ACK"), (21, "NAK")]
-)
+@pytest.mark.parametrize(("seconds", "answer"), [(-41, "NAK"), (-40, "ACK"), (0, "ACK"), (20, "ACK"), (21, "NAK")])
 async def test_an_encrypted_message_must_be_of_this_minute(centre: PoliceCentre, seconds: int, answer: str) -> None:
     """DC-09 5.5.1.9: at most 20 s ahead of and 40 s behind the receiver's clock."""
     async with dialled(centre) as line:
@@ -409,6 +411,53 @@ def test_no_single_flipped_bit_passes_for_a_frame() -> None:
         bodies = [piece for piece in pieces if isinstance(piece, bytes)]
 
         assert not bodies or (bit // 8 in case_only and bodies == [PANIC[9:-1]])
+
+
+FIELDS = st.sampled_from(
+    [
+        b"#A10B|1130 02 017",
+        b"#A10B|",
+        b"|",
+        b"]",
+        b"[",
+        b"[H08:29:58,01-15-2027]",
+        b"[H99:99:99,99-99-9999]",
+        b"[H23:59:59,12-31-9999]",
+        b"[H00:00:00,01-01-0001]",
+        b'[J{"id": "e", "x": "\\ud800"}]',
+        b'[J{"x": NaN}]',
+        b"[J" + b'{"":' * 900 + b"0" + b"}" * 900 + b"]",
+        b"[J7]",
+        b"[I\xff\xfe]",
+        b"[K00]",
+        b"_08:30:00,01-15-2027",
+        b"_99:99:99,99-99-2027",
+    ]
+)
+
+
+@given(
+    head=st.sampled_from([b'"ADM-CID"0001L0#A10B[', b'"NULL"0000L0#A10B[', b'"*ADM-CID"0001L0#A10B[', b'"']),
+    parts=st.lists(st.one_of(FIELDS, st.binary(max_size=40)), max_size=6),
+    key=st.sampled_from([None, KEYS[128]]),
+)
+def test_nothing_that_a_frame_may_hold_upsets_the_centre(head: bytes, parts: list[bytes], key: bytes | None) -> None:
+    wire = b"".join(parts)
+    if key is not None:
+        clear = b"p" * 16 + b"|" + wire
+        wire = peer_util.encrypt(key, clear + b" " * (-len(clear) % 16)).hex().encode()
+    audit = Audit()
+    judge = Judge(keys={"A10B": KEYS[128]}, key_for_all=None, accounts=None, plan=Plan(), audit=audit, clock=SetClock())
+    row = judge.frame(head + wire, transport="tcp", peer="").row
+
+    assert json.loads(row.line().encode("utf-8", "backslashreplace"))["answer"] in {
+        "ACK",
+        "RSP",
+        "NAK",
+        "DUH",
+        "silence",
+    }
+    assert drawn([row], {}, audit.summary(), "zh")
 
 
 @pytest.mark.parametrize("filler", [b"\x00", b"\n", b"\nFFFF0FFF", b"\n12340FFFaaaaaaaa", BURGLARY[:-1]])
@@ -616,7 +665,8 @@ def test_the_same_seed_hits_the_same_frames() -> None:
         ("nack", "misbehaviour 'nack': expected one of nak, duh"),
         ("nak:count=0", "count is 0, expected 1 or more"),
         ("nak:count=1.5", "count is 1.5, expected a whole number"),
-        ("late:seconds=-1", "seconds is -1, expected 0 or more"),
+        ("late:seconds=-1", r"seconds is -1, expected 0\.\.86400"),
+        ("clock:seconds=-1e9", r"seconds is -1000000000.0, expected -86400\.\.86400"),
         ("late:share=2", "share is 2, expected 0.0..1.0"),
         ("late:share", "'share' is not name=value"),
         ("late:often=1", "unknown key 'often'"),
@@ -776,6 +826,7 @@ async def test_the_control_socket_obeys_and_explains(clock: SetClock) -> None:
         assert "expected one of nak" in (await told('{"misbehave": "nack"}'))["error"]
         assert "behave, off, on, status" in (await told('{"stop": true}'))["error"]
         assert "expected a JSON object" in (await told("[1]"))["error"]
+        assert "recursion" in (await told("[" * 4000))["error"]
         assert "line longer than 4096" in (await told("x" * 5000))["error"]
         writer.close()
         await writer.wait_closed()
