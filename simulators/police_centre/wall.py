@@ -128,7 +128,7 @@ def _when(row: Row) -> str:
     at = stamp_seconds(row.h) if row.h else None
     try:
         return datetime.fromtimestamp(row.t if at is None else at, BEIJING).strftime("%m-%d %H:%M:%S")
-    except ValueError:
+    except (ValueError, OverflowError):
         return "--"
 
 

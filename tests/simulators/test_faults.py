@@ -206,6 +206,14 @@ async def test_nobody_listening_behind_the_proxy_is_a_reset() -> None:
         assert await caller.is_reset()
 
 
+async def test_leaving_ends_every_open_connection() -> None:
+    async with line() as (proxy, _), called(proxy) as caller:
+        await caller.ask(b"alarm")
+        async with asyncio.timeout(5):
+            await proxy.__aexit__(None, None, None)
+        assert await caller.is_reset()
+
+
 async def test_the_same_seed_does_the_same_damage() -> None:
     async def damaged(seed: int) -> list[bytes]:
         # Question and answer in turn, so that each chunk is one message.

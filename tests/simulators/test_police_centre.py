@@ -23,7 +23,7 @@ from siadc09 import util as peer_util
 from siadc09.account import Account
 from siadc09.xdata import Data, parse_xdata
 
-from simulators.police_centre import KINDS, Misbehaviour, PoliceCentre
+from simulators.police_centre import KINDS, Misbehaviour, PoliceCentre, Row
 from simulators.police_centre import centre as centre_module
 from simulators.police_centre.audit import EXAMPLES_MAX, Audit, Sighting
 from simulators.police_centre.frames import FRAME_MAX_BYTES, Cutter, Rubbish, crc16, read_header, reply
@@ -413,51 +413,55 @@ def test_no_single_flipped_bit_passes_for_a_frame() -> None:
         assert not bodies or (bit // 8 in case_only and bodies == [PANIC[9:-1]])
 
 
-FIELDS = st.sampled_from(
-    [
-        b"#A10B|1130 02 017",
-        b"#A10B|",
-        b"|",
-        b"]",
-        b"[",
-        b"[H08:29:58,01-15-2027]",
-        b"[H99:99:99,99-99-9999]",
-        b"[H23:59:59,12-31-9999]",
-        b"[H00:00:00,01-01-0001]",
-        b'[J{"id": "e", "x": "\\ud800"}]',
-        b'[J{"x": NaN}]',
-        b"[J" + b'{"":' * 900 + b"0" + b"}" * 900 + b"]",
-        b"[J7]",
-        b"[I\xff\xfe]",
-        b"[K00]",
-        b"_08:30:00,01-15-2027",
-        b"_99:99:99,99-99-2027",
-    ]
-)
+HOSTILE_FIELDS = [
+    b"H99:99:99,99-99-9999",
+    b"H23:59:59,12-31-9999",
+    b"H00:00:00,01-01-0001",
+    rb'J{"id": "e", "x": "\ud800"}',
+    b'J{"x": NaN}',
+    b"J" + b'{"":' * 900 + b"0" + b"}" * 900,
+    b"J7",
+    b"J",
+    b"I\xff\xfe",
+    b"Ka",
+    b"\xff",
+]
 
 
-@given(
-    head=st.sampled_from([b'"ADM-CID"0001L0#A10B[', b'"NULL"0000L0#A10B[', b'"*ADM-CID"0001L0#A10B[', b'"']),
-    parts=st.lists(st.one_of(FIELDS, st.binary(max_size=40)), max_size=6),
-    key=st.sampled_from([None, KEYS[128]]),
-)
-def test_nothing_that_a_frame_may_hold_upsets_the_centre(head: bytes, parts: list[bytes], key: bytes | None) -> None:
-    wire = b"".join(parts)
+def judged(content: bytes, key: bytes | None) -> tuple[Row, str]:
+    """The row, and what the wall makes of it; both must be readable whatever the frame held."""
+    star, wire = b"", content
     if key is not None:
-        clear = b"p" * 16 + b"|" + wire
+        star, clear = b"*", b"p" * 16 + b"|" + content
         wire = peer_util.encrypt(key, clear + b" " * (-len(clear) % 16)).hex().encode()
     audit = Audit()
     judge = Judge(keys={"A10B": KEYS[128]}, key_for_all=None, accounts=None, plan=Plan(), audit=audit, clock=SetClock())
-    row = judge.frame(head + wire, transport="tcp", peer="").row
+    row = judge.frame(b'"%bADM-CID"0001L0#A10B[%b' % (star, wire), transport="tcp", peer="").row
+    line = row.line().encode("utf-8", "backslashreplace")
+    assert json.loads(line, parse_constant=pytest.fail)["answer"] == row.answer
+    return row, drawn([row], {}, audit.summary(), "zh")
 
-    assert json.loads(row.line().encode("utf-8", "backslashreplace"))["answer"] in {
-        "ACK",
-        "RSP",
-        "NAK",
-        "DUH",
-        "silence",
-    }
-    assert drawn([row], {}, audit.summary(), "zh")
+
+@pytest.mark.parametrize("field", HOSTILE_FIELDS, ids=lambda field: repr(field[:12]))
+def test_a_hostile_field_is_recorded_and_the_event_acknowledged(field: bytes) -> None:
+    row, wall = judged(b"#A10B|1130 02 017][%b]_08:30:00,01-15-2027" % field, None)
+
+    assert row.answer == "ACK"
+    assert "盗警" in wall
+
+
+@given(
+    data=st.one_of(st.just(b"#A10B|1130 02 017"), st.binary(max_size=30)),
+    fields=st.lists(st.one_of(st.sampled_from(HOSTILE_FIELDS), st.binary(max_size=40)), max_size=4),
+    end=st.one_of(st.sampled_from([b"", b"_08:30:00,01-15-2027", b"_99:99:99,99-99-2027"]), st.binary(max_size=10)),
+    key=st.sampled_from([None, KEYS[128]]),
+)
+def test_nothing_that_a_frame_may_hold_upsets_the_centre(
+    data: bytes, fields: list[bytes], end: bytes, key: bytes | None
+) -> None:
+    row, _ = judged(data + b"]" + b"".join(b"[%b]" % field for field in fields) + end, key)
+
+    assert row.answer in {"ACK", "RSP", "NAK", "DUH", "silence"}
 
 
 @pytest.mark.parametrize("filler", [b"\x00", b"\n", b"\nFFFF0FFF", b"\n12340FFFaaaaaaaa", BURGLARY[:-1]])
@@ -828,6 +832,26 @@ async def test_the_control_socket_obeys_and_explains(clock: SetClock) -> None:
         assert "expected a JSON object" in (await told("[1]"))["error"]
         assert "recursion" in (await told("[" * 4000))["error"]
         assert "line longer than 4096" in (await told("x" * 5000))["error"]
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_leaving_ends_every_open_connection(clock: SetClock) -> None:
+    clock.held = True
+    async with PoliceCentre(clock=clock, control="0", udp="127.0.0.1:0") as centre:
+        centre.misbehave("late", seconds=60)
+        reader, writer = await asyncio.open_connection("127.0.0.1", centre.control)
+        writer.write(b'{"status": true}\n')
+        await reader.readline()
+        async with dialled(centre) as line, datagrams(centre) as (transport, _):
+            line.send(BURGLARY)
+            transport.sendto(RESTORE)
+            await centre.wait_for(lambda c: len(c.received) == 2)
+            async with asyncio.timeout(5):
+                await centre.__aexit__(None, None, None)
+                assert await reader.read() == b""
+            with pytest.raises(ConnectionResetError):
+                await line.rest()
         writer.close()
         await writer.wait_closed()
 
