@@ -20,6 +20,8 @@ BEHIND_MAX_S = 40
 EVENT, LINK_TEST = "ADM-CID", "NULL"
 # A new key (K) and the one before it: the sender whose RSP was lost still uses the old one.
 KEYS_PER_ACCOUNT_MAX = 2
+# Accounts with a key of their own. Beyond it a new key is answered but not learnt, and the old one stays good.
+ACCOUNTS_MAX = 10_000
 # Contact ID 600..609 are tests; a record of ours may also be marked in its JSON.
 _TEST_CODES = {f"60{digit}" for digit in range(1, 10)}
 
@@ -186,7 +188,8 @@ class Judge:
     def _learn_key(self, header: Header, content: Content) -> None:
         account, key = header.account.upper(), _new_key(content)
         known = self._keys.get(account, self._keys_for_all)
-        if key and key not in known:
+        has_room = account in self._keys or len(self._keys) < ACCOUNTS_MAX
+        if key and key not in known and has_room:
             self._keys[account] = (key, *known)[:KEYS_PER_ACCOUNT_MAX]
 
 

@@ -25,6 +25,7 @@ from siadc09.xdata import Data, parse_xdata
 
 from simulators.police_centre import KINDS, Misbehaviour, PoliceCentre, Row
 from simulators.police_centre import centre as centre_module
+from simulators.police_centre import judge as judge_module
 from simulators.police_centre.audit import EXAMPLES_MAX, Audit, Sighting
 from simulators.police_centre.frames import FRAME_MAX_BYTES, Cutter, Rubbish, crc16, read_header, reply
 from simulators.police_centre.judge import Judge
@@ -329,6 +330,17 @@ async def test_a_new_key_is_answered_with_rsp_and_opens_the_next_frame(centre: P
         old = peer_message.parse_frame(await line.ask(by_peer(seq=3, key=KEYS[128])), KEYS[128])
 
     assert [first.idtoken, second.idtoken, old.idtoken] == ["RSP", "ACK", "ACK"]
+
+
+async def test_learnt_keys_have_a_bound(clock: SetClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge_module, "ACCOUNTS_MAX", 0)
+    async with PoliceCentre(clock=clock, key_for_all=KEYS[128]) as centre, dialled(centre) as line:
+        new_key = (b"K" + KEYS[256].hex().encode(),)
+        await line.ask(by_peer(seq=1, key=KEYS[128], extended=new_key))
+        line.send(by_peer(seq=2, key=KEYS[256]), by_peer(seq=3, key=KEYS[128]))
+        answer = peer_message.parse_frame(await line.answer(), KEYS[128])
+
+    assert (answer.idtoken, answer.seq) == ("ACK", 3)
 
 
 @pytest.mark.parametrize(
