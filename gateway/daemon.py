@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,7 +35,7 @@ from gateway.plan import Plan, PlannedConnection, PlannedDestination
 from gateway.registry import Registry
 from gateway.sdnotify import Notifier
 from gateway.store.sqlite import SqliteStore
-from gateway.supervisor import Connection, Peer, Supervisor
+from gateway.supervisor import Connection, Open, Peer, Supervisor
 
 DRAIN_S = 2.0
 """After the last device is disconnected, forwarders get this long to finish what is in flight; the rest stays queued."""
@@ -163,43 +163,39 @@ class Daemon:
         return Parts(store, registry, intake, health, supervisor, broker, metrics)
 
     def _lines(self, parts: Parts) -> Sequence[Connection]:
-        return [
-            Connection(
-                name=planned.section.name,
-                driver=planned.driver,
-                driver_name=planned.section.driver,
-                context=planned.context,
-                **self._opener(parts, planned),
-            )
-            for planned in self._plan.connections
-        ]
+        lines = []
+        for planned in self._plan.connections:
+            section = planned.section
+            line = Connection(section.name, planned.driver, section.driver, planned.context)
+            if urlsplit(section.link).scheme == "tcp-listen":
+                line.listen = partial(_listen_for_ever, section.link)
+            else:
+                line.open = self._opener(parts, planned)
+            lines.append(line)
+        return lines
 
-    def _opener(self, parts: Parts, planned: PlannedConnection) -> dict[str, Callable[..., Any]]:
+    def _opener(self, parts: Parts, planned: PlannedConnection) -> Open:
         """How the line of a connection is opened, by the scheme of its link."""
         section, link = planned.section, planned.section.link
         log = self._log.bind(connection=section.name)
         match urlsplit(link).scheme:
             case "tcp":
-                return {"open": lambda: _closing(dial(link))}
+                return lambda: _closing(dial(link))
             case "serial":
-                return {"open": lambda: _closing(open_serial(link))}
-            case "tcp-listen":
-                return {"listen": partial(_listen_for_ever, link)}
+                return lambda: _closing(open_serial(link))
             case "mqtt":
                 assert parts.broker is not None
-                topics = partial(
+                return partial(
                     open_topics,
                     parts.broker.address,
                     client_id=f"fangkong-{self._plan.site.gateway.name}-{section.name}",
                     subscriptions=planned.driver.subscriptions(planned.context),
                     log=log,
                 )
-                return {"open": topics}
             case _:
-                bus = partial(
+                return partial(
                     open_bus, link, clock=self._clock, log=log, metrics=self._metrics, connection=section.name
                 )
-                return {"open": bus}
 
     async def _forward(self, parts: Parts, planned: PlannedDestination) -> None:
         name = planned.section.name
