@@ -1,8 +1,8 @@
 """The centre judged from outside: bytes proven by other decoders, an independent sender, plain sockets.
 
-FRAMES were checked with siadc09 1.0.1 and pysiaalarm 3.2.2 before they came here; their clock is
-2027-01-15 08:30:00 UTC. The `siadc09` package (an implementation of DC-09-2026 by other hands) dials in and
-reads the answers.
+The frames below (clock 2027-01-15 08:30:00 UTC) are decoded by siadc09 1.0.1, and by pysiaalarm 3.2.2 where it knows
+the kind; the first two tests repeat that check. NAK names its account `A0`, which neither decodes: its CRC is checked.
+The `siadc09` package (DC-09-2026 by other hands) also dials in and reads the answers.
 """
 
 import asyncio
@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pysiaalarm import SIAAccount
+from pysiaalarm.event import SIAEvent
 from siadc09 import message as peer_message
 from siadc09 import util as peer_util
 from siadc09.account import Account
@@ -178,6 +180,38 @@ def with_crc(body: bytes) -> bytes:
 
 
 # -- frames and answers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frame", "key", "token", "seq"),
+    [
+        (BURGLARY, None, "ADM-CID", 1),
+        (RESTORE, None, "ADM-CID", 2),
+        (DCS, None, "SIA-DCS", 3),
+        (PANIC, None, "ADM-CID", 4),
+        (LINK_TEST, None, "NULL", 0),
+        *((ENCRYPTED[bits], KEYS[bits], "ADM-CID", 5) for bits in KEYS),
+        (ENCRYPTED_LINK_TEST, KEYS[128], "NULL", 6),
+        (ENCRYPTED_ACK_5, KEYS[128], "ACK", 5),
+        (ACK_1, None, "ACK", 1),
+        (DUH_3, None, "DUH", 3),
+    ],
+)
+def test_siadc09_decodes_the_frames_used_here(frame: bytes, key: bytes | None, token: str, seq: int) -> None:
+    decoded = peer_message.parse_frame(frame, key)
+
+    assert (decoded.idtoken, decoded.seq, decoded.account.acct) == (token, seq, 0xA10B)
+
+
+def test_pysiaalarm_decodes_the_events_it_knows_and_the_nak_has_its_crc() -> None:
+    for frame, key, code in [
+        (BURGLARY, None, "BA"),
+        (RESTORE, None, "BH"),
+        *((ENCRYPTED[bits], key.decode(), "BA") for bits, key in KEYS.items()),
+    ]:
+        event = SIAEvent.from_line(frame[1:-1].decode(), {"A10B": SIAAccount("A10B", key)})
+        assert (event.valid_message, event.code, event.ri) == (True, code, "017")
+    assert with_crc(NAK_830[9:-1]) == NAK_830
 
 
 @pytest.mark.parametrize(
