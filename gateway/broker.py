@@ -1,7 +1,8 @@
 """The MQTT broker: somebody else's by `[broker] url`, else a child of ours that dies with us and is restarted.
 
-`mosquitto` when it is on PATH, set up so that what it acknowledged survives its own kill; else amqtt, which keeps
-everything in memory and is good for a demo. A broker is never the system of record.
+`mosquitto` when it is on PATH, set up so that what it acknowledged survives its own kill, except for the last 0.1 s
+(it confirms before it saves). Else amqtt, for a demo: it keeps everything in memory, and forgets a message that it
+has once sent to us, acknowledged or not. A broker is never the system of record.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import logging
 import os
 import pwd
 import re
@@ -277,7 +279,7 @@ autosave_interval 1
 persistent_client_expiration 14d
 max_queued_messages 0
 max_inflight_messages {IN_HAND_MAX}
-message_size_limit {PACKET_MAX_BYTES}
+max_packet_size {PACKET_MAX_BYTES}
 set_tcp_nodelay true
 log_dest stderr
 log_type error
@@ -313,6 +315,7 @@ async def _serve_amqtt(config: dict[str, object]) -> None:
     """What the amqtt child does, until it is ended."""
     from amqtt.broker import Broker as DemoBroker  # type: ignore[import-untyped]  # amqtt ships no types
 
+    logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # it complains of every probe of its port
     await DemoBroker(config).start()
     await asyncio.Event().wait()
 

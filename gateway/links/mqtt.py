@@ -126,6 +126,7 @@ class _Client(aiomqtt.Client):
         self.is_full: Callable[[], bool] = lambda: False
         self._arrivals = 0
         self._fd = -1
+        self._subscribed = False
         self._paused = False
         self._abandoned = False
 
@@ -178,7 +179,7 @@ class _Client(aiomqtt.Client):
         for _ in range(READ_BURST):
             if self._client.socket() is None:
                 return
-            if self.is_full():
+            if self._subscribed and self.is_full():
                 self._paused = True
                 self._loop.remove_reader(self._fd)
                 return
@@ -216,6 +217,18 @@ class _Client(aiomqtt.Client):
         self.session_present = bool(flags.session_present)
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
+    def _on_subscribe(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        mid: int,
+        reason_codes: list[ReasonCode],
+        properties: Properties | None = None,
+    ) -> None:
+        # Not before may reading pause: a resumed session fills our window ahead of this answer.
+        self._subscribed = True
+        super()._on_subscribe(client, userdata, mid, reason_codes, properties)
+
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         self._arrivals += 1
         self.on_arrival(message)
@@ -248,6 +261,18 @@ class TopicsLink:
         client.on_arrival = self._take
         client.is_full = self._is_full
         client.take_over(self._closed)
+
+    async def subscribe(self, subscriptions: Sequence[str]) -> None:
+        """Raises LinkClosed, Refused."""
+        try:
+            answers = await self._client.subscribe([(topic, 1) for topic in subscriptions])
+        except aiomqtt.MqttError as error:
+            raise LinkClosed(f"the broker did not answer our subscription: {error}") from error
+        for index, topic in enumerate(subscriptions):
+            answer = answers[index]
+            code = answer.value if isinstance(answer, ReasonCode) else answer
+            if code >= 0x80:
+                raise Refused(f'the broker refuses the subscription "{topic}" (reason {code}): check its access list')
 
     async def batches(self) -> AsyncIterator[Sequence[Arrived]]:
         """Everything that has arrived since the last batch, in order. Raises LinkClosed."""
@@ -347,7 +372,7 @@ async def open_topics(
         log.warning("gap possible: the broker no longer has our session", broker=f"{address.host}:{address.port}")
     link = TopicsLink(client, connected, gap_possible=gap_possible, log=log)
     try:
-        await _subscribe(client, subscriptions)
+        await link.subscribe(subscriptions)
         if on_connected is not None:
             on_connected(connected)
         yield link
@@ -394,23 +419,11 @@ async def _connect_as(
         raise
     except aiomqtt.MqttError as error:
         client.abandon()
-        raise LinkClosed(f"no MQTT broker at {address.host}:{address.port}: {error}") from error
+        raise LinkClosed(f"cannot reach the MQTT broker at {address.host}:{address.port}: {error}") from error
     except BaseException:  # cancelled: see _Client._client_connect
         client.abandon()
         raise
     return client, Connected(version, client.session_present)
-
-
-async def _subscribe(client: _Client, subscriptions: Sequence[str]) -> None:
-    try:
-        answers = await client.subscribe([(topic, 1) for topic in subscriptions])
-    except aiomqtt.MqttError as error:
-        raise LinkClosed(f"the broker did not answer our subscription: {error}") from error
-    for index, topic in enumerate(subscriptions):
-        answer = answers[index]
-        code = answer.value if isinstance(answer, ReasonCode) else answer
-        if code >= 0x80:
-            raise Refused(f'the broker refuses the subscription "{topic}" (reason {code}): check its access list')
 
 
 def _session_properties() -> Properties:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import aiomqtt
 import pytest
 import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from gateway import logs
 from gateway.broker import Broker
 from gateway.config import Secret
 from gateway.errors import LinkClosed, Refused, StoreError
 from gateway.links import mqtt
-from gateway.links.mqtt import Arrived, TopicsLink, open_topics
+from gateway.links.mqtt import Arrived, BrokerAddress, TopicsLink, open_topics
 from gateway.receipt import Receipt
 from tests.gateway.mqtt_brokers import KINDS, address_of, running
 
@@ -44,7 +53,7 @@ async def keeping_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asy
 
 @asynccontextmanager
 async def device(broker: Broker, folder: Path) -> AsyncIterator[aiomqtt.Client]:
-    """An ordinary MQTT client, as a device would use."""
+    """An ordinary MQTT client, as a device would use. Kept open: amqtt forgets what it acknowledged to one that left."""
     address = address_of("demo", broker, folder)
     assert address.password is not None
     async with aiomqtt.Client(
@@ -53,13 +62,14 @@ async def device(broker: Broker, folder: Path) -> AsyncIterator[aiomqtt.Client]:
         yield client
 
 
-async def publish(broker: Broker, folder: Path, *payloads: str, topic: str = "t/x", retain: bool = False) -> None:
-    async with device(broker, folder) as client:
-        for payload in payloads:
-            await client.publish(topic, payload, qos=1, retain=retain)
+async def publish(client: aiomqtt.Client, *payloads: str) -> None:
+    for payload in payloads:
+        await client.publish("t/x", payload, qos=1)
 
 
-def opened(broker: Broker, *, had_session: bool = False, client_id: str = "gw"):
+def opened(
+    broker: Broker, *, had_session: bool = False, client_id: str = "gw"
+) -> AbstractAsyncContextManager[TopicsLink]:
     return open_topics(
         broker.address, client_id=client_id, subscriptions=["t/#"], log=logs.logger(), had_session=had_session
     )
@@ -93,8 +103,8 @@ async def closing(link: TopicsLink) -> str:
 async def test_only_what_was_accepted_after_its_commit_is_not_sent_again(
     keeping_broker: Broker, tmp_path: Path
 ) -> None:
-    async with opened(keeping_broker) as link:
-        await publish(keeping_broker, tmp_path, *"abcde")
+    async with device(keeping_broker, tmp_path) as client, opened(keeping_broker) as link:
+        await publish(client, *"abcde")
         first = await take(link, 5)
         first[0].accept(after=Receipt.settled())
         first[1].accept(after=Receipt.settled())
@@ -111,8 +121,8 @@ async def test_only_what_was_accepted_after_its_commit_is_not_sent_again(
 async def test_a_failed_commit_closes_the_link_and_confirms_nothing_after_it(
     keeping_broker: Broker, tmp_path: Path
 ) -> None:
-    async with opened(keeping_broker) as link:
-        await publish(keeping_broker, tmp_path, "a", "b")
+    async with device(keeping_broker, tmp_path) as client, opened(keeping_broker) as link:
+        await publish(client, "a", "b")
         a, b = await take(link, 2)
         receipt = Receipt()
         a.accept(after=receipt)
@@ -131,8 +141,8 @@ async def test_a_late_accept_of_a_former_connection_confirms_nothing_on_this_one
     keeping_broker: Broker, tmp_path: Path
 ) -> None:
     receipt = Receipt()
-    async with opened(keeping_broker) as link:
-        await publish(keeping_broker, tmp_path, "old")
+    async with device(keeping_broker, tmp_path) as client, opened(keeping_broker) as link:
+        await publish(client, "old")
         (old,) = await take(link, 1)
         old.accept(after=receipt)
     async with opened(keeping_broker) as link:
@@ -167,7 +177,7 @@ async def test_a_broker_that_vanishes_closes_the_link(
         await broker.__aexit__(None, None, None)
 
         assert await closing(link)
-    with pytest.raises(LinkClosed, match="no MQTT broker at"):
+    with pytest.raises(LinkClosed, match="cannot reach the MQTT broker at"):
         async with opened(broker):
             pass
 
@@ -202,11 +212,12 @@ async def test_a_lost_session_is_a_possible_gap(broker: Broker, tmp_path: Path) 
 
 
 async def test_retained_messages_are_marked_as_state(broker: Broker, tmp_path: Path) -> None:
-    await publish(broker, tmp_path, "open", topic="t/door", retain=True)
-    async with opened(broker) as link:
-        (state,) = await take(link, 1)
-        await publish(broker, tmp_path, "news")
-        (news,) = await take(link, 1)
+    async with device(broker, tmp_path) as client:
+        await client.publish("t/door", "open", qos=1, retain=True)
+        async with opened(broker) as link:
+            (state,) = await take(link, 1)
+            await publish(client, "news")
+            (news,) = await take(link, 1)
 
     assert (state.topic, state.retained) == ("t/door", True)
     assert (news.topic, news.retained) == ("t/x", False)
@@ -218,13 +229,12 @@ async def test_a_flood_is_held_back_at_the_bound(
 ) -> None:
     """Retained, at QoS 0 too, where no window of the broker helps (reliability: 50 000 retained)."""
     monkeypatch.setattr(mqtt, "IN_HAND_MAX", 50)
+    most = 0
+    taken = 0
     async with device(broker, tmp_path) as client:
         for number in range(300):
             await client.publish(f"t/{number}", b"x" * 20, qos=qos, retain=True)
-    most = 0
-    taken = 0
-    async with opened(broker) as link:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with opened(broker) as link, asyncio.timeout(TIMEOUT_S):
             async for batch in link.batches():
                 most = max(most, link.in_hand)
                 taken += len(batch)
@@ -233,7 +243,7 @@ async def test_a_flood_is_held_back_at_the_bound(
                 if taken == 300:
                     break
 
-        assert link.in_hand == 0
+    assert link.in_hand == 0
     assert most <= 50
 
 
@@ -241,9 +251,8 @@ async def test_the_bound_in_bytes_holds_back_too(
     broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mqtt, "IN_HAND_MAX_BYTES", 1000)
-    await publish(broker, tmp_path)
-    async with opened(broker) as link:
-        await publish(broker, tmp_path, *["y" * 400] * 9)
+    async with device(broker, tmp_path) as client, opened(broker) as link:
+        await publish(client, *["y" * 400] * 9)
         first = await take(link, 3)
 
         assert len(first) == 3
@@ -261,6 +270,27 @@ async def test_a_broker_that_confirms_none_of_our_publishes_ends_the_link(
             link.publish("r/x", b"", after=Receipt.settled())
 
         assert await closing(link) == "the broker left 3 publishes unconfirmed"
+
+
+@pytest.mark.full
+async def test_a_backlog_beyond_the_bound_does_not_block_the_answer_to_our_subscription(
+    keeping_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed session delivers before the SUBACK, as much as our window allows."""
+    monkeypatch.setattr(mqtt, "IN_HAND_MAX", 50)
+    async with opened(keeping_broker):
+        pass
+    async with device(keeping_broker, tmp_path) as client:
+        await publish(client, *map(str, range(200)))
+    seen: list[str] = []
+    async with opened(keeping_broker, had_session=True) as link:
+        while len(seen) < 200:
+            batch = await take(link, 1)
+            seen += payloads(batch)
+            for message in batch:
+                message.accept(after=Receipt.settled())
+
+    assert seen == [str(number) for number in range(200)]
 
 
 CONSUMER = """
@@ -316,14 +346,14 @@ async def consumer(broker: Broker, path: Path, mode: str) -> AsyncIterator[async
 async def test_a_consumer_killed_with_messages_in_hand_loses_none(keeping_broker: Broker, tmp_path: Path) -> None:
     sent = [str(number) for number in range(400)]
     held, stored = tmp_path / "held", tmp_path / "stored"
-    async with consumer(keeping_broker, held, "hold") as process:
-        await publish(keeping_broker, tmp_path, *sent[:200])
+    async with device(keeping_broker, tmp_path) as client, consumer(keeping_broker, held, "hold") as process:
+        await publish(client, *sent[:200])
         assert process.stdout is not None
         async with asyncio.timeout(TIMEOUT_S):
             await process.stdout.readline()
     for part in (sent[200:300], sent[300:]):
-        async with consumer(keeping_broker, stored, "store") as process:
-            await publish(keeping_broker, tmp_path, *part)
+        async with device(keeping_broker, tmp_path) as client, consumer(keeping_broker, stored, "store") as process:
+            await publish(client, *part)
             assert process.stdout is not None
             async with asyncio.timeout(TIMEOUT_S):
                 await process.stdout.readline()  # killed after the first commit, whatever else is in hand
@@ -333,3 +363,204 @@ async def test_a_consumer_killed_with_messages_in_hand_loses_none(keeping_broker
         rest = payloads(await take(link, len(set(sent) - set(before)))) if set(sent) - set(before) else []
 
     assert set(before) | set(rest) == set(sent)
+
+
+# -- on the bare wire --------------------------------------------------------------------------------------------------
+
+
+class BareBroker:
+    """A few packets of MQTT 3.1.1 (OASIS standard, chapter 3), so that a test decides every packet identifier."""
+
+    def __init__(self, *, is_mute: bool = False) -> None:
+        self._is_mute = is_mute
+        self.puback: list[list[int]] = []
+        """Acknowledged packet identifiers, by connection."""
+        self.subscribed: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+        self.greeted = asyncio.Event()
+        self.gone = asyncio.Event()
+
+    @asynccontextmanager
+    async def listening(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[BrokerAddress]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        try:
+            yield BrokerAddress("127.0.0.1", server.sockets[0].getsockname()[1], version="3.1.1", tls=tls is not None)
+        finally:
+            server.close()
+            await server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        acknowledged: list[int] = []
+        self.puback.append(acknowledged)
+        try:
+            while head := await reader.read(1):
+                size = (await reader.readexactly(1))[0]
+                assert size < 0x80, "only short packets are sent here"
+                body = await reader.readexactly(size)
+                match head[0] >> 4:
+                    case 1:  # CONNECT
+                        self.greeted.set()
+                        if not self._is_mute:
+                            writer.write(bytes([0x20, 2, 0, 0]))
+                    case 8:  # SUBSCRIBE -> SUBACK, QoS 1 granted
+                        writer.write(bytes([0x90, 3, body[0], body[1], 1]))
+                        self.subscribed.put_nowait(writer)
+                    case 4:  # PUBACK
+                        acknowledged.append(int.from_bytes(body))
+        finally:
+            self.gone.set()
+            writer.close()
+
+
+def packet(packet_id: int, payload: bytes, *, topic: bytes = b"t/x", dup: bool = False) -> bytes:
+    """PUBLISH at QoS 1 (3.3)."""
+    body = len(topic).to_bytes(2) + topic + packet_id.to_bytes(2) + payload
+    return bytes([0x3A if dup else 0x32, len(body)]) + body
+
+
+def opened_at(address: BrokerAddress) -> AbstractAsyncContextManager[TopicsLink]:
+    return open_topics(address, client_id="gw", subscriptions=["t/#"], log=logs.logger())
+
+
+async def acknowledged(bare: BareBroker, connection: int) -> list[int]:
+    """Everything that connection said, which has ended in good order."""
+    async with asyncio.timeout(TIMEOUT_S):
+        await bare.gone.wait()
+    return bare.puback[connection]
+
+
+async def test_pubacks_leave_in_order_of_arrival_up_to_the_first_open_receipt() -> None:
+    bare = BareBroker()
+    async with bare.listening() as address, opened_at(address) as link:
+        line = await bare.subscribed.get()
+        for number in (7, 8, 9):
+            line.write(packet(number, b"%d" % number))
+        receipts = [Receipt(), Receipt(), Receipt()]
+        for message, receipt in zip(await take(link, 3), receipts, strict=True):
+            message.accept(after=receipt)
+        receipts[1].settle()
+        receipts[2].settle()
+        line.write(packet(10, b"a round trip"))
+        await take(link, 1)
+        assert bare.puback == [[]]
+        receipts[0].settle()
+
+    assert await acknowledged(bare, 0) == [7, 8, 9]
+
+
+async def test_a_late_acknowledgement_never_meets_the_next_connections_message_of_the_same_number() -> None:
+    bare = BareBroker()
+    late = Receipt()
+    async with bare.listening() as address:
+        async with opened_at(address) as link:
+            (await bare.subscribed.get()).write(packet(1, b"old"))
+            (old,) = await take(link, 1)
+            old.accept(after=late)
+        assert await acknowledged(bare, 0) == []
+        bare.gone.clear()
+        async with opened_at(address) as link:
+            line = await bare.subscribed.get()
+            line.write(packet(1, b"another"))
+            await take(link, 1)
+            late.settle()
+            line.write(packet(2, b"stored"))
+            (stored,) = await take(link, 1)
+            stored.accept(after=Receipt.settled())
+
+        assert await acknowledged(bare, 1) == [2]
+
+
+async def test_a_repeated_packet_is_handed_on_and_acknowledged_like_the_first() -> None:
+    """DUP and a re-used packet identifier are the broker's business; repeats are recognised by their key."""
+    bare = BareBroker()
+    async with bare.listening() as address, opened_at(address) as link:
+        line = await bare.subscribed.get()
+        line.write(packet(1, b"a") + packet(1, b"a", dup=True) + packet(1, b"b"))
+
+        assert payloads(await take(link, 3)) == ["a", "a", "b"]
+
+
+async def test_a_topic_that_is_no_utf8_does_not_come_back_for_ever() -> None:
+    bare = BareBroker()
+    async with bare.listening() as address, opened_at(address) as link:
+        line = await bare.subscribed.get()
+        line.write(packet(1, b"poison", topic=b"t/\xff") + packet(2, b"good"))
+        assert payloads(await take(link, 1)) == ["good"]
+
+    assert await acknowledged(bare, 0) == [1]
+
+
+async def test_bytes_that_are_no_mqtt_close_the_link_and_nothing_else() -> None:
+    bare = BareBroker()
+    async with bare.listening() as address, opened_at(address) as link:
+        (await bare.subscribed.get()).write(bytes([0x32, 1, 0]))
+
+        assert await closing(link)
+
+
+async def test_an_opener_cancelled_half_way_leaves_no_connection_behind() -> None:
+    """It would hold our client id and throw the next connection out."""
+    bare = BareBroker(is_mute=True)
+
+    async def open_it() -> None:
+        async with opened_at(address):
+            raise AssertionError("a mute broker let us in")
+
+    async with bare.listening() as address, asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as tasks:
+        opening = tasks.create_task(open_it())
+        await bare.greeted.wait()
+        opening.cancel()
+        await bare.gone.wait()
+
+    assert opening.cancelled()
+
+
+def certificate(folder: Path) -> ssl.SSLContext:
+    """A server certificate for 127.0.0.1 that vouches for itself, as `folder/ca.pem`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test broker")])
+    now = datetime.now(UTC)  # noqa: TID251  # the TLS library asks the machine's clock too
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "ca.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "ca.pem", folder / "key.pem")
+    return context
+
+
+async def test_tls_delivers_what_one_record_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoded bytes wait inside the TLS layer, where the socket announces nothing more; also after a pause."""
+    monkeypatch.setattr(mqtt, "IN_HAND_MAX", 10)
+    bare = BareBroker()
+    async with bare.listening(certificate(tmp_path)) as address:
+        async with opened_at(replace(address, ca=tmp_path / "ca.pem")) as link:
+            line = await bare.subscribed.get()
+            line.write(b"".join(packet(number, b"%d" % number) for number in range(1, 101)))
+            seen: list[str] = []
+            while len(seen) < 100:
+                for message in await take(link, 1):
+                    seen.append(message.payload.decode())
+                    message.accept(after=Receipt.settled())
+
+        assert seen == [str(number) for number in range(1, 101)]
+        assert await acknowledged(bare, 0) == list(range(1, 101))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_tls_with_an_unknown_authority_fails_closed(tmp_path: Path) -> None:
+    async with BareBroker().listening(certificate(tmp_path)) as address:
+        with pytest.raises(LinkClosed, match="certificate verify failed"):
+            async with opened_at(address):
+                pass
+    gc.collect()  # paho 2.2 drops the socket of a failed handshake instead of closing it
+
+
+async def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    address = BrokerAddress("127.0.0.1", 1, tls=True, ca=tmp_path / "missing.pem")
+    with pytest.raises(Refused, match=r"missing\.pem"):
+        async with opened_at(address):
+            pass
