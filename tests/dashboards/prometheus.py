@@ -97,21 +97,21 @@ class RealPrometheus:
                 }
             )
         )
-        self._process = await asyncio.create_subprocess_exec(
-            tool("prometheus"),
-            f"--config.file={directory / 'prometheus.yml'}",
-            f"--storage.tsdb.path={directory / 'data'}",
-            "--web.listen-address=127.0.0.1:0",
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        self._log = directory / "prometheus.log"
+        with self._log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                tool("prometheus"),
+                f"--config.file={directory / 'prometheus.yml'}",
+                f"--storage.tsdb.path={directory / 'data'}",
+                "--web.listen-address=127.0.0.1:0",
+                stdout=log,
+                stderr=log,
+            )
         try:
-            async with asyncio.timeout(START_S):
-                address = await self._address()
+            address = await self._address()
         except BaseException:
             await self._stop()
             raise
-        self._drain = asyncio.Task(self._read_on(), name="prometheus log")
         self._http = httpx.AsyncClient(base_url=f"http://{address}", timeout=START_S)
         return self
 
@@ -120,7 +120,6 @@ class RealPrometheus:
     ) -> None:
         await self._http.aclose()
         await self._stop()
-        await self._drain
 
     async def query(self, expr: str) -> list[dict[str, Any]]:
         """The instant vector `expr` gives now; empty when there is none."""
@@ -145,19 +144,12 @@ class RealPrometheus:
 
     async def _address(self) -> str:
         """The port the system gave, as Prometheus logs it."""
-        assert self._process.stderr is not None
-        seen = b""
-        while line := await self._process.stderr.readline():
-            seen += line
-            if found := re.search(rb'msg="Listening on".* address=(\S+)', line):
-                return found[1].decode()
-        raise AssertionError(f"Prometheus did not start:\n{seen.decode(errors='replace')}")
-
-    async def _read_on(self) -> None:
-        """Keep its log pipe empty, or it would stop at 64 KiB."""
-        assert self._process.stderr is not None
-        while await self._process.stderr.read(65536):
-            pass
+        end = self._clock.monotonic() + START_S
+        while self._process.returncode is None and self._clock.monotonic() < end:
+            if found := re.search(r'msg="Listening on".* address=(\S+)', self._log.read_text()):
+                return found[1]
+            await self._clock.sleep(POLL_S)
+        raise AssertionError(f"Prometheus did not start:\n{self._log.read_text()}")
 
     async def _stop(self) -> None:
         if self._process.returncode is None:
