@@ -72,8 +72,7 @@ class Metrics:
         self.connection_lost = counter("connection_lost", "Times a line was lost.", "connection")
         self.driver_errors = counter("driver_errors", "Conversations ended by a fault in our own code.", "connection")
         self.bus_requests = counter("bus_requests", "Modbus requests by outcome.", "connection", "outcome")
-        self.devices = gauge("devices", "Devices by site and state.", "site", "state")
-        self.health_late = gauge("silent_devices", "Devices past their deadline now.", "site")
+        self.devices = gauge("devices", "Devices by site (empty: unclaimed) and state.", "site", "state")
         # api
         self.stream_clients = gauge("stream_clients", "Listeners on the live stream.")
         self.stream_dropped = counter("stream_dropped", "Listeners dropped because they did not keep up.")

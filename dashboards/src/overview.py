@@ -202,7 +202,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             Panel(
                 "各点位失联比例",
                 "Share of a site's devices past their deadline. Their places are unprotected.",
-                [("instance_site:fangkong_silent_per_devices:ratio", "{{site}}")],
+                [("instance_site:fangkong_devices_silent_per_all:ratio", "{{site}}")],
                 unit="percentunit",
             ),
             Panel(

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from gateway.health import STATES
 from gateway.kinds import Lane
 from gateway.metrics import Metrics
 from tests.dashboards.prometheus import RealPrometheus, expressions
@@ -27,8 +28,8 @@ def touched() -> Metrics:
     metrics.rejected.labels("yard", "checksum").inc()
     metrics.connection_up.labels("yard").set(1)
     metrics.connection_peers.labels("yard").set(3)
-    metrics.devices.labels("garden-3", "heard").set(3)
-    metrics.health_late.labels("garden-3").set(0)
+    for state in STATES:
+        metrics.devices.labels("garden-3", state).set(3 if state == "heard" else 0)
     metrics.destination_up.labels("police-110").set(1)
     metrics.dead.labels("police-110").set(0)
     metrics.resent.labels("police-110").inc(0)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from dashboards.src import overview
+from gateway.health import STATES
 from gateway.kinds import FACTS, Kind, Lane
 from gateway.metrics import Metrics
 from tests.conftest import tool
@@ -33,10 +34,10 @@ BOUNDED_BY = {
     "connection": "[[connection]] names of the site file",
     "destination": "[[destination]] names of the site file",
     "site": "the ledger's sites",
-    "state": "the closed list of device states",
+    "state": "gateway.health.State",
     "answer": "the closed list of a protocol's answers",
     "outcome": "the closed list of request outcomes",
-    "reason": "the closed list of reasons a frame is refused",
+    "reason": "gateway.errors.Reason",
 }
 """Every label and what bounds it. A label that a payload could fill (device, plate, card, event, text) has no place here."""
 
@@ -108,8 +109,12 @@ def test_every_expression_selects_and_groups_by_labels_its_metrics_have(expressi
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS, ids=named)
-def test_every_lane_and_kind_an_expression_selects_exists(expression: Expression) -> None:
-    values = {"lane": {lane.name.lower() for lane in Lane}, "kind": {kind.value for kind in Kind}}
+def test_every_lane_kind_and_state_an_expression_selects_exists(expression: Expression) -> None:
+    values = {
+        "lane": {lane.name.lower() for lane in Lane},
+        "kind": {kind.value for kind in Kind},
+        "state": set(STATES),
+    }
     for selector in used(expression).selectors:
         for matcher in selector.matchers.matchers:
             assert set(matcher.value.split("|")) <= values.get(matcher.name, {*matcher.value.split("|")})
