@@ -45,10 +45,11 @@ class Places(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A destination and the lanes it takes."""
+    """A destination, the lanes it takes, and whether it can say an event at all."""
 
     destination: str
     lanes: frozenset[Lane]
+    wants: Callable[[Event], bool] = lambda _: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Intake:
     ) -> None:
         self._store = store
         self._places = places
-        self._routes = {lane: tuple(r.destination for r in routes if lane in r.lanes) for lane in Lane}
+        self._routes = {lane: [route for route in routes if lane in route.lanes] for lane in Lane}
         self._ids = ids
         self._clock = clock
         self._metrics = metrics
@@ -125,7 +126,9 @@ class Intake:
         now = self._clock.now()
         place = source.place or self._places.place(observation.device, observation.zone)
         event = judge(observation, source, place=place, event_id=self._ids.next(), now=now)
-        return Entry(event, self._routes[event.lane] if place is not None else ())
+        if place is None:
+            return Entry(event)  # unclaimed: kept and shown, sent to nobody until a person claims the device
+        return Entry(event, [route.destination for route in self._routes[event.lane] if route.wants(event)])
 
     def _count(self, entries: Sequence[Entry], error: StoreError | None) -> None:
         if error is not None:
