@@ -17,8 +17,11 @@ class Notifier:
     def __init__(self, environ: Mapping[str, str]) -> None:
         path = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + path[1:] if path.startswith("@") else path
-        self.watchdog_s = _watchdog_s(environ)
-        """How often `watchdog` must be called: half the time systemd allows. None: it does not ask."""
+
+    @classmethod
+    def from_environment(cls) -> Notifier:
+        """The one of this process."""
+        return cls(os.environ)
 
     def ready(self) -> None:
         """Started: store open, listeners bound."""
@@ -43,12 +46,3 @@ class Notifier:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             sock.setblocking(False)
             sock.sendto(message.encode(), self._address)
-
-
-def _watchdog_s(environ: Mapping[str, str]) -> float | None:
-    """Half of WATCHDOG_USEC, when it is meant for this process (sd_watchdog_enabled(3))."""
-    usec = environ.get("WATCHDOG_USEC", "")
-    pid = environ.get("WATCHDOG_PID", "")
-    if not usec.isdecimal() or int(usec) == 0 or (pid and pid != str(os.getpid())):
-        return None
-    return int(usec) / 2 / 1e6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,18 +64,10 @@ def test_a_manager_that_does_not_read_holds_nobody_up(manager: socket.socket) ->
     assert manager.recv(4096) == b"WATCHDOG=1"
 
 
-@pytest.mark.parametrize(
-    ("environ", "every_s"),
-    [
-        ({"WATCHDOG_USEC": "30000000"}, 15.0),
-        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 15.0),
-        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
-        ({"WATCHDOG_USEC": "0"}, None),
-        ({"WATCHDOG_USEC": "soon"}, None),
-        ({}, None),
-    ],
-)
-def test_the_watchdog_is_fed_twice_in_the_time_allowed_to_this_process(
-    environ: dict[str, str], every_s: float | None
+def test_the_process_speaks_to_the_manager_its_environment_names(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Notifier(environ).watchdog_s == every_s
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
+    Notifier.from_environment().ready()
+
+    assert manager.recv(4096) == b"READY=1"
