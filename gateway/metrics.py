@@ -45,8 +45,9 @@ class Metrics:
         self.store_up = gauge("store_up", "1 while events can be made durable.")
         self.store_bytes = gauge("store_bytes", "Disk in use by the event log.")
         self.store_budget_bytes = gauge("store_budget_bytes", "Disk the event log may use.")
-        self.commits = counter("commits", "Group commits made.")
-        self.commit_seconds = histogram("commit_seconds", "Duration of one group commit.", FAST_SECONDS)
+        self.commit_seconds = histogram(
+            "commit_seconds", "Duration of one group commit; its count is the number of commits.", FAST_SECONDS
+        )
         self.uncommitted = gauge("uncommitted_entries", "Events waiting for the next commit.")
         self.shed = counter("shed_events", "Events removed because the disk budget was short.", "lane")
         # destinations
