@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from gateway.kinds import FACTS, Kind
 Row = Mapping[str, Any]
 Bucket = tuple[str, int, str, int]
 """Account, zone number, Contact ID code, qualifier (1 new, 3 restore): what a centre sees of an event."""
+
+ACCEPTED = frozenset({"ACK", "*ACK"})
 
 Where = Callable[[str, int | None], tuple[str, int]]
 """Account and zone number towards 110 of a device's zone, as the ledger of the demo's community has it."""
@@ -43,9 +45,7 @@ def balance(ledger: Iterable[Row], record: Iterable[Row], where: Where) -> Audit
         due[bucket] += row["state"] == ("raised" if is_polled else "acknowledged")
     ids: dict[Bucket, set[str]] = defaultdict(set)
     keys: dict[str, set[str]] = defaultdict(set)
-    for row in record:
-        if row["token"] != "ADM-CID" or row["answer"] not in {"ACK", "*ACK"}:  # noqa: S105  # a DC-09 token, no secret
-            continue
+    for row in accepted_events(record):
         event = row["id"] or row["key"]
         ids[row["account"], int(row["zone"]), row["code"], int(row["qualifier"])].add(event)
         keys[event].add(row["key"])
@@ -61,6 +61,11 @@ def balance(ledger: Iterable[Row], record: Iterable[Row], where: Where) -> Audit
         duplicates=surplus + new_keys,
         missing=tuple(missing),
     )
+
+
+def accepted_events(record: Iterable[Row]) -> Iterator[Row]:
+    """What the centre took: its record has refused frames and line checks too."""
+    return (row for row in record if row["code"] is not None and row["answer"] in ACCEPTED)
 
 
 def _bucket(row: Row, where: Where) -> Bucket:

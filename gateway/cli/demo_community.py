@@ -43,8 +43,10 @@ def things() -> list[Site | Device | Point]:
         found.append(Point(f"p-{device}", site, n, f"{n} 号报警点", device))
     for index, (device, site) in enumerate(FENCES.items(), 1):
         found.append(Device(device, site, f"{index} 号周界主机"))
-        for zone in range(1, FENCE_ZONES + 1):
-            found.append(Point(f"p-{device}-{zone}", site, 100 * index + zone, f"周界 {index}-{zone} 段", device, zone))
+        found += [
+            Point(f"p-{device}-{zone}", site, 100 * index + zone, f"周界 {index}-{zone} 段", device, zone)
+            for zone in range(1, FENCE_ZONES + 1)
+        ]
     found.append(Device("rf-1", "yangsi", "433 MHz 接收机"))
     found.append(Point("p-rf-1", "yangsi", 900, "值班室接收机", "rf-1"))
     for index, sensor in enumerate(SENSORS, 1):

@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from gateway.cli.demo_audit import Audit, balance
+from gateway.cli.demo_audit import Audit, accepted_events, balance
 from gateway.cli.demo_community import SITE_FILE, enrol, where
 from gateway.cli.demo_view import draw
 from gateway.clock import RealClock
@@ -60,7 +60,7 @@ class Stage:
             if self._folder
             else tempfile.TemporaryDirectory(prefix="fangkong-demo-") as folder
         ):
-            self._dir = Path(str(folder)).resolve()
+            self._dir = Path(str(folder)).resolve()  # noqa: ASYNC240  # before anything runs
             self._dir.mkdir(parents=True, exist_ok=True)
             async with AsyncExitStack() as stack:
                 await self._set_up(stack)
@@ -76,7 +76,7 @@ class Stage:
     # -- starting and ending processes -----------------------------------------------------------------------------------
 
     async def _set_up(self, stack: AsyncExitStack) -> None:
-        self._ports = {name: port for name, port in zip(("api", "mqtt", "modbus"), _free_ports(3), strict=True)}
+        self._ports = dict(zip(("api", "mqtt", "modbus"), _free_ports(3), strict=True))
         for name, secret in (("api.token", self._token), ("demo.password", secrets.token_urlsafe(16))):
             path = self._dir / name
             path.touch(mode=0o600)
@@ -139,7 +139,7 @@ class Stage:
             stack.enter_context(_single_keys())
             keys: asyncio.Queue[str] = asyncio.Queue(maxsize=16)
             loop = asyncio.get_running_loop()
-            loop.add_reader(sys.stdin, lambda: keys.full() or keys.put_nowait(sys.stdin.read(1)))
+            loop.add_reader(sys.stdin, _take_key, keys)
             stack.callback(loop.remove_reader, sys.stdin)
             await self._at_terminal(stack, keys)
             return
@@ -190,9 +190,7 @@ class Stage:
         return balance(_rows(self._ledger), _rows(self._record), where)
 
     def _first_alarm_s(self) -> float:
-        accepted = [
-            row["t"] for row in _rows(self._record) if row["token"] == "ADM-CID" and row["answer"] in {"ACK", "*ACK"}
-        ]  # a DC-09 token
+        accepted = [row["t"] for row in accepted_events(_rows(self._record))]
         return min(accepted) - _process_start() if accepted else float("nan")
 
 
@@ -230,6 +228,12 @@ def _free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def _take_key(keys: asyncio.Queue[str]) -> None:
+    key = sys.stdin.read(1)
+    if not keys.full():
+        keys.put_nowait(key)
 
 
 async def _end(process: Process) -> None:
