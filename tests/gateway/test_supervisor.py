@@ -117,7 +117,7 @@ async def test_a_lost_line_is_opened_again_and_logged_once_each_way(bench: Bench
         assert (bench.value("fangkong_connection_up"), bench.value("fangkong_connection_lost_total")) == (1, 1)
 
 
-async def test_a_day_of_failures_backs_off_and_logs_one_line(bench: Bench) -> None:
+async def test_two_hours_of_failures_backs_off_and_logs_one_line(bench: Bench) -> None:
     tries: list[float] = []
 
     def fails() -> bool:
@@ -125,9 +125,9 @@ async def test_a_day_of_failures_backs_off_and_logs_one_line(bench: Bench) -> No
         return True
 
     async with running(bench, line(forever, fails=fails)):
-        await bench.clock.advance(86_400)
+        await bench.clock.advance(7200)
 
-        assert 86_400 / 30 < len(tries) < 86_400 / 5
+        assert 7200 / 30 < len(tries) < 7200 / 5
         assert bench.logged("the line cannot be opened") == 1
 
 
@@ -192,10 +192,10 @@ async def test_a_peer_that_sends_only_rubbish_is_disconnected(bench: Bench) -> N
         while True:
             refused += 1
             session.reject(b"\xff", FrameError("not a frame"))
-            await session.clock.sleep(0)
+            await session.clock.sleep(0.001)
 
     async with running(bench, line(run)):
-        await bench.clock.settle()
+        await bench.clock.advance(1)
 
     assert refused >= REJECTS_IN_A_ROW_MAX
     assert "refused frames in a row" in bench.log.getvalue()
