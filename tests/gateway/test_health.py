@@ -36,9 +36,10 @@ class Ledger:
 class Box:
     """A store and a health watch, as the daemon would build them."""
 
-    def __init__(self, store: SqliteStore, health: Health) -> None:
+    def __init__(self, store: SqliteStore, health: Health, metrics: Metrics) -> None:
         self.store = store
         self.health = health
+        self.metrics = metrics
         self.up = True
 
     async def told(self) -> list[tuple[str, Qualifier]]:
@@ -55,12 +56,13 @@ async def box(folder: Path, clock: JumpingClock, *devices: Device) -> AsyncItera
         heard=lambda device, source: None,
     )  # fmt: skip
     own = Source("gateway", "gateway", proves_life=False)
+    metrics = Metrics()
     up: list[Box] = []
     health = Health(
-        store=store, ledger=ledger, clock=clock, metrics=Metrics(), report=partial(intake.report, own),
+        store=store, ledger=ledger, clock=clock, metrics=metrics, report=partial(intake.report, own),
         line_is_up=lambda _: up[0].up,
     )  # fmt: skip
-    made = Box(store, health)
+    made = Box(store, health, metrics)
     up.append(made)
     await health.load()
     async with asyncio.TaskGroup() as group:
@@ -183,3 +185,19 @@ async def test_the_drivers_window_counts_where_the_ledger_has_none(tmp_path: Pat
         await jumping_clock.advance(22)
 
         assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+async def test_every_state_of_a_site_is_shown_zeros_too(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    """An alert can only watch a series that is there."""
+    async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=3600)) as here:
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(60)
+
+        shown = {
+            sample.labels["state"]: sample.value
+            for family in here.metrics.devices.collect()
+            for sample in family.samples
+            if sample.labels["site"] == "s1"
+        }
+
+    assert shown == {"heard": 1, "silent": 0, "unproven": 0, "unclaimed": 0}
