@@ -7,6 +7,7 @@ are some tens of kilobytes each. Options: `username`, `password` or `password_fi
 
 import asyncio
 import json
+import math
 import socket
 import zlib
 from contextlib import suppress
@@ -23,6 +24,7 @@ PENDING_MAX = 1000
 """Events a device remembers until they are acknowledged: what a small microcontroller's flash holds."""
 REPEAT_MAX_S = 10.0
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.5, 10.0
+PUBLISH_TIMEOUT_S = 5.0
 PENDING_CALLS = 10 * PENDING_MAX
 """Beyond this aiomqtt would warn; a burst is intended here."""
 
@@ -61,6 +63,7 @@ class Alarm:
         self._may_speak.set()
         self._connected = asyncio.Event()
         self._hushed = asyncio.Event()
+        self._is_cut = False
 
     async def run(self) -> None:
         """Be the device, for ever."""
@@ -71,11 +74,12 @@ class Alarm:
 
     async def do(self, what: str, *, restore: bool = False, zone: int | None = None) -> None:
         """A kind of alarm, or: "silent" (gone without a word, no will), "offline" (line cut, the will follows), "back"."""
-        if what == "silent":
-            await self._hush(cut=False)
-        elif what == "offline":
-            await self._hush(cut=True)
+        if what in ("silent", "offline"):
+            self._may_speak.clear()
+            self._is_cut = what == "offline"
+            self._hushed.set()
         elif what == "back":
+            self._hushed.clear()
             self._may_speak.set()
         else:
             self._raise(what, restore=restore, zone=zone)
@@ -108,33 +112,31 @@ class Alarm:
         return client
 
     async def _converse(self, client: aiomqtt.Client) -> None:
-        self._hushed.clear()
+        """Until told to be quiet, or the line breaks."""
         await client.subscribe(f"{self._topic}/receipt", qos=1)
-        await client.publish(f"{self._topic}/availability", b"online", qos=1, retain=True)
+        await self._publish(client, "availability", b"online", retain=True)
         self._client = client
         self._connected.set()
         try:
             async with asyncio.TaskGroup() as group:
-                beating = group.create_task(self._beat(client))
-                hearing = group.create_task(self._hear(client))
+                talking = [group.create_task(self._beat(client)), group.create_task(self._hear(client))]
                 await self._hushed.wait()
-                beating.cancel()
-                hearing.cancel()
+                for task in talking:
+                    task.cancel()
         finally:
             self._connected.clear()
             self._client = None
+        line = client._client.socket()  # noqa: SLF001  # aiomqtt offers no way to drop a line without a farewell
+        if self._is_cut and isinstance(line, socket.socket):
+            line.shutdown(socket.SHUT_RDWR)
 
-    async def _hush(self, *, cut: bool) -> None:
-        self._may_speak.clear()
-        client = self._client
-        if client is None:
-            return
-        if cut:
-            line = client._client.socket()  # noqa: SLF001  # aiomqtt offers no way to drop a line without a farewell
-            if isinstance(line, socket.socket):
-                line.shutdown(socket.SHUT_RDWR)
-        else:
-            self._hushed.set()
+    async def _publish(self, client: aiomqtt.Client, name: str, payload: bytes, *, retain: bool = False) -> None:
+        """Raises MqttError. Not by aiomqtt's own timeout: `asyncio.wait_for` of Python 3.11 may swallow a cancellation."""
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT_S):
+                await client.publish(f"{self._topic}/{name}", payload, qos=1, retain=retain, timeout=math.inf)
+        except TimeoutError as error:
+            raise aiomqtt.MqttError("the broker did not answer") from error
 
     # -- what it says --------------------------------------------------------------------------------------------------
 
@@ -142,7 +144,7 @@ class Alarm:
         while True:
             values = {"battery_pct": 87, "rssi_dbm": -60 - self._world.random.randrange(20)}
             beat = self._sealed({"v": 1, "device": self._name, "values": values})
-            await client.publish(f"{self._topic}/heartbeat", beat, qos=1)
+            await self._publish(client, "heartbeat", beat)
             await self._world.clock.sleep(self._heartbeat_s)
 
     def _raise(self, what: str, *, restore: bool, zone: int | None) -> None:
@@ -151,7 +153,7 @@ class Alarm:
         event["qualifier"] = "restore" if restore else "new"
         if zone is not None:
             event["zone"] = zone
-        event["at"] = datetime.fromtimestamp(self._world.clock.now(), UTC).isoformat(timespec="seconds")
+        event["at"] = datetime.fromtimestamp(self._world.clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if text := self._text_option("text"):
             event["text"] = text
         if "latitude" in self._options and "longitude" in self._options:
@@ -173,12 +175,14 @@ class Alarm:
                 return
             if client is not None:
                 with suppress(aiomqtt.MqttError):  # the line broke: the next round finds the new one
-                    await client.publish(f"{self._topic}/event", pending.payload, qos=1)
+                    await self._publish(client, "event", pending.payload)
             await self._world.clock.sleep(delay_s * self._world.random.uniform(0.8, 1.2))
             delay_s = min(delay_s * 1.5, REPEAT_MAX_S)
 
     async def _hear(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
+            if str(message.topic) != f"{self._topic}/receipt":
+                continue  # amqtt hands out retained messages that nobody here subscribed to
             receipt = json.loads(bytes(message.payload))
             if receipt["session"] != self._boot:
                 continue

@@ -7,6 +7,7 @@ message of this one, although the broker counts its packet identifiers from 1 ag
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl
 from collections import deque
@@ -44,7 +45,7 @@ SESSION_EXPIRY_S = 7 * 24 * 3600
 """How long the broker keeps our session (MQTT 5): a box that is repaired within a week misses nothing."""
 KEEPALIVE_S = 10
 """paho gives up after a second silent interval: a half-open line is found within 20 s."""
-CONNECT_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 10.0
 
 UNSUPPORTED_VERSION = 132
 REFUSALS = {133: "client id", 134: "user name or password", 135: "not authorised", 138: "banned"}
@@ -114,7 +115,8 @@ class _Client(aiomqtt.Client):
             properties=_session_properties() if is_5 else None,
             tls_context=ssl.create_default_context(cafile=address.ca) if address.tls else None,
             keepalive=KEEPALIVE_S,
-            timeout=CONNECT_TIMEOUT_S,
+            # Ours instead: aiomqtt's is `asyncio.wait_for`, which on Python 3.11 may swallow a cancellation.
+            timeout=math.inf,
         )
         self._client.manual_ack_set(True)
         self.session_present = False
@@ -265,8 +267,9 @@ class TopicsLink:
     async def subscribe(self, subscriptions: Sequence[str]) -> None:
         """Raises LinkClosed, Refused."""
         try:
-            answers = await self._client.subscribe([(topic, 1) for topic in subscriptions])
-        except aiomqtt.MqttError as error:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                answers = await self._client.subscribe([(topic, 1) for topic in subscriptions])
+        except (aiomqtt.MqttError, TimeoutError) as error:
             raise LinkClosed(f"the broker did not answer our subscription: {error}") from error
         for index, topic in enumerate(subscriptions):
             answer = answers[index]
@@ -378,8 +381,9 @@ async def open_topics(
         yield link
     finally:
         try:
-            await client.__aexit__(None, None, None)
-        except aiomqtt.MqttError:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await client.__aexit__(None, None, None)
+        except (aiomqtt.MqttError, TimeoutError):
             pass  # the farewell did not get through; the broker finds out by itself
         finally:
             client.abandon()
@@ -413,13 +417,15 @@ async def _connect_as(
     except OSError as error:  # ssl.SSLError among them: the file with the certificates
         raise Refused(f"cannot use the certificates in {address.ca}: {error}") from error
     try:
-        await client.__aenter__()
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            await client.__aenter__()
     except aiomqtt.MqttCodeError:
         client.abandon()
         raise
-    except aiomqtt.MqttError as error:
+    except (aiomqtt.MqttError, TimeoutError) as error:
         client.abandon()
-        raise LinkClosed(f"cannot reach the MQTT broker at {address.host}:{address.port}: {error}") from error
+        why = str(error) or f"no answer within {ANSWER_TIMEOUT_S:.0f} s"
+        raise LinkClosed(f"cannot reach the MQTT broker at {address.host}:{address.port}: {why}") from error
     except BaseException:  # cancelled: see _Client._client_connect
         client.abandon()
         raise

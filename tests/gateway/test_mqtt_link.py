@@ -497,6 +497,16 @@ async def test_bytes_that_are_no_mqtt_close_the_link_and_nothing_else() -> None:
         assert await closing(link)
 
 
+async def test_a_broker_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "ANSWER_TIMEOUT_S", 0.2)
+    bare = BareBroker(is_mute=True)
+    async with bare.listening() as address, asyncio.timeout(TIMEOUT_S):
+        with pytest.raises(LinkClosed, match="no answer within"):
+            async with opened_at(address):
+                pass
+        await bare.gone.wait()
+
+
 async def test_an_opener_cancelled_half_way_leaves_no_connection_behind() -> None:
     """It would hold our client id and throw the next connection out."""
     bare = BareBroker(is_mute=True)
