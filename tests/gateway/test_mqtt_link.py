@@ -8,6 +8,7 @@ import os
 import signal
 import ssl
 import sys
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -574,3 +575,32 @@ async def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> Non
     with pytest.raises(Refused, match=r"missing\.pem"):
         async with opened_at(address):
             pass
+
+
+async def test_an_opener_cancelled_while_a_thread_still_dials_leaves_no_connection_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bare = BareBroker(is_mute=True)
+    dialling, may_dial = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    dial = aiomqtt.Client._client_connect
+
+    def dial_late(client: aiomqtt.Client) -> None:
+        loop.call_soon_threadsafe(dialling.set)
+        may_dial.wait(TIMEOUT_S)
+        dial(client)
+
+    async def open_it() -> None:
+        async with opened_at(address):
+            raise AssertionError("a mute broker let us in")
+
+    monkeypatch.setattr(aiomqtt.Client, "_client_connect", dial_late)
+    async with bare.listening() as address, asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as tasks:
+        opening = tasks.create_task(open_it())
+        await dialling.wait()
+        opening.cancel()
+        await asyncio.wait([opening])
+        may_dial.set()
+        await bare.gone.wait()
+
+    assert opening.cancelled()
