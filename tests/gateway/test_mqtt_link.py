@@ -30,7 +30,7 @@ from gateway.broker import Broker
 from gateway.config import Secret
 from gateway.errors import LinkClosed, Refused, StoreError
 from gateway.links import mqtt
-from gateway.links.mqtt import Arrived, BrokerAddress, TopicsLink, open_topics
+from gateway.links.mqtt import KEEPALIVE_S, Arrived, BrokerAddress, TopicsLink, open_topics
 from gateway.receipt import Receipt
 from tests.gateway.mqtt_brokers import KINDS, address_of, running
 
@@ -580,7 +580,7 @@ async def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> Non
 async def test_an_opener_cancelled_while_a_thread_still_dials_leaves_no_connection_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bare = BareBroker(is_mute=True)
+    bare = BareBroker()
     dialling, may_dial = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
     dial = aiomqtt.Client._client_connect
@@ -592,10 +592,10 @@ async def test_an_opener_cancelled_while_a_thread_still_dials_leaves_no_connecti
 
     async def open_it() -> None:
         async with opened_at(address):
-            raise AssertionError("a mute broker let us in")
+            raise AssertionError("it was cancelled")
 
     monkeypatch.setattr(aiomqtt.Client, "_client_connect", dial_late)
-    async with bare.listening() as address, asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as tasks:
+    async with bare.listening() as address, asyncio.timeout(KEEPALIVE_S / 2), asyncio.TaskGroup() as tasks:
         opening = tasks.create_task(open_it())
         await dialling.wait()
         opening.cancel()
