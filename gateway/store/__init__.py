@@ -114,7 +114,12 @@ class Store(Protocol):
         """Queue dead rows again, under their old number; done when on disk."""
 
     async def deliveries(
-        self, *, destination: str | None = None, state: DeliveryState | None = None, after_seq: int = 0, limit: int = 100
+        self,
+        *,
+        destination: str | None = None,
+        state: DeliveryState | None = None,
+        after_seq: int = 0,
+        limit: int = 100,
     ) -> Sequence[Delivery]:
         """Outbox rows for people to look at, oldest first."""
 

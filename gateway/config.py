@@ -1,0 +1,309 @@
+"""The site file: one TOML file, checked as a whole before anything starts, every mistake named with its line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.errors import ConfigError, Problem
+from gateway.kinds import Lane
+
+LINK_SCHEMES = {
+    "tcp": "tcp://HOST:PORT dials out",
+    "tcp-listen": "tcp-listen://HOST:PORT waits for devices that dial in",
+    "serial": "serial:///dev/ttyUSB0?baud=9600 opens a serial port",
+    "mqtt": "mqtt://broker uses the [broker] of this file",
+    "modbus+tcp": "modbus+tcp://HOST:PORT polls a Modbus TCP server",
+    "modbus+rtu": "modbus+rtu:///dev/ttyUSB0?baud=9600&parity=N polls a Modbus RTU line",
+}
+
+
+def _link(value: str) -> str:
+    scheme = urlsplit(value).scheme
+    if scheme not in LINK_SCHEMES:
+        raise ValueError("one of " + "; ".join(LINK_SCHEMES.values()))
+    return value
+
+
+def _address(value: str) -> str:
+    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}", value):
+        raise ValueError("HOST:PORT")
+    return value
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+"""Names become metric labels and file names: lower case, digits, '-' and '_', at most 32."""
+Link = Annotated[str, AfterValidator(_link)]
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class Section(BaseModel):
+    """A table of the site file: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GatewaySection(Section):
+    """The box itself."""
+
+    name: Name = "box"
+    data_dir: Path = Path("var")
+    language: Literal["zh-CN", "en"] = "zh-CN"
+    account: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{3,16}$")] = "0000"
+    """DC-09 account under which the box reports its own faults."""
+    profiles_dir: Path | None = None
+    """Own device profiles, beside those that ship."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ApiSection(Section):
+    """HTTP. Loopback and a token unless this file says otherwise."""
+
+    listen: Address = "127.0.0.1:8110"
+    token_file: Path | None = None
+    """A file with the bearer token, mode 0600. None: only /healthz, /readyz and /metrics answer."""
+    metrics_without_token: bool = True
+
+
+class BrokerSection(Section):
+    """The MQTT broker: somebody else's by `url`, else one of our own as a supervised child."""
+
+    url: str | None = None
+    listen: Address = "127.0.0.1:1883"
+    username: str | None = None
+    password_file: Path | None = None
+    version: Literal["auto", "3.1.1", "5"] = "auto"
+    passwords: dict[str, Path] = Field(default_factory=dict)
+    """Own broker only: device user name -> file with its password (mode 0600). One credential per device or bridge."""
+
+
+class StoreSection(Section):
+    """The disk."""
+
+    budget_mb: Annotated[int, Field(ge=16, le=1_000_000)] = 2048
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] = 730
+
+
+class ConnectionSection(Section):
+    """One line to devices."""
+
+    name: Name
+    driver: Annotated[str, Field(min_length=1)]
+    link: Link
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class DestinationSection(Section):
+    """One receiver of events."""
+
+    name: Name
+    forwarder: Annotated[str, Field(min_length=1)]
+    lanes: tuple[Literal["life", "alarm", "fault", "status", "bulk"], ...] = ("life", "alarm", "fault")
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def lane_set(self) -> frozenset[Lane]:
+        return frozenset(Lane[lane.upper()] for lane in self.lanes)
+
+
+class SiteFile(Section):
+    """The whole file."""
+
+    gateway: GatewaySection = GatewaySection()
+    api: ApiSection = ApiSection()
+    broker: BrokerSection = BrokerSection()
+    store: StoreSection = StoreSection()
+    connection: tuple[ConnectionSection, ...] = ()
+    destination: tuple[DestinationSection, ...] = ()
+
+    def data_dir(self, base: Path) -> Path:
+        """The data directory, relative paths counted from the site file's folder."""
+        return base / self.gateway.data_dir
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+Loc = tuple[str | int, ...]
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_toml(path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
+    """The parsed file and the line of each table and key. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(str(path), None, "file", str(error), "a readable UTF-8 TOML file")]) from error
+    try:
+        return tomllib.loads(text), toml_lines(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"line (\d+)", str(error))
+        line = int(found[1]) if found else None
+        raise ConfigError([Problem(str(path), line, "syntax", str(error), "valid TOML")]) from error
+
+
+_HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]#]+?)\s*\]\]?\s*(#.*)?$")
+_KEY = re.compile(r"""^\s*([A-Za-z0-9_\-."']+)\s*=""")
+
+
+def toml_lines(text: str) -> dict[Loc, int]:
+    """Line numbers of tables and keys, as paths; tomllib gives none. Keys inside inline tables fall back to their parent."""
+    lines: dict[Loc, int] = {}
+    counts: dict[Loc, int] = {}
+    table: Loc = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            path: Loc = ()
+            names = [name.strip().strip("\"'") for name in header[2].split(".")]
+            for depth, name in enumerate(names):
+                path += (name,)
+                is_last = depth == len(names) - 1
+                if is_last and header[1] == "[[":
+                    counts[path] = counts.get(path, -1) + 1
+                if path in counts:
+                    path += (counts[path],)
+            table = path
+            lines.setdefault(table, number)
+        elif key := _KEY.match(line):
+            lines.setdefault(table + tuple(part.strip().strip("\"'") for part in key[1].split(".")), number)
+    return lines
+
+
+def line_of(lines: Mapping[Loc, int], loc: Loc) -> int | None:
+    """The line of the nearest enclosing thing that has one."""
+    while loc:
+        if loc in lines:
+            return lines[loc]
+        loc = loc[:-1]
+    return None
+
+
+def load_site_file(path: Path) -> SiteFile:
+    """Read and check. Raises ConfigError with every mistake."""
+    content, lines = read_toml(path)
+    site, problems = check_model(SiteFile, content, file=str(path), lines=lines)
+    if site is not None:
+        problems += [
+            *_twice(site.connection, "connection", path, lines),
+            *_twice(site.destination, "destination", path, lines),
+        ]
+    if problems:
+        raise ConfigError(problems)
+    assert site is not None
+    return site
+
+
+def _twice(
+    sections: Sequence[ConnectionSection | DestinationSection], table: str, path: Path, lines: Mapping[Loc, int]
+) -> list[Problem]:
+    seen: set[str] = set()
+    problems = []
+    for index, section in enumerate(sections):
+        if section.name in seen:
+            problems.append(
+                Problem(
+                    str(path), line_of(lines, (table, index, "name")), f"{table}.name", f'"{section.name}" is there twice',
+                    "a name of its own", f"rename one [[{table}]] 请改名",
+                )
+            )  # fmt: skip
+        seen.add(section.name)
+    return problems
+
+
+def check_model(
+    model: type[M], content: Mapping[str, Any], *, file: str, lines: Mapping[Loc, int], at: Loc = ()
+) -> tuple[M | None, list[Problem]]:
+    """Validate `content`, which stands at `at` in the file; all mistakes as problems with line, key and a spelling hint."""
+    try:
+        checked = model.model_validate(content)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors(include_url=False):
+            loc: Loc = at + tuple(item["loc"])
+            key = ".".join(str(part) for part in loc) or "file"
+            expected, hint = _expected(model, item["loc"], item["type"], item["msg"])
+            problems.append(
+                Problem(file, line_of(lines, loc), key, _found(item["type"], item["input"]), expected, hint)
+            )
+        return None, problems
+    return checked, []
+
+
+def _found(kind: str, value: object) -> str:
+    if kind == "extra_forbidden":
+        return "unknown key"
+    if kind == "missing":
+        return "missing"
+    return f"found {value!r}"[:120]
+
+
+def _expected(model: type[BaseModel], loc: Loc, kind: str, message: str) -> tuple[str, str]:
+    if kind != "extra_forbidden":
+        return message.removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("a valid "), ""
+    names = _names_beside(model, loc)
+    near = difflib.get_close_matches(str(loc[-1]), names, n=1, cutoff=0.6)
+    hint = f'did you mean "{near[0]}"? 是否应为 "{near[0]}"?' if near else ""
+    return "one of " + ", ".join(sorted(names)), hint
+
+
+def _names_beside(model: type[BaseModel], loc: Loc) -> list[str]:
+    """The field names that would have been right where the unknown key stands."""
+    here: object = model
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            continue
+        if not (isinstance(here, type) and issubclass(here, BaseModel)) or part not in here.model_fields:
+            return []
+        here = _model_in(here.model_fields[part].annotation)
+    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+
+
+def _model_in(annotation: object) -> object:
+    """The model class inside tuple[...], list[...], dict[str, ...] or X | None."""
+    if get_origin(annotation) is None:
+        return annotation
+    for inner in get_args(annotation):
+        found = _model_in(inner)
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            return found
+    return annotation
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------------
+
+
+class Secret:
+    """A value that never shows itself in logs, errors or dumps."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value, for the one place that must use it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+
+def read_secret(path: Path) -> Secret:
+    """The first line of a file that only its owner may read. Raises ConfigError."""
+    try:
+        mode = path.stat().st_mode & 0o777
+        value = path.read_text(encoding="utf-8").split("\n", 1)[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(str(path), None, "secret", str(error), "a readable file with one line")]) from error
+    if mode & 0o077:
+        hint = f"chmod 600 {path} 请收紧权限"
+        raise ConfigError([Problem(str(path), None, "secret", f"mode {mode:04o}", "mode 0600", hint)])
+    if not value:
+        raise ConfigError([Problem(str(path), 1, "secret", "empty", "one line with the secret")])
+    return Secret(value)

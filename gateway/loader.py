@@ -1,0 +1,77 @@
+"""Drivers and forwarders by name: the file's name is the registration, a dotted path names one from elsewhere."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel
+
+from gateway.config import Loc, check_model, line_of, read_toml
+from gateway.errors import ConfigError, Problem
+
+
+def names_in(package: str) -> list[str]:
+    """The modules a package offers."""
+    found = importlib.import_module(package)
+    return sorted(info.name for info in pkgutil.iter_modules(found.__path__) if not info.name.startswith("_"))
+
+
+def load_module(package: str, name: str, *, file: str = "command line", line: int | None = None) -> ModuleType:
+    """`acme` is `<package>.acme`, `vendor.panel9` is itself. Raises ConfigError naming the nearest spelling."""
+    target = name if "." in name else f"{package}.{name}"
+    try:
+        return importlib.import_module(target)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (target == error.name or target.startswith(error.name + ".")):
+            raise  # the module is there, something it needs is not: that is its own story
+        known = names_in(package)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f'did you mean "{near[0]}"? 是否应为 "{near[0]}"?' if near else ""
+        problem = Problem(file, line, package.rstrip("s"), f'"{name}" is not known', "one of " + ", ".join(known), hint)
+        raise ConfigError([problem]) from error
+
+
+def load_settings(
+    module: ModuleType, content: Mapping[str, Any], *, file: str, lines: Mapping[Loc, int], at: Loc
+) -> Any:
+    """The module's own `Settings`, checked; None when it declares none. Raises ConfigError."""
+    model = getattr(module, "Settings", None)
+    if model is None:
+        if content:
+            key = ".".join(map(str, at))
+            problem = Problem(file, line_of(lines, at), key, "settings given", f"none: {module.__name__} takes none")
+            raise ConfigError([problem])
+        return None
+    settings, problems = check_model(model, content, file=file, lines=lines, at=at)
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def load_profiles(module: ModuleType, own_dir: Path | None = None) -> dict[str, BaseModel]:
+    """Every profile of this driver, shipped ones first and own ones over them. Raises ConfigError with all mistakes."""
+    model = getattr(module, "Profile", None)
+    if model is None:
+        return {}
+    driver = module.__name__.removeprefix("drivers.")
+    shipped = Path(str(importlib.import_module("drivers").__path__[0])) / "profiles"
+    profiles: dict[str, BaseModel] = {}
+    problems: list[Problem] = []
+    for folder in (shipped, own_dir):
+        for path in sorted(folder.glob("*.toml")) if folder else ():
+            content, lines = read_toml(path)
+            if content.pop("driver", None) != driver:
+                continue
+            profile, mistakes = check_model(model, content, file=str(path), lines=lines)
+            problems += mistakes
+            if profile is not None:
+                profiles[path.stem] = profile
+    if problems:
+        raise ConfigError(problems)
+    return profiles

@@ -1,0 +1,90 @@
+"""Every metric: its name, help text and labels, in this one file.
+
+Label values come from configuration or from closed lists, never from a payload. Numerators and denominators, never ratios.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.exposition import generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+from gateway.kinds import FACTS, Kind, Lane
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client ships this function without annotations
+
+FAST_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+DELIVERY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0, 3600.0)
+
+
+class Metrics:
+    """One set per gateway object, so that tests run side by side."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"fangkong_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"fangkong_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"fangkong_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self.build_info = gauge("build_info", "Always 1; the version and box name as labels.", "version", "box")
+        # intake
+        self.events = counter("events", "Events stored, by kind and lane.", "kind", "lane")
+        self.repeats = counter("repeats", "Messages recognised as repeats of a stored event.")
+        self.unclaimed = counter("unclaimed_events", "Events stored from devices that nobody has claimed.")
+        self.rejected = counter(
+            "rejected_frames", "Frames that were none, by connection and reason.", "connection", "reason"
+        )
+        # store
+        self.store_up = gauge("store_up", "1 while events can be made durable.")
+        self.store_bytes = gauge("store_bytes", "Disk in use by the event log.")
+        self.store_budget_bytes = gauge("store_budget_bytes", "Disk the event log may use.")
+        self.commits = counter("commits", "Group commits made.")
+        self.commit_seconds = histogram("commit_seconds", "Duration of one group commit.", FAST_SECONDS)
+        self.uncommitted = gauge("uncommitted_entries", "Events waiting for the next commit.")
+        self.shed = counter("shed_events", "Events removed because the disk budget was short.", "lane")
+        # destinations
+        self.destination_up = gauge("destination_up", "1 while the receiver answers.", "destination")
+        self.pending = gauge("outbox_pending", "Events still to be accepted.", "destination", "lane")
+        self.oldest_seconds = gauge(
+            "outbox_oldest_seconds", "Age of the oldest event still to be accepted; 0 when none.", "destination", "lane"
+        )
+        self.dead = gauge("outbox_dead", "Events set aside as undeliverable, for a person to see.", "destination")
+        self.sent = counter("sent", "Frames sent, repeats included.", "destination", "lane")
+        self.accepted = counter("accepted", "Events the receiver accepted.", "destination", "lane")
+        self.resent = counter("resent", "Frames sent again under the same key.", "destination")
+        self.answers = counter("answers", "Answers of the receiver, by what they were.", "destination", "answer")
+        self.delivery_seconds = histogram(
+            "delivery_seconds", "From arrival of an event to its acceptance.", DELIVERY_SECONDS, "destination", "lane"
+        )
+        self.clock_offset = gauge(
+            "destination_clock_offset_seconds", "Receiver's clock minus ours, as its NAK said.", "destination"
+        )
+        # connections and devices
+        self.connection_up = gauge("connection_up", "1 while the line to the devices is open.", "connection")
+        self.connection_peers = gauge("connection_peers", "Devices connected on a listening line.", "connection")
+        self.connection_lost = counter("connection_lost", "Times a line was lost.", "connection")
+        self.driver_errors = counter("driver_errors", "Conversations ended by a fault in our own code.", "connection")
+        self.bus_requests = counter("bus_requests", "Modbus requests by outcome.", "connection", "outcome")
+        self.devices = gauge("devices", "Devices by site and state.", "site", "state")
+        self.health_late = gauge("silent_devices", "Devices past their deadline now.", "site")
+        # api
+        self.stream_clients = gauge("stream_clients", "Listeners on the live stream.")
+        self.stream_dropped = counter("stream_dropped", "Listeners dropped because they did not keep up.")
+
+        for kind, facts in FACTS.items():
+            if kind is not Kind.HEARTBEAT:
+                self.events.labels(kind.value, facts.lane.name.lower())
+        for lane in Lane:
+            self.shed.labels(lane.name.lower())
+        self.store_up.set(1)
+
+    def text(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)
