@@ -7,7 +7,7 @@ be written raises FrameError. Clauses named are those of ANSI/SIA DC-09.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -26,6 +26,9 @@ ACK, NAK, DUH, RSP = "ACK", "NAK", "DUH", "RSP"
 
 Pad = Callable[[int], bytes]
 """Gives n random bytes; passed in so that a test can know them."""
+
+KeyOf = Callable[[str], bytes | None]
+"""The AES key of an account (upper-case digits); None where it has none."""
 
 _BLOCK = 16
 _HEADER = re.compile(rb"\n([0-9A-Fa-f]{4})0([0-9A-Fa-f]{3})")
@@ -104,15 +107,15 @@ def _frame_size(buffer: bytearray) -> int:
     return _HEADER_SIZE + int(header[2], 16) + 1 if header else 1
 
 
-def parse(frame: bytes, keys: Mapping[str, bytes] | None = None) -> Message:
-    """Read one frame, LF to CR. `keys` holds the AES key of each account that may send encrypted."""
+def parse(frame: bytes, key_of: KeyOf = lambda _: None) -> Message:
+    """Read one frame, LF to CR. `key_of` gives the AES key of an account that may send encrypted."""
     match = _BODY.fullmatch(_checked_body(frame))
     if match is None:
         raise FrameError(f'frame {frame[:40]!r}: expected "token" and four digits, R, L, #account, [')
     token, account = match["token"].decode(), (match["account"] or b"").decode().upper()
     content, encrypted = match["rest"], bool(match["star"])
     if encrypted:
-        content = _decrypted(content, account, keys or {})
+        content = _decrypted(content, account, key_of(account))
     parts = _CONTENT.fullmatch(content)
     if parts is None:
         raise FrameError(f"{token} of account {account}: expected data], extended data in [ ], _timestamp")
@@ -244,8 +247,7 @@ def _encrypted(content: bytes, *, has_data: bool, key: bytes, pad: Pad) -> bytes
     return (cipher.update(padding + clear) + cipher.finalize()).hex().upper().encode()
 
 
-def _decrypted(content: bytes, account: str, keys: Mapping[str, bytes]) -> bytes:
-    key = keys.get(account)
+def _decrypted(content: bytes, account: str, key: bytes | None) -> bytes:
     if key is None:
         raise FrameError(f"encrypted frame of account {account}: no key is known for it")
     if not content or len(content) % (2 * _BLOCK) or not re.fullmatch(rb"[0-9A-Fa-f]+", content):
