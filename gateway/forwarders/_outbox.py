@@ -49,6 +49,8 @@ class Outbox:
         self.trouble = Trouble(outlet.report, outlet.destination)
         self.changed = asyncio.Event()
         """Set when there may be something new to send."""
+        self.is_read = asyncio.Event()
+        """Set once what was stored before the start has been looked at."""
         self._queue = LaneQueue()
         self._known: dict[int, Delivery] = {}
         # What is known of known rows, by their seq.
@@ -207,6 +209,7 @@ class Outbox:
             try:
                 for lane in Lane:
                     await self._fill(lane)
+                self.is_read.set()
             except StoreError as error:
                 self._outlet.log.warning("the outbox cannot be read", error=str(error))
                 await self._clock.sleep(STORE_RETRY_S)

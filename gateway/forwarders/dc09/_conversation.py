@@ -74,8 +74,8 @@ class Conversation:
         self._corrections = 0
         self.is_proven = False
         """The receiver has answered; before that only one frame is risked."""
-        self.accepted = 0
-        """Events accepted on this connection."""
+        self.decided = 0
+        """Events that are done with, accepted or not: what a connection is good for."""
 
     async def run(self, *, begin_with_null: bool) -> None:
         """Until the connection ends."""
@@ -164,7 +164,7 @@ class Conversation:
                 answer = self._read(frame)
                 accepted += self._answered(answer) if answer else ()
             if accepted:
-                self.accepted += len(accepted)
+                self.decided += len(accepted)
                 self._outbox.accepted(accepted)
         raise LinkClosed("the receiver hung up")
 
@@ -194,6 +194,7 @@ class Conversation:
         if sent.row is None:
             self._let_go(sent)
         elif answer.token == dc09.DUH:
+            self.decided += 1
             is_alarm = sent.row.event.lane <= Lane.ALARM
             self._outbox.refused(sent.row, "DUH", retry_s=self._settings.retry_refused_s if is_alarm else None)
         else:
@@ -251,6 +252,7 @@ class Conversation:
     def _miss(self, sent: _Sent) -> None:
         self._count("missing")
         if sent.row is not None and self.is_proven and self._outbox.missed(sent.row) >= UNANSWERED_MAX:
+            self.decided += 1
             del self._out[_key(sent.message)]
             retry_s = STEP_ASIDE_S if sent.row.event.lane <= Lane.FAULT else None
             self._outbox.refused(sent.row, f"{UNANSWERED_MAX} times no answer", retry_s=retry_s)

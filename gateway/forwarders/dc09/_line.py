@@ -32,6 +32,7 @@ class Line:
             group.create_task(self._connect_for_ever(), name=f"{self._outlet.destination} connect")
 
     async def _connect_for_ever(self) -> None:
+        await self._outbox.is_read.wait()
         while True:
             talk: Conversation | None = None
             reason: BaseException | None = None
@@ -65,7 +66,7 @@ class Line:
         if isinstance(reason, StoreError):
             self._outlet.log.warning("no sequence number can be stored", error=str(reason))
             self._outbox.read_again()
-        if (talk is not None and talk.accepted) or (is_proven and is_idle):
+        if (talk is not None and talk.decided) or (is_proven and is_idle):
             self._backoff.reset()
             self._begin_with_null = False
         else:
