@@ -27,6 +27,16 @@ def moment(value: int) -> datetime:
     return datetime.fromtimestamp(value / 1000, UTC)
 
 
+def optional_ms(value: datetime | None) -> int | None:
+    """As `milliseconds`, absent stays absent."""
+    return None if value is None else milliseconds(value)
+
+
+def optional_moment(value: int | None) -> datetime | None:
+    """As `moment`, absent stays absent."""
+    return None if value is None else moment(value)
+
+
 def event_row(event: Event) -> tuple[object, ...]:
     """The columns of EVENT_COLUMNS."""
     body: dict[str, Any] = {
@@ -35,7 +45,7 @@ def event_row(event: Event) -> tuple[object, ...]:
         "code": event.code,
         "text": event.text,
         "values": dict(event.values),
-        "device_time": milliseconds(event.device_time) if event.device_time else None,
+        "device_time": optional_ms(event.device_time),
         "time_quality": event.time_quality,
         "test": event.test,
     }
@@ -79,7 +89,7 @@ def event_of(row: tuple[Any, ...]) -> Event:
         code=body["code"],
         text=body["text"],
         values=body["values"],
-        device_time=moment(body["device_time"]) if body["device_time"] is not None else None,
+        device_time=optional_moment(body["device_time"]),
         time_quality=TimeQuality(body["time_quality"]),
         position=Position(*position) if position else None,
         test=body["test"],
@@ -99,5 +109,5 @@ def delivery_of(row: tuple[Any, ...]) -> Delivery:
         number=number,
         state=DeliveryState(state),
         reason=reason,
-        accepted_at=moment(accepted_ms) if accepted_ms is not None else None,
+        accepted_at=optional_moment(accepted_ms),
     )
