@@ -187,7 +187,7 @@ class Rig:
             self.reports.append((kind, qualifier, text))
 
         outlet = Outlet(
-            destination="110", settings=Settings(address=f"127.0.0.1:{port}", **settings), account="0B0C",
+            destination="110", settings=Settings(connect=f"127.0.0.1:{port}", **settings), account="0B0C",
             store=self.store, clock=self.clock, random=Random(3), metrics=self.metrics, log=structlog.get_logger(),
             report=report,
         )  # fmt: skip
@@ -813,6 +813,21 @@ async def test_a_dead_row_queued_again_by_a_person_is_sent(rig: Rig, desk: Desk)
     assert desk.numbers == [1, 1]
 
 
+async def test_a_row_queued_again_behind_the_cursor_is_found_while_others_wait(rig: Rig, desk: Desk) -> None:
+    desk.script.append(duh)
+    async with rig.forwarding(desk.port, answer_within_s=60, null_every_s=600):
+        await rig.append(rig.event(1, kind=Kind.AC_LOSS, lane=Lane.FAULT))
+        await rig.until_states(dead=1)
+        (dead,) = await rig.store.deliveries(state=DeliveryState.DEAD)
+        desk.otherwise = silence
+        await rig.append(rig.event(2, kind=Kind.AC_LOSS, lane=Lane.FAULT, account="B20C"))
+        await rig.until(lambda: len(desk.events) == 2)
+        await rig.store.requeue("110", [dead.event.seq])
+        await rig.until(lambda: len(desk.events) == 3)
+
+    assert desk.zones == [1, 2, 1]
+
+
 # -- the line's own state --------------------------------------------------------------------------------------------
 
 
@@ -845,6 +860,6 @@ async def test_a_key_that_cannot_be_used_is_named_without_being_shown(rig: Rig, 
     path.write_text("text:tooshort")
     path.chmod(0o600)
     with pytest.raises(ConfigError, match="key: an AES key has 16, 24 or 32 bytes") as refused:
-        Settings(address="127.0.0.1:1", key_file=path).keys()
+        Settings(connect="127.0.0.1:1", key_file=path).keys()
 
     assert "tooshort" not in str(refused.value)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from gateway.backoff import Backoff
 from gateway.errors import LinkClosed, StoreError
 from gateway.forwarders import Outlet
 from gateway.forwarders._outbox import Outbox
-from gateway.forwarders._retry import Backoff
 from gateway.forwarders.dc09._conversation import Conversation, NoAnswerInTime
 from gateway.forwarders.dc09._receiver import Receiver, first_of
 from gateway.forwarders.dc09._settings import Keys, Settings
@@ -21,7 +21,7 @@ class Line:
         self._settings = settings
         self._keys = keys
         self._outbox = outbox
-        self._receiver = Receiver(outlet, outbox.trouble, address=settings.address)
+        self._receiver = Receiver(outlet, outbox.trouble, address=settings.connect)
         self._backoff = Backoff(outlet.random)
         self._begin_with_null = False
 
@@ -44,7 +44,7 @@ class Line:
             await self._pause(talk, reason)
 
     async def _connected(self) -> Conversation:
-        host, _, port = self._settings.address.rpartition(":")
+        host, _, port = self._settings.connect.rpartition(":")
         async with asyncio.timeout(self._settings.answer_within_s):
             reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
         return Conversation(

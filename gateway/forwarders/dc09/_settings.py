@@ -19,7 +19,8 @@ RouteNumber = Annotated[str, Field(pattern=r"^[0-9A-F]{1,6}$")]
 class Settings(Section):
     """One receiver, one path."""
 
-    address: Address
+    connect: Address
+    """The receiver's HOST:PORT."""
     receiver: RouteNumber | None = None
     """R. Some receivers want it, the standard does not."""
     line: RouteNumber = "0"
