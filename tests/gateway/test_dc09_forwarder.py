@@ -813,19 +813,26 @@ async def test_a_dead_row_queued_again_by_a_person_is_sent(rig: Rig, desk: Desk)
     assert desk.numbers == [1, 1]
 
 
-async def test_a_row_queued_again_behind_the_cursor_is_found_while_others_wait(rig: Rig, desk: Desk) -> None:
+async def test_a_row_queued_again_behind_the_cursor_is_found_and_its_neighbours_are_not_doubled(
+    rig: Rig, desk: Desk
+) -> None:
     desk.script.append(duh)
+    fault: dict[str, Any] = {"kind": Kind.AC_LOSS, "lane": Lane.FAULT}
     async with rig.forwarding(desk.port, answer_within_s=60, null_every_s=600):
-        await rig.append(rig.event(1, kind=Kind.AC_LOSS, lane=Lane.FAULT))
+        await rig.append(rig.event(1, **fault))
         await rig.until_states(dead=1)
         (dead,) = await rig.store.deliveries(state=DeliveryState.DEAD)
-        desk.otherwise = silence
-        await rig.append(rig.event(2, kind=Kind.AC_LOSS, lane=Lane.FAULT, account="B20C"))
+        desk.otherwise = lambda message: ack(message) if zone(message) == 1 else None
+        await rig.append(*(rig.event(n, account="B20C", **fault) for n in (2, 3, 4)))
         await rig.until(lambda: len(desk.events) == 2)
         await rig.store.requeue("110", [dead.event.seq])
         await rig.until(lambda: len(desk.events) == 3)
+        desk.otherwise = ack
+        desk.drop_all()
+        await rig.until_states(accepted=4)
+        await rig.clock.advance(1)
 
-    assert desk.zones == [1, 2, 1]
+    assert desk.zones == [1, 2, 1, 2, 3, 4]
 
 
 # -- the line's own state --------------------------------------------------------------------------------------------
