@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from gateway.forwarders import Outlet
 from gateway.health import Health
 from gateway.ids import EventIds
 from gateway.intake import Intake, Route, Source
-from gateway.kinds import Kind, Qualifier
+from gateway.kinds import Kind, Lane, Qualifier
 from gateway.links.modbus import open_bus
 from gateway.links.mqtt import open_topics
 from gateway.links.serial import open_serial
@@ -72,6 +73,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._notify = Notifier.from_environment()
         self._metrics = Metrics()
+        self._shed: Counter[Lane] = Counter()
         self._own = Source(
             driver="gateway",
             connection="gateway",
@@ -136,7 +138,7 @@ class Daemon:
         broker: Broker | None = None
         if any(planned.driver.LINK == "topics" for planned in plan.connections):
             broker = await stack.enter_async_context(
-                Broker(site.broker, plan.path.resolve().parent, plan.data_dir, clock, self._random, self._log)
+                Broker(site.broker, plan.data_dir, clock, self._random, self._log, base=plan.path.resolve().parent)
             )
         intake = Intake(
             store=store,
@@ -295,6 +297,9 @@ class Daemon:
         metrics.store_bytes.set(state.size_bytes)
         metrics.store_budget_bytes.set(state.budget_bytes)
         metrics.uncommitted.set(parts.store.uncommitted)
+        for lane, total in state.shed.items():
+            metrics.shed.labels(lane.name.lower()).inc(total - self._shed[lane])
+            self._shed[lane] = total
         now = self._clock.now()
         for planned in self._plan.destinations:
             name = planned.section.name

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.backoff import Backoff
 from gateway.clock import Clock
 from gateway.driver import Context, LatestKey, Session
-from gateway.errors import FrameError, GatewayError, LinkClosed, StoreError
+from gateway.errors import FrameError, GatewayError, LinkClosed, Reason, StoreError
 from gateway.intake import Intake, Source
 from gateway.kinds import Kind, Qualifier
 from gateway.metrics import Metrics
@@ -26,6 +26,9 @@ from gateway.store import Store
 RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
 """A device that is back is found again within half a minute, and a dead one costs two connects a minute."""
+
+STABLE_S = 10.0
+"""Only a line that lasted this long starts again without waiting: one that opens and breaks at once would spin."""
 
 REJECTS_IN_A_ROW_MAX = 200
 """Refused frames without one good one between: the peer does not speak this protocol, its line is closed."""
@@ -82,6 +85,9 @@ class Supervisor:
             self.connections[connection.name] = connection
             self._metrics.connection_up.labels(connection.name).set(0)
             self._metrics.connection_lost.labels(connection.name)
+            self._metrics.connection_peers.labels(connection.name).set(0)
+            for reason in get_args(Reason):
+                self._metrics.rejected.labels(connection.name, reason)
         async with asyncio.TaskGroup() as group:
             for connection in connections:
                 group.create_task(self._keep(connection), name=f"connection {connection.name}")
@@ -94,7 +100,7 @@ class Supervisor:
         backoff = Backoff(self._random, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
         connection.down_since = self._clock.monotonic()
         while True:
-            reason = ""
+            reason, started = "", self._clock.monotonic()
             try:
                 if connection.listen is not None:
                     self._up(connection, log)
@@ -103,7 +109,6 @@ class Supervisor:
                     assert connection.open is not None
                     async with connection.open() as link:
                         self._up(connection, log)
-                        backoff.reset()
                         await self._converse(connection, link, log)
             except (GatewayError, OSError) as error:
                 reason = str(error) or type(error).__name__
@@ -112,6 +117,8 @@ class Supervisor:
                 log.exception("a driver failed: this is a fault in the program")
                 reason = "driver failed"
             self._down(connection, log, reason)
+            if self._clock.monotonic() - started >= STABLE_S:
+                backoff.reset()
             await self._clock.sleep(backoff.next_s())
 
     async def _converse_with_peer(self, connection: Connection, log: Logger, link: Any) -> None:
