@@ -1,0 +1,113 @@
+"""Events and deliveries as rows, and back."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.kinds import Kind, Lane, Qualifier
+from gateway.model import Delivery, DeliveryState, Event, Place, Position, TimeQuality
+
+RAW_MAX_BYTES = 4096
+"""Bytes of the original frame kept per event or refused frame: whole for every protocol we speak, a start of hostile ones."""
+
+EVENT_COLUMNS = "id, repeat_key, device, site, kind, qualifier, lane, zone, received_ms, body, raw"
+SELECT_EVENT = f"e.seq, {', '.join('e.' + name for name in EVENT_COLUMNS.split(', '))}"
+SELECT_DELIVERY = f"{SELECT_EVENT}, o.destination, o.number, o.state, o.reason, o.accepted_ms"
+
+
+def milliseconds(moment: datetime) -> int:
+    """Unix time in milliseconds, the unit of every time in the log."""
+    return round(moment.timestamp() * 1000)
+
+
+def moment(value: int) -> datetime:
+    """The other way."""
+    return datetime.fromtimestamp(value / 1000, UTC)
+
+
+def optional_ms(value: datetime | None) -> int | None:
+    """As `milliseconds`, absent stays absent."""
+    return None if value is None else milliseconds(value)
+
+
+def optional_moment(value: int | None) -> datetime | None:
+    """As `moment`, absent stays absent."""
+    return None if value is None else moment(value)
+
+
+def event_row(event: Event) -> tuple[object, ...]:
+    """The columns of EVENT_COLUMNS."""
+    body: dict[str, Any] = {
+        "driver": event.driver,
+        "connection": event.connection,
+        "code": event.code,
+        "text": event.text,
+        "values": dict(event.values),
+        "device_time": optional_ms(event.device_time),
+        "time_quality": event.time_quality,
+        "test": event.test,
+    }
+    if event.position:
+        body["position"] = [event.position.latitude, event.position.longitude, event.position.speed_kmh]
+    place = event.place
+    if place:
+        body["place"] = [
+            place.site, place.account, place.site_name, place.point, place.number, place.point_name, place.address,
+        ]  # fmt: skip
+    return (
+        event.id,
+        event.repeat_key,
+        event.device,
+        place.site if place else None,
+        event.kind.value,
+        event.qualifier.value,
+        int(event.lane),
+        event.zone,
+        milliseconds(event.received_at),
+        json.dumps(body, ensure_ascii=True, separators=(",", ":")),
+        event.raw[:RAW_MAX_BYTES],
+    )
+
+
+def event_of(row: tuple[Any, ...]) -> Event:
+    """An event from SELECT_EVENT's columns."""
+    seq, event_id, repeat_key, device, _site, kind, qualifier, lane, zone, received_ms, text, raw = row[:12]
+    body = json.loads(text)
+    position, place = body.get("position"), body.get("place")
+    return Event(
+        id=event_id,
+        device=device,
+        kind=Kind(kind),
+        qualifier=Qualifier(qualifier),
+        lane=Lane(lane),
+        received_at=moment(received_ms),
+        driver=body["driver"],
+        connection=body["connection"],
+        zone=zone,
+        code=body["code"],
+        text=body["text"],
+        values=body["values"],
+        device_time=optional_moment(body["device_time"]),
+        time_quality=TimeQuality(body["time_quality"]),
+        position=Position(*position) if position else None,
+        test=body["test"],
+        place=Place(*place) if place else None,
+        raw=raw,
+        repeat_key=repeat_key,
+        seq=seq,
+    )
+
+
+def delivery_of(row: tuple[Any, ...]) -> Delivery:
+    """A delivery from SELECT_DELIVERY's columns."""
+    destination, number, state, reason, accepted_ms = row[12:]
+    return Delivery(
+        destination=destination,
+        event=event_of(row),
+        number=number,
+        state=DeliveryState(state),
+        reason=reason,
+        accepted_at=optional_moment(accepted_ms),
+    )
