@@ -27,7 +27,8 @@ TICK_S = 1.0
 """Longest wait between two looks at the deadlines: how late a silence may be noticed."""
 
 STARTUP_GRACE_S = 30.0
-"""After a start, and after a line came back, a passed deadline waits this long: the device could not reach us before."""
+"""After a start, and after a line came back, a passed deadline waits this long (or the device's own window, if shorter):
+the device could not reach us before."""
 
 FLUSH_SHARE = 0.05
 """A device's proof of life is written when 5 % of its window has passed since the last writing: what a crash may cost it."""
@@ -153,8 +154,9 @@ class Health:
             if life.within_s is None:
                 # The driver's own window is known again once the device speaks; until then the old deadline counts.
                 life.within_s = (row.deadline - row.at).total_seconds() if row.at else None
-            longest = life.within_s if life.within_s is not None else left
-            self._set_deadline(row.device, life, now + max(STARTUP_GRACE_S, min(left, longest)))
+            longest = life.within_s if life.within_s is not None else max(left, STARTUP_GRACE_S)
+            grace = min(STARTUP_GRACE_S, longest)
+            self._set_deadline(row.device, life, now + max(grace, min(left, longest)))
         self.ledger_changed()
 
     def ledger_changed(self) -> None:

@@ -66,10 +66,11 @@ def prepare(path: Path) -> Plan:
     base = path.resolve().parent
     problems: list[Problem] = []
 
+    own_profiles = base / site.gateway.profiles_dir if site.gateway.profiles_dir else None
     connections: list[PlannedConnection] = []
     for index, connection in enumerate(site.connection):
         with _noting(problems):
-            connections.append(_connection(site, base, connection, path, lines, ("connection", index)))
+            connections.append(_connection(connection, own_profiles, path, lines, ("connection", index)))
     destinations: list[PlannedDestination] = []
     for index, destination in enumerate(site.destination):
         with _noting(problems):
@@ -93,7 +94,7 @@ def _noting(problems: list[Problem]) -> Iterator[None]:
 
 
 def _connection(
-    site: SiteFile, base: Path, section: ConnectionSection, path: Path, lines: Mapping[Loc, int], at: Loc
+    section: ConnectionSection, own_profiles: Path | None, path: Path, lines: Mapping[Loc, int], at: Loc
 ) -> PlannedConnection:
     file = str(path)
     driver = load_module("drivers", section.driver, file=file, line=line_of(lines, (*at, "driver")))
@@ -105,8 +106,7 @@ def _connection(
         )
         raise ConfigError([problem])
     settings = load_settings(driver, section.settings, file=file, lines=lines, at=(*at, "settings"))
-    profiles_dir = site.gateway.profiles_dir
-    profiles = load_profiles(driver, base / profiles_dir if profiles_dir else None)
+    profiles = load_profiles(driver, own_profiles)
     context = Context(settings=settings, profiles=profiles, connection=section.name)
     return PlannedConnection(section, driver, context)
 
