@@ -8,10 +8,8 @@ from typing import Final, Literal
 
 from drivers.modbus_points.capture import decode, split
 from drivers.modbus_points.poll import run
-from drivers.modbus_points.profile import Profile, Settings
+from drivers.modbus_points.profile import HEARD_WITHIN_S, Profile, Settings, heard_within_s
 
-__all__ = ["HEARD_WITHIN_S", "LINK", "Profile", "Settings", "decode", "run", "split"]
+__all__ = ["HEARD_WITHIN_S", "LINK", "Profile", "Settings", "decode", "heard_within_s", "run", "split"]
 
 LINK: Final[Literal["bus"]] = "bus"
-HEARD_WITHIN_S: float | None = 60.0
-"""Twice the slowest poll a profile may ask for."""

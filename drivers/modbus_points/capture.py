@@ -6,13 +6,12 @@ the Application Protocol V1.1b3, clauses 6.1 to 6.4).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from drivers.modbus_points.profile import BIT_TABLES, BITS_MAX, REGISTERS_MAX, Profile, Request, Settings
+from drivers.modbus_points.profile import BIT_TABLES, BITS_MAX, REGISTERS_MAX, Profile, Request, Settings, profile_of
 from drivers.modbus_points.readings import Image, PointState, image_of, level_of, observation, value_of
-from gateway.driver import Context, FrameError, Observation, Qualifier, Table
+from gateway.driver import Context, FrameError, Observation, Qualifier, Refused, Table
 
 REQUEST_SIZE = 8
 EXCEPTION_SIZE = 5
@@ -126,7 +125,7 @@ def _values(asked: _Asked, answer: bytes) -> list[int]:
     if not answer:
         raise FrameError(f"unit {asked.unit}: no answer follows the request")
     if len(answer) < EXCEPTION_SIZE or not _crc_fits(answer):
-        raise FrameError(f"unit {asked.unit}: the answer's CRC does not fit its {len(answer)} bytes")
+        raise FrameError(f"unit {asked.unit}: the answer's CRC does not fit its {len(answer)} bytes", "checksum")
     if answer[0] != asked.unit:
         raise FrameError(f"unit {answer[0]} answered where unit {asked.unit} was asked")
     if answer[1] == asked.function | 0x80 and len(answer) == EXCEPTION_SIZE:
@@ -144,24 +143,18 @@ def _values(asked: _Asked, answer: bytes) -> list[int]:
 
 def _meant(unit: int, context: Context) -> tuple[str, Profile]:
     """Device id and profile: from the connection's settings, else the one profile given and the unit's number."""
+    name, device = "", str(unit)
     if isinstance(context.settings, Settings):
-        for known in context.settings.units:
-            if known.unit == unit:
-                return known.device, profile_named(known.profile, context)
-        raise FrameError(f"unit {unit} is not in the settings of this connection")
-    if len(context.profiles) != 1:
-        raise FrameError("what the bits mean is in a profile: name one of " + ", ".join(sorted(context.profiles)))
-    return str(unit), profile_named(next(iter(context.profiles)), context)
-
-
-def profile_named(name: str, context: Context) -> Profile:
-    """The profile of that name. Raises FrameError with the nearest spelling."""
-    profile = context.profiles.get(name)
-    if not isinstance(profile, Profile):
-        near = difflib.get_close_matches(name, context.profiles, n=1, cutoff=0.5)
-        hint = f'; did you mean "{near[0]}"?' if near else ""
-        raise FrameError(f'profile "{name}" is not known; one of {", ".join(sorted(context.profiles))}{hint}')
-    return profile
+        known = next((known for known in context.settings.units if known.unit == unit), None)
+        if known is None:
+            raise FrameError(f"unit {unit} is not in the settings of this connection", "unknown_device")
+        name, device = known.profile, known.device
+    elif len(context.profiles) == 1:
+        name = next(iter(context.profiles))
+    try:
+        return device, profile_of(name, context)
+    except Refused as error:
+        raise FrameError(f"unit {unit}: {error}") from error
 
 
 def _shown(device: str, profile: Profile, image: Image, raw: bytes) -> Iterator[Observation]:

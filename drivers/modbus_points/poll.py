@@ -6,14 +6,13 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from drivers.modbus_points.capture import exception_text, profile_named
-from drivers.modbus_points.profile import Profile, Request, Settings, Unit, plan
+from drivers.modbus_points.capture import exception_text
+from drivers.modbus_points.profile import Profile, Request, Settings, Unit, plan, profile_of
 from drivers.modbus_points.readings import PointState, image_of, interpret
 from gateway.driver import (
     Bus,
     BusRefused,
     Clock,
-    FrameError,
     Kind,
     Logger,
     NoAnswer,
@@ -92,8 +91,8 @@ async def _units(session: Session[Bus]) -> list[Polled]:
 
 async def _unit(session: Session[Bus], unit: Unit) -> Polled:
     try:
-        profile = profile_named(unit.profile, session.context)
-    except FrameError as error:
+        profile = profile_of(unit.profile, session.context)
+    except Refused as error:
         raise Refused(f'unit {unit.unit} "{unit.device}": {error}') from error
     latest = await session.latest(unit.device)
     stored = {key for key, qualifier in latest.items() if qualifier is not Qualifier.RESTORE}

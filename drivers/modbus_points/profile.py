@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
-from gateway.driver import FACTS, Kind, Table
+from gateway.driver import FACTS, Context, Kind, Refused, Table
 from gateway.driver import Settings as Section
 
 REGISTERS_MAX = 125
@@ -21,6 +21,8 @@ GAP_BITS = 128
 POINTS_MAX = 512
 EVERY_S_MAX = 30.0
 """Slower polling is no supervision: a lost unit would be noticed after minutes."""
+HEARD_WITHIN_S: float | None = 2 * EVERY_S_MAX
+"""Enough for the slowest poll, and for a lost unit's slowest probe."""
 
 BIT_TABLES = frozenset({"coil", "discrete_input"})
 WIDTH = {"bit": 1, "u16": 1, "s16": 1, "u32": 2, "s32": 2, "f32": 2}
@@ -267,3 +269,21 @@ ValueT = TypeVar("ValueT")
 
 def _first_twice(values: Sequence[ValueT]) -> ValueT | None:
     return next((value for index, value in enumerate(values) if value in values[:index]), None)
+
+
+def profile_of(name: str, context: Context) -> Profile:
+    """The profile of that name. Raises Refused with what there is and the nearest spelling."""
+    profile = context.profiles.get(name)
+    if not isinstance(profile, Profile):
+        near = difflib.get_close_matches(name, context.profiles, n=1, cutoff=0.5)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        raise Refused(f'profile "{name}" is not known; expected one of {", ".join(sorted(context.profiles))}{hint}')
+    return profile
+
+
+def heard_within_s(device: str, context: Context) -> float | None:
+    """How often a unit must be heard: its profile's word, else the driver's."""
+    for unit in context.settings.units:
+        if unit.device == device:
+            return profile_of(unit.profile, context).heard_within_s or HEARD_WITHIN_S
+    return HEARD_WITHIN_S
