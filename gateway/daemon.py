@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,7 +25,7 @@ from gateway.forwarders import Outlet
 from gateway.health import Health
 from gateway.ids import EventIds
 from gateway.intake import Intake, Route, Source
-from gateway.kinds import Kind, Qualifier
+from gateway.kinds import Kind, Lane, Qualifier
 from gateway.links.modbus import open_bus
 from gateway.links.mqtt import open_topics
 from gateway.links.serial import open_serial
@@ -35,7 +36,7 @@ from gateway.plan import Plan, PlannedConnection, PlannedDestination
 from gateway.registry import Registry
 from gateway.sdnotify import Notifier
 from gateway.store.sqlite import SqliteStore
-from gateway.supervisor import Connection, Peer, Supervisor
+from gateway.supervisor import Connection, Open, Peer, Supervisor
 
 DRAIN_S = 2.0
 """After the last device is disconnected, forwarders get this long to finish what is in flight; the rest stays queued."""
@@ -72,6 +73,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._notify = Notifier.from_environment()
         self._metrics = Metrics()
+        self._shed: Counter[Lane] = Counter()
         self._own = Source(
             driver="gateway",
             connection="gateway",
@@ -163,43 +165,39 @@ class Daemon:
         return Parts(store, registry, intake, health, supervisor, broker, metrics)
 
     def _lines(self, parts: Parts) -> Sequence[Connection]:
-        return [
-            Connection(
-                name=planned.section.name,
-                driver=planned.driver,
-                driver_name=planned.section.driver,
-                context=planned.context,
-                **self._opener(parts, planned),
-            )
-            for planned in self._plan.connections
-        ]
+        lines = []
+        for planned in self._plan.connections:
+            section = planned.section
+            line = Connection(section.name, planned.driver, section.driver, planned.context)
+            if urlsplit(section.link).scheme == "tcp-listen":
+                line.listen = partial(_listen_for_ever, section.link)
+            else:
+                line.open = self._opener(parts, planned)
+            lines.append(line)
+        return lines
 
-    def _opener(self, parts: Parts, planned: PlannedConnection) -> dict[str, Callable[..., Any]]:
+    def _opener(self, parts: Parts, planned: PlannedConnection) -> Open:
         """How the line of a connection is opened, by the scheme of its link."""
         section, link = planned.section, planned.section.link
         log = self._log.bind(connection=section.name)
         match urlsplit(link).scheme:
             case "tcp":
-                return {"open": lambda: _closing(dial(link))}
+                return lambda: _closing(dial(link))
             case "serial":
-                return {"open": lambda: _closing(open_serial(link))}
-            case "tcp-listen":
-                return {"listen": partial(_listen_for_ever, link)}
+                return lambda: _closing(open_serial(link))
             case "mqtt":
                 assert parts.broker is not None
-                topics = partial(
+                return partial(
                     open_topics,
                     parts.broker.address,
                     client_id=f"fangkong-{self._plan.site.gateway.name}-{section.name}",
                     subscriptions=planned.driver.subscriptions(planned.context),
                     log=log,
                 )
-                return {"open": topics}
             case _:
-                bus = partial(
+                return partial(
                     open_bus, link, clock=self._clock, log=log, metrics=self._metrics, connection=section.name
                 )
-                return {"open": bus}
 
     async def _forward(self, parts: Parts, planned: PlannedDestination) -> None:
         name = planned.section.name
@@ -299,6 +297,9 @@ class Daemon:
         metrics.store_bytes.set(state.size_bytes)
         metrics.store_budget_bytes.set(state.budget_bytes)
         metrics.uncommitted.set(parts.store.uncommitted)
+        for lane, total in state.shed.items():
+            metrics.shed.labels(lane.name.lower()).inc(total - self._shed[lane])
+            self._shed[lane] = total
         now = self._clock.now()
         for planned in self._plan.destinations:
             name = planned.section.name

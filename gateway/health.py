@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from gateway.clock import Clock
 from gateway.errors import StoreError
@@ -22,6 +22,7 @@ from gateway.receipt import Receipt
 from gateway.store import Store
 
 State = Literal["heard", "silent", "unproven", "unclaimed"]
+STATES: tuple[State, ...] = get_args(State)
 
 TICK_S = 1.0
 """Longest wait between two looks at the deadlines: how late a silence may be noticed."""
@@ -276,8 +277,9 @@ class Health:
             known = self._ledger.device(device)
             counts[known.site if known else "", state_of(life)] += 1
         self._metrics.devices.clear()
-        for (site, state), count in counts.items():
-            self._metrics.devices.labels(site, state).set(count)
+        for site in {site for site, _ in counts}:
+            for state in STATES:  # zeros too: an alert can only watch a series that is there
+                self._metrics.devices.labels(site, state).set(counts[site, state])
 
 
 def state_of(life: Life) -> State:

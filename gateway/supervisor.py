@@ -27,6 +27,9 @@ RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
 """A device that is back is found again within half a minute, and a dead one costs two connects a minute."""
 
+STABLE_S = 10.0
+"""Only a line that lasted this long starts again without waiting: one that opens and breaks at once would spin."""
+
 REJECTS_IN_A_ROW_MAX = 200
 """Refused frames without one good one between: the peer does not speak this protocol, its line is closed."""
 
@@ -94,7 +97,7 @@ class Supervisor:
         backoff = Backoff(self._random, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
         connection.down_since = self._clock.monotonic()
         while True:
-            reason = ""
+            reason, started = "", self._clock.monotonic()
             try:
                 if connection.listen is not None:
                     self._up(connection, log)
@@ -103,7 +106,6 @@ class Supervisor:
                     assert connection.open is not None
                     async with connection.open() as link:
                         self._up(connection, log)
-                        backoff.reset()
                         await self._converse(connection, link, log)
             except (GatewayError, OSError) as error:
                 reason = str(error) or type(error).__name__
@@ -112,6 +114,8 @@ class Supervisor:
                 log.exception("a driver failed: this is a fault in the program")
                 reason = "driver failed"
             self._down(connection, log, reason)
+            if self._clock.monotonic() - started >= STABLE_S:
+                backoff.reset()
             await self._clock.sleep(backoff.next_s())
 
     async def _converse_with_peer(self, connection: Connection, log: Logger, link: Any) -> None:
