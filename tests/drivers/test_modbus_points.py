@@ -299,7 +299,7 @@ def test_a_capture_is_explained_with_nothing_but_a_profile() -> None:
 @pytest.mark.parametrize(
     ("capture", "words"),
     [
-        ("11 01 04 A1 00 01 AE 70 11 81 02 C1 54", "it has no such address"),
+        ("11 01 04 A1 00 01 AF 88 11 81 02 C0 54", "it has no such address"),
         ("11 02 00 00 00 08 7B 5C 11 02 01 84 A5 2A", "CRC does not fit"),
         ("11 02 00 00 00 08 7B 5C 12 02 01 84 A5 6F", "no answer follows"),
         ("11 02 00 00 00 08 7B 5D 11 02 01 84 A5 2B", "do not begin with a read request"),
