@@ -7,6 +7,7 @@ import struct
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from statistics import mean, median
@@ -158,9 +159,7 @@ def test_a_shifted_map_is_one_fault_and_no_storm_of_alarms() -> None:
         ({"type": "u32"}, [1], None),
     ],
 )
-def test_registers_are_read_as_the_profile_says(
-    read: dict[str, Any], words: list[int], expected: float | None
-) -> None:
+def test_registers_are_read_as_the_profile_says(read: dict[str, Any], words: list[int], expected: float | None) -> None:
     """Two's complement and IEEE 754 by definition; 41AC 0000 for 21.5 also stands in the capture among the vectors."""
     judged: dict[str, Any] = {"means": {0: "restore", 1: "water"}} if "bit" in read else {"above": {1e9: "heat"}}
     (point,) = profile_with(word(7, 1, **read, **judged)).point
@@ -306,10 +305,10 @@ def test_a_capture_is_explained_with_nothing_but_a_profile() -> None:
     ],
 )
 def test_a_capture_that_says_nothing_says_why(capture: str, words: str) -> None:
-    buffer = bytearray.fromhex(capture)
+    frame, *_ = split(bytearray.fromhex(capture))
+
     with pytest.raises(FrameError, match=words):
-        for frame in split(buffer):
-            decode(frame, Context(profiles={"fence8": shipped["fence8"]}))
+        decode(frame, Context(profiles={"fence8": shipped["fence8"]}))
 
 
 def test_the_checksum_is_that_of_the_published_request() -> None:
@@ -378,7 +377,7 @@ async def polled(
 
 
 def periods(moments: Sequence[float]) -> list[float]:
-    return [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(moments)]
 
 
 @pytest.mark.parametrize(
@@ -403,7 +402,9 @@ async def test_dead_units_cost_the_living_less_than_a_tenth(
     now = mean(mean(periods(bus.asked[unit])) for unit in alive)
     middle = median(median(periods(bus.asked[unit])) for unit in alive)
     with capsys.disabled():
-        print(f"\n    every {every_s} s, {len(dead)} of 31 dead: mean period {was:.4f} -> {now:.4f} s, median {middle:.4f} s")
+        print(
+            f"\n    every {every_s} s, {len(dead)} of 31 dead: mean period {was:.4f} -> {now:.4f} s, median {middle:.4f} s"
+        )
 
     assert now < was * 1.10
     assert middle < was * 1.10
@@ -480,6 +481,16 @@ async def test_the_gap_to_a_dead_unit_grows_and_its_share_of_the_bus_is_bounded(
     assert gaps[-1] > gaps[MISSES_MAX]
 
 
+async def test_a_dead_unit_costs_one_timeout_a_poll_however_many_ranges_it_has(jumping_clock: JumpingClock) -> None:
+    two = profile_with(bit(0, 1), word(0, 2, above={60: "heat"}))
+    bus = ModelBus(jumping_clock)
+    bus.dead.add(1)
+    async with polled(bus, jumping_clock, Desk(), units(1, "two"), two=two):
+        await jumping_clock.advance(2.5)
+
+    assert [round(moment - 1000) for moment in bus.asked[1]] == [0, 1, 2]
+
+
 async def test_a_silence_longer_than_the_profile_allows_is_a_fault_before_three_misses(
     jumping_clock: JumpingClock,
 ) -> None:
@@ -500,11 +511,14 @@ async def test_after_a_restart_a_unit_known_as_lost_is_not_told_again(jumping_cl
     bus.dead.add(1)
     bus.bits[1, 1] = 1
     async with polled(bus, jumping_clock, desk, units(1)):
-        await jumping_clock.advance(60)
+        await jumping_clock.advance(3)
+        probes = len(bus.asked[1])
+        await jumping_clock.advance(57)
         told_while_lost = desk.edges()
         bus.dead.clear()
         await jumping_clock.advance(60)
 
+    assert probes == 1, "that it is still lost needs no three polls"
     assert told_while_lost == []
     assert desk.edges() == [("u1", Kind.COMM_FAULT, RESTORE, None), ("u1", Kind.BURGLARY, RESTORE, 3)]
 

@@ -65,7 +65,13 @@ def foreign_device() -> SimDevice:
         id=17,
         simdata=(
             [SimData(0, values=[True, False, True] + [False] * 13, datatype=DataType.BITS)],
-            [SimData(0, values=[False, False, True, False, False, False, False, True] + [True] * 8, datatype=DataType.BITS)],
+            [
+                SimData(
+                    0,
+                    values=[False, False, True, False, False, False, False, True] + [True] * 8,
+                    datatype=DataType.BITS,
+                )
+            ],
             [SimData(0, values=[0x1234, 0xFFFE, 3, 4], datatype=DataType.REGISTERS)],
             [SimData(0, values=[2304, 136], datatype=DataType.REGISTERS)],
         ),
@@ -139,9 +145,7 @@ async def test_a_silent_unit_leaves_the_line_open_for_its_neighbour() -> None:
         await dead.do("back")
         assert await bus.read(1, "discrete_input", 0, 8) == [1] * 8
     counted = {
-        name: metrics.registry.get_sample_value(
-            "fangkong_bus_requests_total", {"connection": "line1", "outcome": name}
-        )
+        name: metrics.registry.get_sample_value("fangkong_bus_requests_total", {"connection": "line1", "outcome": name})
         for name in ("answered", "no_answer", "refused", "lost")
     }
     assert counted == {"answered": 2, "no_answer": 1, "refused": 0, "lost": 0}
@@ -268,26 +272,29 @@ async def odd_server(answering: Answering) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("answer", "why"),
+    ("answer", "then", "why"),
     [
-        ("{tid} 0000 0005 01 03 02 00FF", "another function"),
-        ("{tid} 0000 0005 01 02 02 00FF", "more bits than were asked for"),
-        ("{tid} 0000 0003 01 02 00", "no bits at all"),
-        ("{tid} 0001 0004 01 02 01 FF", "not Modbus: protocol 1"),
-        ("FFFF 0000 0004 01 02 01 FF", "a transaction we never began"),
-        ("{tid} 0000 0004 02 02 01 FF", "another unit"),
-        ("{tid} 0000 0002 01 63", "a function that does not exist"),
-        ("{tid} 0000 0003 01 83 02", "an exception to another function"),
-        ("{tid} 0000 0000", "an empty frame"),
-        ("5A" * 300, "rubbish"),
+        ("{tid} 0000 0004 01 01 01 FF", NoAnswer, "another function of the same size"),
+        ("{tid} 0000 0005 01 03 02 00FF", NoAnswer, "another function"),
+        ("{tid} 0000 0005 01 02 02 00FF", NoAnswer, "more bits than were asked for"),
+        ("{tid} 0000 0003 01 02 00", NoAnswer, "no bits at all"),
+        ("FFFF 0000 0004 01 02 01 FF", NoAnswer, "a transaction we never began"),
+        ("{tid} 0000 0004 02 02 01 FF", NoAnswer, "another unit"),
+        ("{tid} 0000 0002 01 63", NoAnswer, "a function that does not exist"),
+        ("{tid} 0000 0003 01 83 02", NoAnswer, "an exception to another function"),
+        ("{tid} 0001 0004 01 02 01 FF", LinkClosed, "not Modbus: protocol 1"),
+        ("{tid} 0000 0000 01", LinkClosed, "an empty frame, and a byte of what"),
+        ("5A" * 200, LinkClosed, "rubbish"),
     ],
 )
-async def test_what_does_not_answer_the_request_is_no_answer(answer: str, why: str) -> None:
+async def test_what_does_not_answer_the_request_is_never_its_answer(
+    answer: str, then: type[Exception], why: str
+) -> None:
     async def answering(request: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(bytes.fromhex(answer.replace("{tid}", request[:2].hex())))
 
     async with odd_server(answering) as url, bus_on(url) as bus:
-        with pytest.raises((NoAnswer, LinkClosed)):
+        with pytest.raises(then):
             await bus.read(1, "discrete_input", 0, 8)
 
 

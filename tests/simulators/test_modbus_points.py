@@ -57,7 +57,7 @@ def test_written_values_are_read_back_as_written() -> None:
     memory = Memory("fence8")
     memory.answer(bytes.fromhex("0F 0003 000A 02 CD01"))
 
-    assert memory.tables[COILS][3:13] == bits("11001101") + [1, 0]
+    assert memory.tables[COILS][3:13] == [*bits("11001101"), 1, 0]
 
 
 def test_the_checksum_is_that_of_others() -> None:
