@@ -138,7 +138,7 @@ class Daemon:
         broker: Broker | None = None
         if any(planned.driver.LINK == "topics" for planned in plan.connections):
             broker = await stack.enter_async_context(
-                Broker(site.broker, plan.path.resolve().parent, plan.data_dir, clock, self._random, self._log)
+                Broker(site.broker, plan.data_dir, clock, self._random, self._log, base=plan.path.resolve().parent)
             )
         intake = Intake(
             store=store,

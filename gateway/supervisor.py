@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.backoff import Backoff
 from gateway.clock import Clock
 from gateway.driver import Context, LatestKey, Session
-from gateway.errors import FrameError, GatewayError, LinkClosed, StoreError
+from gateway.errors import FrameError, GatewayError, LinkClosed, Reason, StoreError
 from gateway.intake import Intake, Source
 from gateway.kinds import Kind, Qualifier
 from gateway.metrics import Metrics
@@ -85,6 +85,9 @@ class Supervisor:
             self.connections[connection.name] = connection
             self._metrics.connection_up.labels(connection.name).set(0)
             self._metrics.connection_lost.labels(connection.name)
+            self._metrics.connection_peers.labels(connection.name).set(0)
+            for reason in get_args(Reason):
+                self._metrics.rejected.labels(connection.name, reason)
         async with asyncio.TaskGroup() as group:
             for connection in connections:
                 group.create_task(self._keep(connection), name=f"connection {connection.name}")

@@ -89,6 +89,7 @@ token_file = "api.token"
 [broker]
 listen = "127.0.0.1:{mqtt}"
 passwords = {{ demo = "demo.password" }}
+topics = {{ demo = ["fangkong/v1/#"] }}
 
 [[connection]]
 name = "alarms"
