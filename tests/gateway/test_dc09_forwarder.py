@@ -19,20 +19,17 @@ from typing import Any
 
 import pytest
 import siadc09.message as sia
-import structlog
 from pysiaalarm import SIAAccount, SIAEvent
 from pysiaalarm.aio import SIAClient
-from structlog.testing import LogCapture
 
 from gateway.errors import ConfigError
-from gateway.forwarders import Outlet, _outbox, dc09
+from gateway.forwarders import _outbox, dc09
 from gateway.forwarders.dc09 import Settings
-from gateway.ids import EventIds
-from gateway.metrics import Metrics
-from gateway.model import DeliveryState, Event, Kind, Lane, Place, Position, Qualifier, TimeQuality
-from gateway.store import Entry
+from gateway.forwarders.dc09._conversation import Conversation
+from gateway.model import DeliveryState, Kind, Lane, Position, Qualifier, TimeQuality
 from gateway.store.sqlite import FILE_NAME, SqliteStore
 from tests.conftest import JumpingClock
+from tests.forwarding import Rig, open_rig
 
 AT = datetime(2027, 1, 15, 8, 30, tzinfo=UTC)
 KEY = b"GATEKEY-AES128-1"
@@ -156,80 +153,13 @@ def fields(frame: Any) -> dict[str, Any]:
     return {each.prefix: each.value for each in frame.xdata}
 
 
-# -- the gateway's side ----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Rig:
-    store: SqliteStore
-    data_dir: Path
-    clock: JumpingClock
-    metrics: Metrics
-    logs: list[Any]
-    reports: list[tuple[Kind, Qualifier, str]]
-    ids: EventIds
-
-    def event(self, number: int = 17, **changes: Any) -> Event:
-        account = changes.pop("account", "A10B")
-        place = Place("s1", account, "阳泗小区", f"p{number}", number, "3号楼东门")
-        plain = Event(
-            self.ids.next(), f"d{number}", Kind.BURGLARY, Qualifier.NEW, Lane.ALARM, self.clock.now(), "test", "c",
-            place=place,
-        )  # fmt: skip
-        return replace(plain, **changes)
-
-    async def append(self, *events: Event) -> None:
-        await (await self.store.append([Entry(event, ["110"]) for event in events]))
-
-    @asynccontextmanager
-    async def forwarding(self, port: int, **settings: Any) -> AsyncIterator[None]:
-        async def report(kind: Kind, qualifier: Qualifier, text: str) -> None:
-            self.reports.append((kind, qualifier, text))
-
-        outlet = Outlet(
-            destination="110", settings=Settings(connect=f"127.0.0.1:{port}", **settings), account="0B0C",
-            store=self.store, clock=self.clock, random=Random(3), metrics=self.metrics, log=structlog.get_logger(),
-            report=report,
-        )  # fmt: skip
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(dc09.run(outlet))
-            yield
-            task.cancel()
-
-    async def until(self, claim: Callable[[], bool], *, pace_s: float = 0.0) -> None:
-        """Wait for a claim to come true while time passes by `pace_s` a millisecond."""
-        async with asyncio.timeout(10):
-            while not claim():
-                await self.clock.advance(pace_s)
-                await asyncio.sleep(0.001)  # noqa: TID251  # gives sockets and the store's thread a turn
-
-    async def until_states(self, *, pace_s: float = 0.0, **counts: int) -> None:
-        async with asyncio.timeout(10):
-            while await self.states() != counts:
-                await self.clock.advance(pace_s)
-                await asyncio.sleep(0.001)  # noqa: TID251
-
-    async def states(self) -> dict[str, int]:
-        rows = await self.store.deliveries(limit=10_000)
-        states = [row.state.value for row in rows]
-        return {state: states.count(state) for state in set(states)}
-
-    def count(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(f"fangkong_{name}", {"destination": "110", **labels}) or 0.0
-
-    def said(self, words: str) -> int:
-        return sum(entry["event"] == words for entry in self.logs)
+# -- fixtures --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 async def rig(tmp_path: Path, jumping_clock: JumpingClock) -> AsyncIterator[Rig]:
-    capture = LogCapture()
-    structlog.configure(processors=[capture])
-    store = await SqliteStore.open(tmp_path, jumping_clock)
-    built = Rig(store, tmp_path, jumping_clock, Metrics(), capture.entries, [], EventIds(jumping_clock, Random(5)))
-    yield built
-    await built.store.close()
-    structlog.reset_defaults()
+    async with open_rig(tmp_path, jumping_clock) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -860,6 +790,27 @@ async def test_an_outage_is_logged_once_measured_at_once_and_reported_after_twen
     ]
     assert rig.said("the receiver does not answer") == 1
     assert rig.said("the receiver answers") == 2
+
+
+async def test_a_stop_in_the_moment_a_connection_fails_is_a_stop(
+    rig: Rig, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[asyncio.Task[Any]] = []
+    miss = Conversation._miss
+
+    def stop_and_miss(self: Conversation, sent: Any) -> None:
+        stopped.extend(task for task in asyncio.all_tasks() if task.get_name() == "110 connect")
+        stopped[0].cancel()
+        miss(self, sent)
+
+    monkeypatch.setattr(Conversation, "_miss", stop_and_miss)
+    desk.otherwise = silence
+    async with rig.forwarding(desk.port):
+        await rig.append(rig.event())
+        await rig.until(lambda: bool(stopped), pace_s=0.1)
+        await rig.until(stopped[0].done)
+
+    assert stopped[0].cancelled()
 
 
 async def test_a_key_that_cannot_be_used_is_named_without_being_shown(rig: Rig, tmp_path: Path) -> None:

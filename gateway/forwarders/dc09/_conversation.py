@@ -7,13 +7,14 @@ Whatever is not answered when the connection ends goes back to the outbox and is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from gateway.codecs import dc09
 from gateway.codecs.dc09 import Message
-from gateway.errors import FrameError, LinkClosed
+from gateway.errors import FrameError, LinkClosed, StoreError
 from gateway.forwarders import Outlet
 from gateway.forwarders._outbox import Outbox
 from gateway.forwarders.dc09._message import event_message, null_message
@@ -79,16 +80,28 @@ class Conversation:
 
     async def run(self, *, begin_with_null: bool) -> None:
         """Until the connection ends."""
+        ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+        async def until_ended(part: Coroutine[Any, Any, None]) -> None:
+            # A child that fails inside a TaskGroup would, on Python 3.11, hide a stop that comes in the same moment.
+            try:
+                await part
+            except (OSError, LinkClosed, StoreError) as error:
+                if not ended.done():
+                    ended.set_result(error)
+
+        parts = self._hear(), self._send(begin_with_null=begin_with_null), self._watch_deadlines(), self._supervise()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._hear())
-                group.create_task(self._send(begin_with_null=begin_with_null))
-                group.create_task(self._watch_deadlines())
-                group.create_task(self._supervise())
+                tasks = [group.create_task(until_ended(part)) for part in parts]
+                reason = await ended
+                for task in tasks:
+                    task.cancel()
         finally:
             self._writer.transport.abort()  # at once: what is still unsent goes out again elsewhere
             for sent in self._out.values():
                 self._let_go(sent)
+        raise reason
 
     # -- sending -------------------------------------------------------------------------------------------------------
 

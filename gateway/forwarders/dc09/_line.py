@@ -35,13 +35,11 @@ class Line:
         await self._outbox.is_read.wait()
         while True:
             talk: Conversation | None = None
-            reason: BaseException | None = None
             try:
                 talk = await self._connected()
                 await talk.run(begin_with_null=self._begin_with_null)
-            except* (OSError, LinkClosed, StoreError) as group:
-                reason = _first(group)
-            await self._pause(talk, reason)
+            except (OSError, LinkClosed, StoreError) as reason:
+                await self._pause(talk, reason)
 
     async def _connected(self) -> Conversation:
         host, _, port = self._settings.connect.rpartition(":")
@@ -57,7 +55,7 @@ class Line:
             writer=writer,
         )
 
-    async def _pause(self, talk: Conversation | None, reason: BaseException | None) -> None:
+    async def _pause(self, talk: Conversation | None, reason: Exception) -> None:
         """Judge the conversation that has ended, and wait as long as it deserves."""
         is_proven = talk is not None and talk.is_proven
         is_idle = self._outbox.is_empty
@@ -78,10 +76,3 @@ class Line:
             self._outbox.changed.clear()
             await first_of(self._outlet.clock, self._settings.null_every_s, self._outbox.changed)
         await self._outlet.clock.sleep(self._backoff.next_s())
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
