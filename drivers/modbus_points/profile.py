@@ -275,10 +275,26 @@ def profile_of(name: str, context: Context) -> Profile:
     """The profile of that name. Raises Refused with what there is and the nearest spelling."""
     profile = context.profiles.get(name)
     if not isinstance(profile, Profile):
-        near = difflib.get_close_matches(name, context.profiles, n=1, cutoff=0.5)
-        hint = f'; did you mean "{near[0]}"?' if near else ""
-        raise Refused(f'profile "{name}" is not known; expected one of {", ".join(sorted(context.profiles))}{hint}')
+        raise Refused(f'profile "{name}" is not known; expected {_profiles_like(name, context)}')
     return profile
+
+
+def mistakes(context: Context) -> Sequence[tuple[str, str]]:
+    """What is wrong with settings and profiles together, as found and expected: units whose profile does not exist."""
+    return [
+        (
+            f'unit {unit.unit} "{unit.device}": profile "{unit.profile}" is not known',
+            _profiles_like(unit.profile, context),
+        )
+        for unit in context.settings.units
+        if unit.profile not in context.profiles
+    ]
+
+
+def _profiles_like(name: str, context: Context) -> str:
+    near = difflib.get_close_matches(name, context.profiles, n=1, cutoff=0.5)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    return f"one of {', '.join(sorted(context.profiles))}{hint}"
 
 
 def heard_within_s(device: str, context: Context) -> float | None:

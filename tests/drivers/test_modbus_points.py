@@ -23,6 +23,7 @@ from gateway.clock import RealClock
 from gateway.driver import Bus, BusRefused, Context, FrameError, Kind, NoAnswer, Qualifier, Refused, Table
 from gateway.errors import ConfigError, LinkClosed, StoreError
 from gateway.loader import load_profiles
+from gateway.plan import prepare
 from tests.conftest import JumpingClock
 from tests.modbus_bench import TCP, WAIT_S, Desk, bus_on, driver, running, shipped, slave, url_of, world
 
@@ -573,6 +574,20 @@ async def test_a_cut_line_ends_the_conversation(jumping_clock: JumpingClock) -> 
 async def test_a_profile_that_does_not_exist_is_refused_with_the_nearest_spelling(jumping_clock: JumpingClock) -> None:
     with pytest.raises(Refused, match=r'unit 1 "u1": profile "fence9" is not known.*did you mean "fence8"'):
         await driver.run(Desk().session(ModelBus(jumping_clock), jumping_clock, units(1, "fence9")))
+
+
+def test_it_is_found_before_anything_starts_with_file_and_line(tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text(
+        "[[connection]]\nname = 'bus'\ndriver = 'modbus_points'\nlink = 'modbus+tcp://127.0.0.1:502'\n\n"
+        "[connection.settings]\nunits = [{ unit = 1, device = 'u1', profile = 'fence9' }]\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        prepare(site)
+
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.found) == (6, 'unit 1 "u1": profile "fence9" is not known')
+    assert problem.expected == 'one of fence8, loop_eol8, relay_io16; did you mean "fence8"?'
 
 
 def test_a_unit_must_be_heard_as_its_profile_says() -> None:
