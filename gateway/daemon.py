@@ -147,7 +147,7 @@ class Daemon:
             ids=EventIds(clock, self._random),
             clock=clock,
             metrics=metrics,
-            heard=lambda device, source: health.heard(device, source.connection, source.heard_within_s),
+            heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
         )
         supervisor = Supervisor(
             intake=intake, store=store, clock=clock, random=self._random, metrics=metrics, log=self._log, own=self._own

@@ -59,10 +59,16 @@ class Source:
     driver: str
     connection: str
     heard_within_s: float | None = None
+    heard_within_of: Callable[[str], float | None] | None = None
+    """The driver's word on one device, where its devices differ: a radio receiver can be supervised, its sensors cannot."""
     place: Place | None = None
     """Set for the gateway's own reports about itself: the box."""
     proves_life: bool = True
     """False for what the gateway says about a device: that it is silent does not prove that it lives."""
+
+    def window_s(self, device: str) -> float | None:
+        """How often `device` must be heard, by its driver; None: it cannot be supervised."""
+        return self.heard_within_of(device) if self.heard_within_of else self.heard_within_s
 
 
 Heard = Callable[[str, Source], None]
