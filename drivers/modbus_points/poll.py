@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from drivers.modbus_points.capture import exception_text
-from drivers.modbus_points.profile import Profile, Request, Settings, Unit, plan, profile_of
+from drivers.modbus_points.profile import Profile, Request, Settings, Unit, mistakes, plan
 from drivers.modbus_points.readings import PointState, image_of, interpret
 from gateway.driver import (
     Bus,
@@ -83,17 +83,15 @@ async def run(session: Session[Bus]) -> None:
 
 
 async def _units(session: Session[Bus]) -> list[Polled]:
-    """The units with the state the store knows. Raises Refused for a profile that does not exist."""
-    settings = session.context.settings
-    assert isinstance(settings, Settings)
-    return [await _unit(session, unit) for unit in settings.units]
+    """The units with the state the store knows. Raises Refused for settings that cannot be polled."""
+    if found := mistakes(session.context):
+        raise Refused("; ".join(f"{wrong}; expected {expected}" for wrong, expected in found))
+    return [await _unit(session, unit) for unit in session.context.settings.units]
 
 
 async def _unit(session: Session[Bus], unit: Unit) -> Polled:
-    try:
-        profile = profile_of(unit.profile, session.context)
-    except Refused as error:
-        raise Refused(f'unit {unit.unit} "{unit.device}": {error}') from error
+    settings: Settings = session.context.settings
+    profile = settings.profile_of(unit, session.context)
     latest = await session.latest(unit.device)
     stored = {key for key, qualifier in latest.items() if qualifier is not Qualifier.RESTORE}
     states = [

@@ -19,6 +19,7 @@ from drivers.modbus_points.capture import crc16, decode, split
 from drivers.modbus_points.poll import DEAD_SHARE, GAP_S_MAX, MISSES_MAX
 from drivers.modbus_points.profile import GAP_BITS, GAP_REGISTERS, Profile, Request, plan
 from drivers.modbus_points.readings import PointState, interpret, value_of
+from gateway.cli import explain as cli
 from gateway.clock import RealClock
 from gateway.driver import Bus, BusRefused, Context, FrameError, Kind, NoAnswer, Qualifier, Refused, Table
 from gateway.errors import ConfigError, LinkClosed, StoreError
@@ -292,7 +293,7 @@ def test_a_capture_is_explained_with_nothing_but_a_profile() -> None:
 
     assert [(one.device, one.zone) for one in seen if one.qualifier is NEW] == [("1", 3)]
     assert len(seen) == 8
-    with pytest.raises(FrameError, match='profile "" is not known; expected one of fence8'):
+    with pytest.raises(FrameError, match="unit 1: no profile is named; expected one of fence8"):
         decode(frame, Context(profiles=shipped))
 
 
@@ -310,6 +311,15 @@ def test_a_capture_that_says_nothing_says_why(capture: str, words: str) -> None:
 
     with pytest.raises(FrameError, match=words):
         decode(frame, Context(profiles={"fence8": shipped["fence8"]}))
+
+
+@pytest.mark.parametrize(("protocol", "profile"), [("modbus_points", "fence8"), ("fence8", None)])
+def test_explain_needs_no_more_than_the_profiles_name(protocol: str, profile: str | None) -> None:
+    module, context = cli.prepare(protocol, profile, None, [], None)
+    (told,) = cli.explain(module, context, "01 02 00 00 00 08 79 CC 01 02 01 04 A0 4B")
+
+    assert told["ok"]
+    assert [one["zone"] for one in told["observations"] if one["qualifier"] == "new"] == [3]
 
 
 def test_the_checksum_is_that_of_the_published_request() -> None:
@@ -588,6 +598,29 @@ def test_it_is_found_before_anything_starts_with_file_and_line(tmp_path: Path) -
     (problem,) = caught.value.problems
     assert (problem.line, problem.found) == (6, 'unit 1 "u1": profile "fence9" is not known')
     assert problem.expected == 'one of fence8, loop_eol8, relay_io16; did you mean "fence8"?'
+
+
+def test_one_profile_can_be_named_for_the_whole_bus() -> None:
+    settings = driver.Settings.model_validate(
+        {
+            "profile": "fence8",
+            "units": [{"unit": 1, "device": "a"}, {"unit": 2, "device": "b", "profile": "relay_io16"}],
+        }
+    )
+    context = Context(settings=settings, profiles=shipped)
+
+    assert [settings.profile_of(unit, context) for unit in settings.units] == [shipped["fence8"], shipped["relay_io16"]]
+    assert driver.mistakes(context) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [({}, "no units"), ({"units": [{"unit": 3, "device": "a"}]}, 'unit 3 "a": no profile is named')],
+)
+def test_settings_that_cannot_be_polled_are_named(settings: dict[str, Any], found: str) -> None:
+    context = Context(settings=driver.Settings.model_validate(settings), profiles=shipped)
+
+    assert [wrong for wrong, _ in driver.mistakes(context)] == [found]
 
 
 def test_a_unit_must_be_heard_as_its_profile_says() -> None:
