@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from gateway.api.guard import Guard, bearer
 from gateway.api.problems import RESPONSES, Problem, install
-from gateway.api.stream import CLIENTS_MAX, EventStream
+from gateway.api.stream import CLIENTS_MAX, EventStream, Listeners
 from gateway.api.views import (
     DeliveryView,
     DestinationView,
@@ -85,11 +85,17 @@ def create_app(looks: Looks) -> FastAPI:
     app.add_middleware(Guard)
     install(app)
     app.include_router(_open_routes(looks))
-    app.include_router(_page_routes())
+    app.include_router(_page_routes(looks.site.gateway.language))
     app.include_router(_routes(looks), prefix="/api/v1", dependencies=[Depends(bearer(looks.token))])
-    app.openapi_tags = [{"name": "api"}]
-    schema = app.openapi()
-    schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        """The schema, with the shape of every error in it; built when it is first asked for."""
+        schema = describe()
+        schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return schema
+
+    app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
     return app
 
 
@@ -131,7 +137,7 @@ def _label(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
-def _page_routes() -> APIRouter:
+def _page_routes(language: str) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     folder = files("gateway.api") / "page"
 
@@ -141,6 +147,7 @@ def _page_routes() -> APIRouter:
 
     router.add_api_route("/", page("index.html", "text/html; charset=utf-8"))
     router.add_api_route("/page.js", page("page.js", "text/javascript; charset=utf-8"))
+    router.add_api_route("/language", lambda: PlainTextResponse(language))
     router.add_api_route("/page.css", page("page.css", "text/css; charset=utf-8"))
     return router
 
@@ -167,9 +174,12 @@ Wanted = Annotated[EventFilter, Depends(_wanted)]
 def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a decision
     router = APIRouter(tags=["api"])
     store, registry = looks.store, looks.registry
+    listeners = Listeners(looks.metrics)
 
     @router.get("/events")
-    async def events(wanted: Wanted, after: After = 0, limit: Limit = 100, *, newest_first: bool = False) -> Page[EventView]:
+    async def events(
+        wanted: Wanted, after: After = 0, limit: Limit = 100, *, newest_first: bool = False
+    ) -> Page[EventView]:
         """Stored events, oldest first, or newest first."""
         found = await store.events(wanted, after_seq=after, limit=limit, newest_first=newest_first)
         following = found[-1].seq if len(found) == limit else None
@@ -183,21 +193,21 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
             raise HTTPException(404, f"there is no event {event_id}")
         return event_view(found)
 
-    @router.get("/stream", response_class=EventStream)
+    @router.get("/stream", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}})
     async def stream(
         wanted: Wanted,
         after: Annotated[int | None, Query(ge=0, le=2**62)] = None,
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> EventStream:
         """Events as they are stored (SSE). Resumes behind `Last-Event-ID` or `after`; else begins now."""
-        if looks.metrics.stream_clients.collect()[0].samples[0].value >= CLIENTS_MAX:
+        if listeners.count >= CLIENTS_MAX:
             raise HTTPException(503, f"{CLIENTS_MAX} listeners are connected already")
-        if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19:  # noqa: PLR2004  # 64 bits
+        if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19:  # 64 bits
             after = int(last_event_id)
         if after is None:
             newest = await store.events(EventFilter(), limit=1, newest_first=True)
             after = newest[0].seq if newest else 0
-        return EventStream(store, looks.metrics, wanted, after)
+        return EventStream(store, listeners, wanted, after)
 
     @router.get("/devices")
     async def devices(state: State | None = None, after: After = 0, limit: Limit = 100) -> Page[DeviceView]:

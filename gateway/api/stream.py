@@ -27,15 +27,39 @@ STALL_S = 30.0
 """A listener that takes nothing for this long is dropped."""
 
 
+class Listeners:
+    """Counts who listens, for the bound and for the metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.count = 0
+        self._metrics = metrics
+
+    def joined(self) -> None:
+        """One more."""
+        self.count += 1
+        self._metrics.stream_clients.set(self.count)
+
+    def left(self) -> None:
+        """One less."""
+        self.count -= 1
+        self._metrics.stream_clients.set(self.count)
+
+    def dropped(self) -> None:
+        """One took nothing for too long."""
+        self._metrics.stream_dropped.inc()
+
+
 class EventStream(Response):
     """An endless answer of events beyond `after_seq`."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, store: Store, metrics: Metrics, wanted: EventFilter, after_seq: int, *, stall_s: float = STALL_S) -> None:
+    def __init__(
+        self, store: Store, listeners: Listeners, wanted: EventFilter, after_seq: int, *, stall_s: float = STALL_S
+    ) -> None:
         super().__init__()
         self._store = store
-        self._metrics = metrics
+        self._listeners = listeners
         self._wanted = wanted
         self._after_seq = after_seq
         self._stall_s = stall_s
@@ -43,15 +67,15 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        self._metrics.stream_clients.inc()
+        self._listeners.joined()
         try:
             async with asyncio.TaskGroup() as group:
                 sending = group.create_task(self._send_for_ever(send))
                 group.create_task(_end_with(receive, sending))
         except* TimeoutError:
-            self._metrics.stream_dropped.inc()
+            self._listeners.dropped()
         finally:
-            self._metrics.stream_clients.dec()
+            self._listeners.left()
 
     async def _send_for_ever(self, send: Send) -> None:
         watch = self._store.watch()

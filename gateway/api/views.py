@@ -203,6 +203,4 @@ def device_view(
 
 def rejected_view(rejected: Rejected) -> RejectedView:
     """A refused frame."""
-    return RejectedView(
-        at=rejected.at, connection=rejected.connection, reason=rejected.reason, raw=rejected.raw.hex()
-    )
+    return RejectedView(at=rejected.at, connection=rejected.connection, reason=rejected.reason, raw=rejected.raw.hex())

@@ -100,19 +100,19 @@ link = "mqtt://broker"
 name = "perimeter"
 driver = "modbus_points"
 link = "modbus+tcp://127.0.0.1:{modbus}"
-[[connection.settings.unit]]
+[[connection.settings.units]]
 unit = 1
 device = "fence-1"
 profile = "fence8"
-[[connection.settings.unit]]
+[[connection.settings.units]]
 unit = 2
 device = "fence-2"
 profile = "fence8"
-[[connection.settings.unit]]
+[[connection.settings.units]]
 unit = 3
 device = "fence-3"
 profile = "fence8"
-[[connection.settings.unit]]
+[[connection.settings.units]]
 unit = 4
 device = "fence-4"
 profile = "fence8"

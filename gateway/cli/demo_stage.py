@@ -33,6 +33,10 @@ RAISING_S = 7200.0
 """At a terminal devices raise events for two hours."""
 
 
+class StageError(Exception):
+    """The demo cannot go on; the message says why."""
+
+
 class Stage:
     """One run of the demo."""
 
@@ -119,6 +123,8 @@ class Stage:
     async def _kill_daemon(self, stack: AsyncExitStack) -> None:
         """No warning, no clean-up: what a power cut does to a process. Then what systemd does."""
         assert self._daemon is not None
+        if self._daemon.returncode is not None:
+            raise StageError(f"the gateway ended by itself:\n{(self._dir / 'gateway.log').read_text(encoding='utf-8')[-2000:]}")
         self._kills += 1
         self._daemon.kill()
         await self._daemon.wait()
