@@ -8,8 +8,8 @@ from typing import Final, Literal
 
 from drivers.modbus_points.capture import decode, split
 from drivers.modbus_points.poll import run
-from drivers.modbus_points.profile import HEARD_WITHIN_S, Profile, Settings, heard_within_s
+from drivers.modbus_points.profile import HEARD_WITHIN_S, Profile, Settings, heard_within_s, mistakes
 
-__all__ = ["HEARD_WITHIN_S", "LINK", "Profile", "Settings", "decode", "heard_within_s", "run", "split"]
+__all__ = ["HEARD_WITHIN_S", "LINK", "Profile", "Settings", "decode", "heard_within_s", "mistakes", "run", "split"]
 
 LINK: Final[Literal["bus"]] = "bus"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from drivers.modbus_points.profile import BIT_TABLES, BITS_MAX, REGISTERS_MAX, Profile, Request, Settings, profile_of
+from drivers.modbus_points.profile import BIT_TABLES, BITS_MAX, REGISTERS_MAX, Profile, Request, Settings, profile_named
 from drivers.modbus_points.readings import Image, PointState, image_of, level_of, observation, value_of
 from gateway.driver import Context, FrameError, Observation, Qualifier, Refused, Table
 
@@ -142,17 +142,16 @@ def _values(asked: _Asked, answer: bytes) -> list[int]:
 
 
 def _meant(unit: int, context: Context) -> tuple[str, Profile]:
-    """Device id and profile: from the connection's settings, else the one profile given and the unit's number."""
-    name, device = "", str(unit)
-    if isinstance(context.settings, Settings):
-        known = next((known for known in context.settings.units if known.unit == unit), None)
-        if known is None:
-            raise FrameError(f"unit {unit} is not in the settings of this connection", "unknown_device")
-        name, device = known.profile, known.device
-    elif len(context.profiles) == 1:
-        name = next(iter(context.profiles))
+    """Device id and profile by the connection's settings; without units, the one profile given and the unit's number."""
+    settings = context.settings if isinstance(context.settings, Settings) else Settings()
+    known = next((known for known in settings.units if known.unit == unit), None)
+    if known is None and settings.units:
+        raise FrameError(f"unit {unit} is not in the settings of this connection", "unknown_device")
     try:
-        return device, profile_of(name, context)
+        if known is not None:
+            return known.device, settings.profile_of(known, context)
+        only = next(iter(context.profiles)) if len(context.profiles) == 1 else None
+        return str(unit), profile_named(settings.profile or only, context)
     except Refused as error:
         raise FrameError(f"unit {unit}: {error}") from error
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from drivers.modbus_points.capture import exception_text
-from drivers.modbus_points.profile import Profile, Request, Settings, Unit, plan, profile_of
+from drivers.modbus_points.profile import Profile, Request, Settings, Unit, mistakes, plan
 from drivers.modbus_points.readings import PointState, image_of, interpret
 from gateway.driver import (
     Bus,
@@ -26,6 +26,9 @@ from gateway.driver import (
 
 MISSES_MAX = 3
 """Polls in a row without (the expected) answer before it is a fault; one or two are noise on an RS-485 line."""
+PAUSE_S = 1.0
+"""After a miss, before the unit is asked again: on RTU its late answer could be taken for the next one, and what comes
+after a second of silence is hardly late."""
 DEAD_SHARE = 0.05
 """Of the bus time, for all lost units together: what their timeouts may take from the living."""
 GAP_S_MAX = 30.0
@@ -79,21 +82,19 @@ async def run(session: Session[Bus]) -> None:
         poll = await _poll(session.link, session.clock, unit)
         await _tell(session, unit, poll)
         lost = sum(other.is_lost for other in units)
-        heapq.heapreplace(due, (_next(unit, moment, session.clock.monotonic(), poll.cost_s, lost), index))
+        heapq.heapreplace(due, (_next(unit, poll, moment, session.clock.monotonic(), lost), index))
 
 
 async def _units(session: Session[Bus]) -> list[Polled]:
-    """The units with the state the store knows. Raises Refused for a profile that does not exist."""
-    settings = session.context.settings
-    assert isinstance(settings, Settings)
-    return [await _unit(session, unit) for unit in settings.units]
+    """The units with the state the store knows. Raises Refused for settings that cannot be polled."""
+    if found := mistakes(session.context):
+        raise Refused("; ".join(f"{wrong}; expected {expected}" for wrong, expected in found))
+    return [await _unit(session, unit) for unit in session.context.settings.units]
 
 
 async def _unit(session: Session[Bus], unit: Unit) -> Polled:
-    try:
-        profile = profile_of(unit.profile, session.context)
-    except Refused as error:
-        raise Refused(f'unit {unit.unit} "{unit.device}": {error}') from error
+    settings: Settings = session.context.settings
+    profile = settings.profile_of(unit, session.context)
     latest = await session.latest(unit.device)
     stored = {key for key, qualifier in latest.items() if qualifier is not Qualifier.RESTORE}
     states = [
@@ -182,10 +183,10 @@ def _log(log: Logger, unit: Polled, edge: Observation, *, is_new: bool) -> None:
         log.info("unit back" if edge.kind is Kind.COMM_FAULT else "unit accepts its map", device=unit.device)
 
 
-def _next(unit: Polled, due_s: float, now_s: float, cost_s: float, lost: int) -> float:
+def _next(unit: Polled, poll: Poll, due_s: float, now_s: float, lost: int) -> float:
     """When to poll this unit again. Its pace, from the moment it was due; what was missed is not caught up."""
     if not unit.is_lost:
-        return max(due_s + unit.every_s, now_s)
+        return max(due_s + unit.every_s, now_s + PAUSE_S if poll.missed else now_s)
     doublings = min(unit.faults[Kind.COMM_FAULT] - MISSES_MAX + 1, 10)
-    gap_s = max(unit.every_s * (1 << doublings), cost_s * lost / DEAD_SHARE)
+    gap_s = max(unit.every_s * (1 << doublings), PAUSE_S, poll.cost_s * lost / DEAD_SHARE)
     return now_s + max(unit.every_s, min(gap_s, GAP_S_MAX))

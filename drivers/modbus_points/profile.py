@@ -237,7 +237,8 @@ class Unit(Section):
     unit: Annotated[int, Field(ge=1, le=255)]
     """1 to 247; 255 is what the Modbus TCP guide gives a device that stands alone behind its address."""
     device: Annotated[str, Field(min_length=1, max_length=64)]
-    profile: Annotated[str, Field(min_length=1)]
+    profile: str | None = None
+    """Left out: that of the whole bus."""
     every_s: Seconds | None = None
     """Instead of the profile's."""
 
@@ -249,9 +250,11 @@ class Unit(Section):
 
 
 class Settings(Section):
-    """What hangs on this bus."""
+    """What hangs on this bus. Without units nothing can be polled, but a capture can be explained."""
 
-    units: Annotated[tuple[Unit, ...], Field(min_length=1, max_length=248)]
+    profile: str | None = None
+    """Of every unit that names none."""
+    units: Annotated[tuple[Unit, ...], Field(max_length=248)] = ()
 
     @model_validator(mode="after")
     def _each_once(self) -> Settings:
@@ -263,6 +266,10 @@ class Settings(Section):
                 raise ValueError(f"each {what} once: {twice} is there twice")
         return self
 
+    def profile_of(self, unit: Unit, context: Context) -> Profile:
+        """Raises Refused with what there is and the nearest spelling."""
+        return profile_named(unit.profile or self.profile, context)
+
 
 ValueT = TypeVar("ValueT")
 
@@ -271,19 +278,43 @@ def _first_twice(values: Sequence[ValueT]) -> ValueT | None:
     return next((value for index, value in enumerate(values) if value in values[:index]), None)
 
 
-def profile_of(name: str, context: Context) -> Profile:
+def profile_named(name: str | None, context: Context) -> Profile:
     """The profile of that name. Raises Refused with what there is and the nearest spelling."""
-    profile = context.profiles.get(name)
+    profile = context.profiles.get(name or "")
     if not isinstance(profile, Profile):
-        near = difflib.get_close_matches(name, context.profiles, n=1, cutoff=0.5)
-        hint = f'; did you mean "{near[0]}"?' if near else ""
-        raise Refused(f'profile "{name}" is not known; expected one of {", ".join(sorted(context.profiles))}{hint}')
+        raise Refused(f"{_not_known(name)}; expected {_profiles_like(name, context)}")
     return profile
+
+
+def mistakes(context: Context) -> Sequence[tuple[str, str]]:
+    """What is wrong with settings and profiles together, as found and expected."""
+    settings = context.settings
+    assert isinstance(settings, Settings)
+    if not settings.units:
+        return [("no units", 'units = [{ unit = 1, device = "fence-1", profile = "fence8" }]')]
+    names = [(unit, unit.profile or settings.profile) for unit in settings.units]
+    return [
+        (f'unit {unit.unit} "{unit.device}": {_not_known(name)}', _profiles_like(name, context))
+        for unit, name in names
+        if name not in context.profiles
+    ]
+
+
+def _not_known(name: str | None) -> str:
+    return "no profile is named" if name is None else f'profile "{name}" is not known'
+
+
+def _profiles_like(name: str | None, context: Context) -> str:
+    near = difflib.get_close_matches(name or "", context.profiles, n=1, cutoff=0.5)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    return f"one of {', '.join(sorted(context.profiles))}{hint}"
 
 
 def heard_within_s(device: str, context: Context) -> float | None:
     """How often a unit must be heard: its profile's word, else the driver's."""
-    for unit in context.settings.units:
+    settings = context.settings
+    assert isinstance(settings, Settings)
+    for unit in settings.units:
         if unit.device == device:
-            return profile_of(unit.profile, context).heard_within_s or HEARD_WITHIN_S
+            return settings.profile_of(unit, context).heard_within_s or HEARD_WITHIN_S
     return HEARD_WITHIN_S

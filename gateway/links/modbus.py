@@ -36,6 +36,8 @@ BITS_MAX = 2000
 WRITE_REGISTERS_MAX = 123
 WRITE_BITS_MAX = 1968
 """The same, clauses 6.11 and 6.12."""
+LATE_ANSWER_S = 1.0
+"""RTU: no answer carries the number of its request, so a unit that missed one is not asked again before this has passed."""
 TARGET_SILENT = 0x0B
 """Exception of a gateway whose serial unit did not answer: the unit is dead, not the link."""
 
@@ -231,7 +233,7 @@ class ModbusBus:
         if not self._client.connected:
             return self._lost()
         if self._wire.kind == "rtu":
-            self._late_until[unit] = self._clock.monotonic() + self._wire.timeout_s
+            self._late_until[unit] = self._clock.monotonic() + max(LATE_ANSWER_S, self._wire.timeout_s)
         elif self._client.ctx.recv_buffer:
             # Half an answer: the rest would be read as the head of the next one. A byte stream cannot be resynchronised.
             self._client.close()

@@ -233,10 +233,17 @@ async def test_another_units_answer_is_no_answer() -> None:
             await bus.read(1, "discrete_input", 0, 8)
 
 
+class Unwilling(RealClock):
+    """Does not sleep: for answers that are wrong but never late."""
+
+    async def sleep(self, delay_s: float) -> None:
+        return
+
+
 async def test_a_flipped_bit_on_rtu_is_never_a_value(tmp_path: Path) -> None:
     connect = f"modbus+rtu://{tmp_path / 'line'}"
     one = slave(connect, world())
-    async with running(one), bus_on(f"{connect}?timeout_ms=10") as bus:
+    async with running(one), bus_on(f"{connect}?timeout_ms=10", clock=Unwilling()) as bus:
         await one.do("garble")
         for _ in range(60):
             with pytest.raises(NoAnswer):
