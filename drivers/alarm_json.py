@@ -112,9 +112,7 @@ def _news(message: Message, context: Context) -> Sequence[Observation]:
     raise FrameError("an event was published with the retain flag: it would come back at every start")
 
 
-async def _report_change(
-    session: Session[Topics], seen: Observation, underway: Underway, *, is_live: bool
-) -> Receipt:
+async def _report_change(session: Session[Topics], seen: Observation, underway: Underway, *, is_live: bool) -> Receipt:
     """Availability is a state that the broker repeats at every subscription: report it when it differs from ours."""
     device = seen.device
     if is_live and seen.qualifier is Qualifier.RESTORE:

@@ -100,6 +100,11 @@ class Broker:
     ) -> None:
         await self._stop()
 
+    @property
+    def is_up(self) -> bool:
+        """The child runs. An external broker is not ours to judge: its connections say how it is."""
+        return self.kind == "external" or (self._process is not None and self._process.returncode is None)
+
     async def supervise(self) -> None:
         """For ever: start the child again, with back-off, whenever it ends. Run as a task inside the context."""
         if self.kind == "external":

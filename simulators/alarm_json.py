@@ -1,8 +1,8 @@
 """A wireless alarm that speaks docs/drivers/alarm_json.md: the device's side, written from the page alone.
 
 Each device has a connection of its own, because MQTT gives one last will to one connection; forty in one process
-are some tens of kilobytes each. Options: `username`, `password` or `password_file`, `heartbeat_s` (30), `repeat_s`
-(2), `crc` (true), `text`, `latitude` and `longitude`.
+are some tens of kilobytes each. `connect` is mqtt://[USER:PASSWORD@]HOST:PORT. Options: `username`, `password` or
+`password_file`, `heartbeat_s` (30), `repeat_s` (2), `crc` (true), `text`, `latitude` and `longitude`.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Alarm:
         self._world = world
         self._options = spec.options
         self._topic = f"fangkong/v1/{spec.device}"
-        address = urlsplit(spec.connect)
+        self._url = address = urlsplit(spec.connect)
         if address.scheme != "mqtt" or not address.hostname:
             raise ValueError(f'connect = "{spec.connect}"; expected mqtt://HOST:PORT')
         self._host, self._port = address.hostname, address.port or 1883
@@ -103,7 +103,7 @@ class Alarm:
             self._host,
             self._port,
             identifier=f"sim-{self._name}",
-            username=self._text_option("username"),
+            username=self._url.username or self._text_option("username"),
             password=self._password(),
             keepalive=15,
             will=aiomqtt.Will(f"{self._topic}/availability", b"offline", qos=1, retain=True),
@@ -208,7 +208,7 @@ class Alarm:
     def _password(self) -> str | None:
         if path := self._text_option("password_file"):
             return Path(path).read_text(encoding="utf-8").split("\n", 1)[0].strip()
-        return self._text_option("password")
+        return self._url.password or self._text_option("password")
 
 
 def make(spec: Spec, world: World) -> Alarm:

@@ -166,6 +166,7 @@ class SqliteStore:
 
         async def requeued() -> None:
             await self._write(work)
+            self.state.requeued += 1
             self._wake()
 
         return requeued()
