@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal
 
 import aiomqtt
 import pytest
@@ -372,8 +373,10 @@ async def test_a_consumer_killed_with_messages_in_hand_loses_none(keeping_broker
 class BareBroker:
     """A few packets of MQTT 3.1.1 (OASIS standard, chapter 3), so that a test decides every packet identifier."""
 
-    def __init__(self, *, is_mute: bool = False) -> None:
+    def __init__(self, *, is_mute: bool = False, is_5: bool = False) -> None:
         self._is_mute = is_mute
+        self._properties = bytes([0] if is_5 else [])
+        self._version: Literal["3.1.1", "5"] = "5" if is_5 else "3.1.1"
         self.puback: list[list[int]] = []
         """Acknowledged packet identifiers, by connection."""
         self.subscribed: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
@@ -384,7 +387,8 @@ class BareBroker:
     async def listening(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[BrokerAddress]:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
         try:
-            yield BrokerAddress("127.0.0.1", server.sockets[0].getsockname()[1], version="3.1.1", tls=tls is not None)
+            port = server.sockets[0].getsockname()[1]
+            yield BrokerAddress("127.0.0.1", port, version=self._version, tls=tls is not None)
         finally:
             server.close()
             await server.wait_closed()
@@ -401,9 +405,10 @@ class BareBroker:
                     case 1:  # CONNECT
                         self.greeted.set()
                         if not self._is_mute:
-                            writer.write(bytes([0x20, 2, 0, 0]))
+                            writer.write(bytes([0x20, 2 + len(self._properties), 0, 0]) + self._properties)
                     case 8:  # SUBSCRIBE -> SUBACK, QoS 1 granted
-                        writer.write(bytes([0x90, 3, body[0], body[1], 1]))
+                        head_size = 2 + len(self._properties)
+                        writer.write(bytes([0x90, head_size + 1]) + body[:2] + self._properties + bytes([1]))
                         self.subscribed.put_nowait(writer)
                     case 4:  # PUBACK
                         acknowledged.append(int.from_bytes(body))
@@ -496,6 +501,15 @@ async def test_bytes_that_are_no_mqtt_close_the_link_and_nothing_else() -> None:
         (await bare.subscribed.get()).write(bytes([0x32, 1, 0]))
 
         assert await closing(link)
+
+
+async def test_a_second_client_under_our_name_is_named_as_the_cause() -> None:
+    """DISCONNECT with reason 142 (MQTT 5, 3.14.2.1). mosquitto 2.0.11 closes without it."""
+    bare = BareBroker(is_5=True)
+    async with bare.listening() as address, opened_at(address) as link:
+        (await bare.subscribed.get()).write(bytes([0xE0, 2, 142, 0]))
+
+        assert await closing(link) == "another client uses our client id"
 
 
 async def test_a_broker_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
