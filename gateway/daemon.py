@@ -354,9 +354,8 @@ async def run_until_signalled(plan: Plan, *, clock: Clock, random: Random, log: 
         task = group.create_task(daemon.run(), name="daemon")
 
         def stop() -> None:
-            if daemon.ready.is_set():
-                daemon.stop()
-            else:
+            daemon.stop()
+            if not daemon.ready.is_set():
                 task.cancel()
 
         for number in (signal.SIGTERM, signal.SIGINT):
