@@ -214,6 +214,7 @@ class Daemon:
         outlet = Outlet(
             destination=name,
             settings=planned.settings,
+            base=self._plan.path.resolve().parent,
             account=self._plan.site.gateway.account,
             store=parts.store,
             clock=self._clock,
