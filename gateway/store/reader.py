@@ -21,6 +21,8 @@ QUERY_MAX_S = 10.0
 STEPS_PER_LOOK = 20_000
 """SQLite instructions between two looks at the clock, some milliseconds."""
 
+CLOSED = "cannot read the event log: it is closed"
+
 
 class Reader:
     """A read-only connection with a thread of its own. Follows when the writer has opened the file anew."""
@@ -48,7 +50,7 @@ class Reader:
     async def rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
         """All rows of a query. Raises StoreError."""
         if self._closed:
-            raise StoreError("cannot read the event log: it is closed")
+            raise StoreError(CLOSED)
         if self._pool is None:
             return self._run(query, values)
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, query, values)
@@ -61,6 +63,8 @@ class Reader:
         except DatabaseErrors as error:
             if means_damage(error):
                 self._on_damage(self._opened)
+            if self._closed:
+                raise StoreError(CLOSED) from error
             if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
                 raise StoreError(f"the query took longer than {QUERY_MAX_S:.0f} s: ask for less") from error
             raise StoreError(f"cannot read the event log: {error}") from error

@@ -374,9 +374,11 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 
 async def test_a_full_disk_is_told_to_all_and_recovers_without_traffic(tmp_path: Path) -> None:
     loop, committed = asyncio.get_running_loop(), asyncio.Event()
-    store = await SqliteStore.open(
-        tmp_path, RealClock(), observe=lambda _: loop.call_soon_threadsafe(committed.set) and None
-    )
+
+    def observe(_: float) -> None:
+        loop.call_soon_threadsafe(committed.set)
+
+    store = await SqliteStore.open(tmp_path, RealClock(), observe=observe)
 
     async def next_commit() -> None:
         async with asyncio.timeout(PATIENCE_S):
