@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 class GatewayError(Exception):
     """Root of everything this program raises on purpose."""
 
 
+Reason = Literal["malformed", "checksum", "too_long", "unknown_device", "spoofed", "unauthenticated"]
+"""Why a frame was refused: a closed list, because it becomes a metric label."""
+
+
 class FrameError(GatewayError):
     """Bytes that are not a valid frame. The driver drops and counts them, keeps the raw bytes and goes on."""
+
+    def __init__(self, message: str, reason: Reason = "malformed") -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
 
 
 class LinkClosed(GatewayError):

@@ -45,8 +45,9 @@ class Metrics:
         self.store_up = gauge("store_up", "1 while events can be made durable.")
         self.store_bytes = gauge("store_bytes", "Disk in use by the event log.")
         self.store_budget_bytes = gauge("store_budget_bytes", "Disk the event log may use.")
-        self.commits = counter("commits", "Group commits made.")
-        self.commit_seconds = histogram("commit_seconds", "Duration of one group commit.", FAST_SECONDS)
+        self.commit_seconds = histogram(
+            "commit_seconds", "Duration of one group commit; its count is the number of commits.", FAST_SECONDS
+        )
         self.uncommitted = gauge("uncommitted_entries", "Events waiting for the next commit.")
         self.shed = counter("shed_events", "Events removed because the disk budget was short.", "lane")
         # destinations
@@ -72,8 +73,7 @@ class Metrics:
         self.connection_lost = counter("connection_lost", "Times a line was lost.", "connection")
         self.driver_errors = counter("driver_errors", "Conversations ended by a fault in our own code.", "connection")
         self.bus_requests = counter("bus_requests", "Modbus requests by outcome.", "connection", "outcome")
-        self.devices = gauge("devices", "Devices by site and state.", "site", "state")
-        self.health_late = gauge("silent_devices", "Devices past their deadline now.", "site")
+        self.devices = gauge("devices", "Devices by site (empty: unclaimed) and state.", "site", "state")
         # api
         self.stream_clients = gauge("stream_clients", "Listeners on the live stream.")
         self.stream_dropped = counter("stream_dropped", "Listeners dropped because they did not keep up.")

@@ -171,7 +171,8 @@ class Heard:
     """When a device was last heard and by when it must be heard again, as wall times that survive a restart."""
 
     device: str
-    at: datetime
+    at: datetime | None
+    """None: enrolled, never heard."""
     deadline: datetime | None
     silent: bool = False
     connection: str = ""

@@ -32,6 +32,16 @@ def moment(value: int) -> datetime:
     return EPOCH + value * MILLISECOND
 
 
+def optional_ms(value: datetime | None) -> int | None:
+    """As `milliseconds`, absent stays absent."""
+    return None if value is None else milliseconds(value)
+
+
+def optional_moment(value: int | None) -> datetime | None:
+    """As `moment`, absent stays absent."""
+    return None if value is None else moment(value)
+
+
 def event_row(event: Event) -> tuple[object, ...]:
     """The columns of EVENT_COLUMNS."""
     body: dict[str, Any] = {
@@ -40,7 +50,7 @@ def event_row(event: Event) -> tuple[object, ...]:
         "code": event.code,
         "text": event.text,
         "values": dict(event.values),
-        "device_time": milliseconds(event.device_time) if event.device_time else None,
+        "device_time": optional_ms(event.device_time),
         "time_quality": event.time_quality,
         "test": event.test,
     }
@@ -110,7 +120,7 @@ def _whole_event(row: tuple[Any, ...]) -> Event:
         code=body["code"],
         text=body["text"],
         values=body["values"],
-        device_time=moment(body["device_time"]) if body["device_time"] is not None else None,
+        device_time=optional_moment(body["device_time"]),
         time_quality=TimeQuality(body["time_quality"]),
         position=Position(*position) if position else None,
         test=body["test"],
@@ -131,5 +141,5 @@ def delivery_of(row: tuple[Any, ...]) -> Delivery:
         # A state that is none is a flipped bit: better sent again than not at all.
         state=DeliveryState(state) if state in DELIVERY_STATES else DeliveryState.QUEUED,
         reason=reason,
-        accepted_at=moment(accepted_ms) if accepted_ms is not None else None,
+        accepted_at=optional_moment(accepted_ms),
     )

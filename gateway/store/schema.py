@@ -75,7 +75,7 @@ CREATE TABLE latest (
 ) WITHOUT ROWID;
 CREATE TABLE heard (
     device TEXT PRIMARY KEY,
-    at_ms INTEGER NOT NULL,
+    at_ms INTEGER,
     deadline_ms INTEGER,
     silent INTEGER NOT NULL,
     connection TEXT NOT NULL

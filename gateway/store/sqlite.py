@@ -23,7 +23,17 @@ from gateway.store.budget import prune_some
 from gateway.store.committer import NO_ZONE, Committer, Job, Work
 from gateway.store.outbox import leave_queue, requeue, take_number
 from gateway.store.reader import CheckUp, Reader
-from gateway.store.rows import RAW_MAX_BYTES, SELECT_DELIVERY, SELECT_EVENT, delivery_of, event_of, milliseconds, moment
+from gateway.store.rows import (
+    RAW_MAX_BYTES,
+    SELECT_DELIVERY,
+    SELECT_EVENT,
+    delivery_of,
+    event_of,
+    milliseconds,
+    moment,
+    optional_moment,
+    optional_ms,
+)
 from gateway.store.tally import Tally
 from gateway.store.writer import InlineWriter, Observe, ThreadWriter, Writer
 
@@ -238,7 +248,7 @@ class SqliteStore:
     async def all_heard(self) -> Sequence[Heard]:
         rows = await self._people.rows("SELECT device, at_ms, deadline_ms, silent, connection FROM heard")
         return [
-            Heard(device, moment(at), None if deadline is None else moment(deadline), bool(silent), connection)
+            Heard(device, optional_moment(at), optional_moment(deadline), bool(silent), connection)
             for device, at, deadline, silent, connection in rows
         ]
 
@@ -261,14 +271,7 @@ class SqliteStore:
 
     def heard(self, rows: Sequence[Heard]) -> Awaitable[None]:
         values = [
-            (
-                row.device,
-                milliseconds(row.at),
-                milliseconds(row.deadline) if row.deadline else None,
-                row.silent,
-                row.connection,
-            )
-            for row in rows
+            (row.device, optional_ms(row.at), optional_ms(row.deadline), row.silent, row.connection) for row in rows
         ]
         statement = (
             "INSERT OR REPLACE INTO heard (device, at_ms, deadline_ms, silent, connection) VALUES (?, ?, ?, ?, ?)"

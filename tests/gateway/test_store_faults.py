@@ -18,7 +18,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from conftest import tool
 
 from gateway.clock import RealClock
 from gateway.errors import StoreError
@@ -28,6 +27,7 @@ from gateway.store import Entry, EventFilter
 from gateway.store.salvage import DAMAGED_KEPT
 from gateway.store.schema import BALLAST_BYTES
 from gateway.store.sqlite import FILE_NAME, SqliteStore
+from tests.conftest import tool
 
 AT = datetime(2027, 1, 15, 8, 30, tzinfo=UTC)
 PLACE = Place("s1", "A10B", "阳泗小区", "p1", 17, "东门")

@@ -1,0 +1,53 @@
+# Two commands matter: make demo, make test. Each prepares what it needs in .venv by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test test-full lint lock clean
+
+demo: .venv/.run
+	@$(BIN)/fangkong demo
+
+test: .venv/.dev
+	@$(PYTEST) -m "not full" -n 2
+
+# Adds what needs apt packages: mosquitto, Prometheus, mbpoll, socat, Chromium (see .ci/run).
+test-full: .venv/.dev
+	@$(PYTEST) -n 2
+
+lint: .venv/.dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m dashboards.src.overview --check
+
+# Hashes, no registry address inside: the lock works with whatever index the machine is set up for.
+lock: .venv/.uv
+	@$(BIN)/uv pip compile -q --universal --no-header --generate-hashes pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile -q --universal --no-header --generate-hashes --group pyproject.toml:dev pyproject.toml -o requirements-dev.lock
+
+clean:
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/.uv: requirements-uv.lock
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: apt install python3 python3-venv, or make PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Fangkong needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "The venv module is missing: apt install python3-venv"; exit 2; }
+	@echo "preparing .venv ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@touch $@
+
+.venv/.run: .venv/.uv requirements.lock pyproject.toml
+	@$(call install,requirements.lock)
+	@touch $@
+
+.venv/.dev: .venv/.uv requirements-dev.lock pyproject.toml
+	@$(call install,requirements-dev.lock)
+	@touch $@ .venv/.run
+
+# uv is fast; pip does the same where uv cannot reach an index that only pip is set up for.
+install = echo "installing from $(1) ..."; \
+	{ $(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r $(1) && $(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e . ; } \
+	|| { $(BIN)/python -m pip install -q --require-hashes -r $(1) && $(BIN)/python -m pip install -q --no-deps -e . ; }

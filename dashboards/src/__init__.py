@@ -1,0 +1,1 @@
+"""Sources of the boards in dashboards/grafana."""

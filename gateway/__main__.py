@@ -1,0 +1,42 @@
+"""The `fangkong` command. Each family of sub-commands is a module of `gateway.cli`; heavy imports wait until one runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+FAMILIES = ("setup", "run", "doctor", "inventory", "tail", "explain", "simulate", "migrate", "demo")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 success, 1 a check failed, 2 usage or configuration."""
+    # Until the daemon's own handler stands, an early SIGTERM is an orderly end too: nothing is open yet.
+    signal.signal(signal.SIGTERM, _leave)
+    parser = argparse.ArgumentParser(
+        prog="fangkong",
+        description="Fangkong 防控: devices raise alarms, they are on disk, 110 has them.",
+        epilog="fangkong COMMAND --help tells more. Exit codes: 0 success, 1 a check failed, 2 usage or configuration.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for family in FAMILIES:
+        importlib.import_module(f"gateway.cli.{family}").add_parser(commands)
+    arguments = parser.parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _leave(_number: int, _frame: object) -> NoReturn:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The demo's screen: devices, lanes, backlog and the 110 line, twice a second."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from gateway.cli.demo_audit import Audit
+
+HOME_AND_CLEAR = "\x1b[H\x1b[J"
+BOLD, RED, GREEN, YELLOW, PLAIN = "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"
+ASK_WITHIN_S = 0.4
+
+
+def draw(url: str, token: str, folder: Path, audit: Audit, *, kills: int, line_cut: bool) -> None:
+    """Redraw. A gateway that does not answer is part of the picture."""
+    lines = [f"{BOLD}Fangkong 防控 demo{PLAIN}   {url}#token={token}", f"files: {folder}", ""]
+    try:
+        destinations = _ask(url, token, "api/v1/destinations")
+        devices = _ask(url, token, "api/v1/devices?limit=1000")
+        events = _ask(url, token, "api/v1/events?newest_first=true&limit=12")
+    except (OSError, urllib.error.URLError, ValueError):
+        lines.append(f"{RED}the gateway does not answer (killed, or starting){PLAIN}")
+    else:
+        lines += _state(destinations, devices, events)
+    colour = RED if audit.lost or audit.duplicates else GREEN
+    lines += [
+        "",
+        f"alarms raised {audit.alarms}, accepted by 110 {audit.delivered}, {colour}missing now {audit.lost}, "
+        f"doubled {audit.duplicates}{PLAIN}, kills {kills}" + (f"   {YELLOW}110 line cut{PLAIN}" if line_cut else ""),
+        "",
+        f"{BOLD}k{PLAIN} kill -9 the gateway   {BOLD}o{PLAIN} cut or restore the 110 line   {BOLD}q{PLAIN} end",
+    ]
+    sys.stdout.write(HOME_AND_CLEAR + "\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def _state(destinations: Any, devices: Any, events: Any) -> list[str]:
+    states: dict[str, int] = {}
+    for device in devices["items"]:
+        states[device["state"]] = states.get(device["state"], 0) + 1
+    lines = ["devices   " + "   ".join(f"{state} {count}" for state, count in sorted(states.items()))]
+    for destination in destinations["items"]:
+        up = f"{GREEN}up{PLAIN}" if destination["up"] else f"{RED}down{PLAIN}"
+        backlog = "   ".join(f"{lane} {count}" for lane, count in destination["backlog"].items())
+        lines.append(f"{destination['name']}   {up}   backlog: {backlog}")
+    lines.append("")
+    for event in events["items"]:
+        zone = "" if event["zone"] is None else f" zone {event['zone']}"
+        lines.append(
+            f"  {event['received_at'][11:19]}  {event['lane']:<7} {event['device']:<14} {event['kind']} {event['qualifier']}{zone}"
+        )
+    return lines
+
+
+def _ask(url: str, token: str, path: str) -> Any:
+    request = urllib.request.Request(url + path, headers={"Authorization": f"Bearer {token}"})  # noqa: S310  # our own loopback URL
+    with urllib.request.urlopen(request, timeout=ASK_WITHIN_S) as answer:  # noqa: S310
+        return json.load(answer)

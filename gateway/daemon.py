@@ -1,0 +1,359 @@
+"""The composition root: reads the plan, builds every part, owns their tasks, and takes them down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from importlib.metadata import version
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+from structlog.typing import FilteringBoundLogger as Logger
+
+from gateway.api import create_app, serve
+from gateway.broker import Broker
+from gateway.clock import Clock
+from gateway.errors import StoreError
+from gateway.forwarders import Outlet
+from gateway.health import Health
+from gateway.ids import EventIds
+from gateway.intake import Intake, Route, Source
+from gateway.kinds import Kind, Lane, Qualifier
+from gateway.links.modbus import open_bus
+from gateway.links.mqtt import open_topics
+from gateway.links.serial import open_serial
+from gateway.links.tcp import dial, listen
+from gateway.metrics import Metrics
+from gateway.model import Observation, Place
+from gateway.plan import Plan, PlannedConnection, PlannedDestination
+from gateway.registry import Registry
+from gateway.sdnotify import Notifier
+from gateway.store.sqlite import SqliteStore
+from gateway.supervisor import Connection, Open, Peer, Supervisor
+
+DRAIN_S = 2.0
+"""After the last device is disconnected, forwarders get this long to finish what is in flight; the rest stays queued."""
+
+HOUSEKEEPING_S = 1.0
+"""Counting the backlog for the metrics, and following the ledger file."""
+
+PRUNE_EVERY_S = 600.0
+
+VERSION = version("fangkong")
+
+
+@dataclass(slots=True)
+class Parts:
+    """The running parts, for those who look at them."""
+
+    store: SqliteStore
+    registry: Registry
+    intake: Intake
+    health: Health
+    supervisor: Supervisor
+    broker: Broker | None
+    metrics: Metrics
+
+
+class Daemon:
+    """One gateway. `run` returns when `stop` was asked for."""
+
+    def __init__(self, plan: Plan, *, clock: Clock, random: Random, log: Logger) -> None:
+        self._plan = plan
+        self._clock = clock
+        self._random = random
+        self._log = log
+        self._stop = asyncio.Event()
+        self._notify = Notifier.from_environment()
+        self._metrics = Metrics()
+        self._shed: Counter[Lane] = Counter()
+        self._own = Source(
+            driver="gateway",
+            connection="gateway",
+            place=Place("box", plan.site.gateway.account, plan.site.gateway.name, None, 0, plan.site.gateway.name),
+            proves_life=False,
+        )
+        self.ready = asyncio.Event()
+        self.api_url = ""
+
+    def stop(self) -> None:
+        """Ask for an orderly end; asking twice changes nothing."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Start everything, serve until `stop`, take everything down. Raises StoreError, ConfigError when it cannot start."""
+        async with AsyncExitStack() as stack:
+            parts = await self._build(stack)
+            async with asyncio.TaskGroup() as group:
+                api = group.create_task(self._serve_api(parts), name="api")
+                inside = [
+                    group.create_task(parts.intake.keep_rejects(), name="rejects"),
+                    group.create_task(parts.health.run(), name="health"),
+                    group.create_task(parts.registry.watch(self._clock), name="registry"),
+                    group.create_task(self._housekeeping(parts), name="housekeeping"),
+                ]
+                if parts.broker:
+                    inside.append(group.create_task(parts.broker.supervise(), name="broker"))
+                north = [
+                    group.create_task(self._forward(parts, planned), name=f"destination {planned.section.name}")
+                    for planned in self._plan.destinations
+                ]
+                south = group.create_task(parts.supervisor.run(self._lines(parts)), name="connections")
+                await self._tell_what_the_store_found(parts)
+                self._notify.ready()
+                self.ready.set()
+                self._log.info(
+                    "fangkong is running", version=VERSION, api=self.api_url, data_dir=str(self._plan.data_dir)
+                )
+                await self._stop.wait()
+
+                self._notify.stopping()
+                self._log.info("stopping")
+                await _end([south])
+                await self._drain(parts)
+                await _end([*north, *inside, api])
+                await parts.health.flush()
+        self._log.info("stopped")
+
+    # -- building ------------------------------------------------------------------------------------------------------
+
+    async def _build(self, stack: AsyncExitStack) -> Parts:
+        plan, clock, metrics = self._plan, self._clock, self._metrics
+        site = plan.site
+        metrics.build_info.labels(VERSION, site.gateway.name).set(1)
+        budget = site.store.budget_mb << 20
+        store = await SqliteStore.open(
+            plan.data_dir, clock, budget_bytes=budget, observe=metrics.commit_seconds.observe
+        )
+        stack.push_async_callback(store.close)
+        registry = await Registry.open(plan.data_dir / "registry.db")
+        stack.push_async_callback(registry.close)
+        broker: Broker | None = None
+        if any(planned.driver.LINK == "topics" for planned in plan.connections):
+            broker = await stack.enter_async_context(
+                Broker(site.broker, plan.data_dir, clock, self._random, self._log, base=plan.path.resolve().parent)
+            )
+        intake = Intake(
+            store=store,
+            places=registry,
+            routes=[Route(p.section.name, p.section.lane_set, p.forwarder.wants) for p in plan.destinations],
+            ids=EventIds(clock, self._random),
+            clock=clock,
+            metrics=metrics,
+            heard=lambda device, source: health.heard(device, source.connection, source.heard_within_s),
+        )
+        supervisor = Supervisor(
+            intake=intake, store=store, clock=clock, random=self._random, metrics=metrics, log=self._log, own=self._own
+        )
+        about_devices = Source("gateway", "gateway", proves_life=False)
+        health = Health(
+            store=store,
+            ledger=registry,
+            clock=clock,
+            metrics=metrics,
+            report=partial(intake.report, about_devices),
+            line_is_up=supervisor.line_is_up,
+        )
+        await health.load()
+        return Parts(store, registry, intake, health, supervisor, broker, metrics)
+
+    def _lines(self, parts: Parts) -> Sequence[Connection]:
+        lines = []
+        for planned in self._plan.connections:
+            section = planned.section
+            line = Connection(section.name, planned.driver, section.driver, planned.context)
+            if urlsplit(section.link).scheme == "tcp-listen":
+                line.listen = partial(_listen_for_ever, section.link)
+            else:
+                line.open = self._opener(parts, planned)
+            lines.append(line)
+        return lines
+
+    def _opener(self, parts: Parts, planned: PlannedConnection) -> Open:
+        """How the line of a connection is opened, by the scheme of its link."""
+        section, link = planned.section, planned.section.link
+        log = self._log.bind(connection=section.name)
+        match urlsplit(link).scheme:
+            case "tcp":
+                return lambda: _closing(dial(link))
+            case "serial":
+                return lambda: _closing(open_serial(link))
+            case "mqtt":
+                assert parts.broker is not None
+                return partial(
+                    open_topics,
+                    parts.broker.address,
+                    client_id=f"fangkong-{self._plan.site.gateway.name}-{section.name}",
+                    subscriptions=planned.driver.subscriptions(planned.context),
+                    log=log,
+                )
+            case _:
+                return partial(
+                    open_bus, link, clock=self._clock, log=log, metrics=self._metrics, connection=section.name
+                )
+
+    async def _forward(self, parts: Parts, planned: PlannedDestination) -> None:
+        name = planned.section.name
+
+        async def report(kind: Kind, qualifier: Qualifier, text: str) -> None:
+            observation = Observation(f"destination/{name}", kind, qualifier, text=text)
+            await (await parts.intake.report(self._own, [observation]))
+
+        outlet = Outlet(
+            destination=name,
+            settings=planned.settings,
+            account=self._plan.site.gateway.account,
+            store=parts.store,
+            clock=self._clock,
+            random=self._random,
+            metrics=self._metrics,
+            log=self._log.bind(destination=name),
+            report=report,
+        )
+        await planned.forwarder.run(outlet)
+
+    # -- running -------------------------------------------------------------------------------------------------------
+
+    async def _serve_api(self, parts: Parts) -> None:
+        site = self._plan.site
+        app = create_app(
+            store=parts.store,
+            registry=parts.registry,
+            health=parts.health,
+            metrics=self._metrics,
+            config=site,
+            token=self._plan.token,
+            version=VERSION,
+            checks=partial(self._checks, parts),
+        )
+        await serve(app, site.api.listen)
+
+    def _checks(self, parts: Parts) -> Mapping[str, str | None]:
+        """What must hold for this gateway to be ready, each with its complaint or None."""
+        store = parts.store.state
+        checks: dict[str, str | None] = {"store": None if store.ok else store.error, "registry": parts.registry.error}
+        if parts.broker:
+            checks["broker"] = None if parts.broker.is_up else "the MQTT broker does not run"
+        for name, connection in parts.supervisor.connections.items():
+            if connection.listen is not None:
+                checks[f"connection {name}"] = (
+                    None if connection.is_up else connection.last_reason or "not listening yet"
+                )
+        return checks
+
+    async def _tell_what_the_store_found(self, parts: Parts) -> None:
+        name = parts.store.state.salvaged
+        if name:
+            self._log.error(
+                "the event log was damaged; it was set aside and what could be read was taken over", file=name
+            )
+            text = f"事件存储损坏,已另存为 {name}"
+            await parts.intake.report(self._own, [Observation("gateway", Kind.JOURNAL_FAULT, text=text)])
+
+    async def _housekeeping(self, parts: Parts) -> None:
+        revision = parts.registry.revision
+        pruned = self._clock.monotonic()
+        store_ok = True
+        while True:
+            await self._clock.sleep(HOUSEKEEPING_S)
+            self._notify.watchdog()
+            if parts.registry.revision != revision:
+                revision = parts.registry.revision
+                parts.health.ledger_changed()
+            store_ok = await self._journal_state(parts, store_ok)
+            try:
+                await self._count_backlog(parts)
+                if self._clock.monotonic() - pruned >= PRUNE_EVERY_S:
+                    pruned = self._clock.monotonic()
+                    keep = timedelta(days=self._plan.site.store.retention_days)
+                    await parts.store.prune(self._clock.now() - keep)
+            except StoreError:
+                continue  # _journal_state says so, once
+
+    async def _journal_state(self, parts: Parts, was_ok: bool) -> bool:
+        state = parts.store.state
+        self._metrics.store_up.set(state.ok)
+        if state.ok == was_ok:
+            return was_ok
+        if state.ok:
+            self._log.warning("events are stored again")
+            text = "事件存储曾中断,现已恢复"
+            await parts.intake.report(
+                self._own, [Observation("gateway", Kind.JOURNAL_FAULT, Qualifier.UPDATE, text=text)]
+            )
+        else:
+            self._log.error("events cannot be stored: no device is answered until they can", reason=state.error)
+        return state.ok
+
+    async def _count_backlog(self, parts: Parts) -> None:
+        metrics, state = self._metrics, parts.store.state
+        metrics.store_bytes.set(state.size_bytes)
+        metrics.store_budget_bytes.set(state.budget_bytes)
+        metrics.uncommitted.set(parts.store.uncommitted)
+        for lane, total in state.shed.items():
+            metrics.shed.labels(lane.name.lower()).inc(total - self._shed[lane])
+            self._shed[lane] = total
+        now = self._clock.now()
+        for planned in self._plan.destinations:
+            name = planned.section.name
+            backlog = await parts.store.backlog(name)
+            for lane, count in backlog.count.items():
+                metrics.pending.labels(name, lane.name.lower()).set(count)
+                oldest = backlog.oldest.get(lane)
+                age = (now - oldest).total_seconds() if oldest else 0.0
+                metrics.oldest_seconds.labels(name, lane.name.lower()).set(max(0.0, age))
+            metrics.dead.labels(name).set(backlog.dead)
+
+    async def _drain(self, parts: Parts) -> None:
+        """Let forwarders finish, for a bounded time. What they do not finish stays queued on disk."""
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                for planned in self._plan.destinations:
+                    while any((await parts.store.backlog(planned.section.name)).count.values()):
+                        await self._clock.sleep(0.05)
+        except (TimeoutError, StoreError):
+            self._log.info("stopping with events still queued; they are sent after the next start")
+
+
+@asynccontextmanager
+async def _closing(opening: Awaitable[Any]) -> AsyncIterator[Any]:
+    link = await opening
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+async def _listen_for_ever(url: str, on_peer: Peer) -> None:
+    async with listen(url, on_peer):
+        await asyncio.Event().wait()
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def run_until_signalled(plan: Plan, *, clock: Clock, random: Random, log: Logger) -> None:
+    """Run a daemon; SIGTERM or SIGINT ends it in order, at whatever moment it comes, also while it starts."""
+    daemon = Daemon(plan, clock=clock, random=random, log=log)
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(daemon.run(), name="daemon")
+
+        def stop() -> None:
+            if daemon.ready.is_set():
+                daemon.stop()
+            else:
+                task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)

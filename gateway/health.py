@@ -1,0 +1,291 @@
+"""Silence is an alarm: when each device was last heard, by when it must be heard again, and who says so when it is not.
+
+Deadlines are kept as wall times, so that a restart grants no new life, and watched on the monotonic clock, so that a
+wall clock that jumps fires none of them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal, Protocol, get_args
+
+from gateway.clock import Clock
+from gateway.errors import StoreError
+from gateway.kinds import Kind, Qualifier
+from gateway.metrics import Metrics
+from gateway.model import Device, Heard, Observation
+from gateway.receipt import Receipt
+from gateway.store import Store
+
+State = Literal["heard", "silent", "unproven", "unclaimed"]
+STATES: tuple[State, ...] = get_args(State)
+
+TICK_S = 1.0
+"""Longest wait between two looks at the deadlines: how late a silence may be noticed."""
+
+STARTUP_GRACE_S = 30.0
+"""After a start, and after a line came back, a passed deadline waits this long (or the device's own window, if shorter):
+the device could not reach us before."""
+
+FLUSH_SHARE = 0.05
+"""A device's proof of life is written when 5 % of its window has passed since the last writing: what a crash may cost it."""
+
+FLUSH_S = 5.0
+"""How often what changed is written."""
+
+LIVES_MAX = 60_000
+"""Devices kept in memory, claimed or not: beyond the registry's bound there is only noise."""
+
+
+class Ledger(Protocol):
+    """What the registry tells about devices."""
+
+    def device(self, device_id: str) -> Device | None:
+        """An enrolled device; None when nobody has claimed it."""
+
+    def devices(self) -> Iterable[Device]:
+        """Every enrolled device."""
+
+
+@dataclass(slots=True)
+class Life:
+    """What is known of one device's proof of life."""
+
+    within_s: float | None
+    connection: str
+    claimed: bool
+    heard_at: datetime | None = None
+    heard_mono: float | None = None
+    deadline_mono: float | None = None
+    silent: bool = False
+    written_mono: float = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceHealth:
+    """What readers see."""
+
+    device: str
+    state: State
+    last_heard: datetime | None
+    deadline: datetime | None
+
+
+Report = Callable[[Sequence[Observation]], Awaitable[Receipt]]
+
+
+class Health:
+    """Watches the deadlines of all devices."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        ledger: Ledger,
+        clock: Clock,
+        metrics: Metrics,
+        report: Report,
+        line_is_up: Callable[[str], bool],
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._clock = clock
+        self._metrics = metrics
+        self._report = report
+        self._line_is_up = line_is_up
+        self._lives: dict[str, Life] = {}
+        self._deadlines: list[tuple[float, str]] = []
+        self._returned: set[str] = set()
+        self._unwritten: set[str] = set()
+        self._flushed_mono = clock.monotonic()
+
+    # -- the hot path --------------------------------------------------------------------------------------------------
+
+    def heard(self, device: str, connection: str, default_within_s: float | None) -> None:
+        """Proof of life, now."""
+        life = self._lives.get(device)
+        if life is None:
+            if len(self._lives) >= LIVES_MAX:
+                return
+            life = self._add(device, connection, default_within_s)
+        elif life.within_s is None and life.heard_mono is None:
+            life.within_s = self._window(device, default_within_s)
+        now = self._clock.monotonic()
+        life.heard_mono = now
+        life.heard_at = self._clock.now()
+        life.connection = connection
+        if life.within_s is not None:
+            self._set_deadline(device, life, now + life.within_s)
+        if life.silent:
+            self._returned.add(device)
+        if now - life.written_mono >= (life.within_s or FLUSH_S) * FLUSH_SHARE:
+            self._unwritten.add(device)
+
+    def _set_deadline(self, device: str, life: Life, at: float) -> None:
+        # One heap entry per device: an entry that is met too early is put back at the deadline that counts by then.
+        if life.deadline_mono is None:
+            heapq.heappush(self._deadlines, (at, device))
+        life.deadline_mono = at
+
+    def _add(self, device: str, connection: str, default_within_s: float | None) -> Life:
+        claimed = self._ledger.device(device) is not None
+        life = Life(self._window(device, default_within_s), connection, claimed)
+        self._lives[device] = life
+        return life
+
+    def _window(self, device: str, default_within_s: float | None) -> float | None:
+        known = self._ledger.device(device)
+        return known.heard_within_s if known and known.heard_within_s is not None else default_within_s
+
+    # -- start and change ----------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Take up the deadlines as they were left. A passed one gets the start-up grace, not a new life."""
+        now_wall, now = self._clock.now(), self._clock.monotonic()
+        for row in await self._store.all_heard():
+            life = self._add(row.device, row.connection, None)
+            life.heard_at, life.silent = row.at, row.silent
+            if row.deadline is None:
+                continue
+            left = (row.deadline - now_wall).total_seconds()
+            if life.within_s is None:
+                # The driver's own window is known again once the device speaks; until then the old deadline counts.
+                life.within_s = (row.deadline - row.at).total_seconds() if row.at else None
+            longest = life.within_s if life.within_s is not None else max(left, STARTUP_GRACE_S)
+            grace = min(STARTUP_GRACE_S, longest)
+            self._set_deadline(row.device, life, now + max(grace, min(left, longest)))
+        self.ledger_changed()
+
+    def ledger_changed(self) -> None:
+        """Enrolled devices gain a deadline from the moment they are enrolled, heard or not."""
+        enrolled = {device.id: device for device in self._ledger.devices()}
+        for device_id, device in enrolled.items():
+            life = self._lives.get(device_id) or self._add(device_id, "", None)
+            life.claimed = True
+            if device.heard_within_s is not None:
+                life.within_s = device.heard_within_s
+            if life.deadline_mono is None and life.within_s is not None:
+                self._set_deadline(device_id, life, self._clock.monotonic() + life.within_s)
+                self._unwritten.add(device_id)
+        for device_id, life in self._lives.items():
+            if device_id not in enrolled:
+                life.claimed = False
+
+    # -- the watch -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Watch the deadlines for ever."""
+        while True:
+            await self._clock.sleep(self._until_next())
+            for device in sorted(self._returned):
+                await self._returned_to_life(device)
+            await self._check_deadlines()
+            if self._clock.monotonic() - self._flushed_mono >= FLUSH_S:
+                await self.flush()
+                self._show()
+
+    def _until_next(self) -> float:
+        if not self._deadlines:
+            return TICK_S
+        return min(TICK_S, max(0.0, self._deadlines[0][0] - self._clock.monotonic()))
+
+    async def _check_deadlines(self) -> None:
+        now = self._clock.monotonic()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, device = heapq.heappop(self._deadlines)
+            life = self._lives[device]
+            if life.deadline_mono is None:
+                continue
+            if life.deadline_mono > now:
+                heapq.heappush(self._deadlines, (life.deadline_mono, device))
+            elif life.connection and not self._line_is_up(life.connection):
+                # Its line is down and says so itself, once; the device is not to blame before the line is back.
+                life.deadline_mono = now + STARTUP_GRACE_S
+                heapq.heappush(self._deadlines, (life.deadline_mono, device))
+            else:
+                life.deadline_mono = None
+                if life.claimed and not life.silent:
+                    await self._gone_silent(device, life)
+
+    async def _gone_silent(self, device: str, life: Life) -> None:
+        if await self._say(device, Qualifier.NEW, life):
+            life.silent = True
+            self._unwritten.add(device)
+        else:
+            self._set_deadline(device, life, self._clock.monotonic() + TICK_S)
+
+    async def _returned_to_life(self, device: str) -> None:
+        life = self._lives[device]
+        if await self._say(device, Qualifier.RESTORE, life):
+            life.silent = False
+            self._returned.discard(device)
+            self._unwritten.add(device)
+
+    async def _say(self, device: str, qualifier: Qualifier, life: Life) -> bool:
+        """Report the change once, also when a crash came between the event and our own record of it."""
+        try:
+            told = (await self._store.latest(device)).get((Kind.SILENT, None))
+            if told is qualifier or (told is None and qualifier is Qualifier.RESTORE):
+                return True
+            last = life.heard_at.isoformat(timespec="seconds") if life.heard_at else None
+            observation = Observation(
+                device, Kind.SILENT, qualifier, values={"last_heard": last, "within_s": life.within_s}
+            )
+            await (await self._report([observation]))
+        except StoreError:
+            return False  # tried again at the next look; the store reports its own state
+        return True
+
+    async def flush(self) -> None:
+        """Write what changed."""
+        now_wall, now = self._clock.now(), self._clock.monotonic()
+        self._flushed_mono = now
+        devices, self._unwritten = self._unwritten, set()
+        rows = []
+        for device in devices:
+            life = self._lives[device]
+            deadline = (
+                now_wall + timedelta(seconds=life.deadline_mono - now) if life.deadline_mono is not None else None
+            )
+            rows.append(Heard(device, life.heard_at, deadline, life.silent, life.connection))
+            life.written_mono = now
+        if not rows:
+            return
+        try:
+            await self._store.heard(rows)
+        except StoreError:
+            self._unwritten |= devices
+
+    # -- readers -------------------------------------------------------------------------------------------------------
+
+    def states(self) -> Iterable[DeviceHealth]:
+        """Every device, as it stands now."""
+        now_wall, now = self._clock.now(), self._clock.monotonic()
+        for device, life in self._lives.items():
+            deadline = (
+                now_wall + timedelta(seconds=life.deadline_mono - now) if life.deadline_mono is not None else None
+            )
+            yield DeviceHealth(device, state_of(life), life.heard_at, deadline)
+
+    def _show(self) -> None:
+        counts: Counter[tuple[str, State]] = Counter()
+        for device, life in self._lives.items():
+            known = self._ledger.device(device)
+            counts[known.site if known else "", state_of(life)] += 1
+        self._metrics.devices.clear()
+        for site in {site for site, _ in counts}:
+            for state in STATES:  # zeros too: an alert can only watch a series that is there
+                self._metrics.devices.labels(site, state).set(counts[site, state])
+
+
+def state_of(life: Life) -> State:
+    """The word for it."""
+    if not life.claimed:
+        return "unclaimed"
+    if life.silent:
+        return "silent"
+    return "heard" if life.heard_mono is not None else "unproven"

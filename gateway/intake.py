@@ -1,0 +1,245 @@
+"""From what a driver saw to what is kept: who, where, how urgent, and is it a repeat. One await, on the store."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from gateway.clock import Clock
+from gateway.errors import FrameError, StoreError
+from gateway.ids import EventIds
+from gateway.kinds import FACTS, Kind, Lane
+from gateway.metrics import Metrics
+from gateway.model import Event, Observation, Place, TimeQuality
+from gateway.receipt import Receipt
+from gateway.store import Entry, Rejected, Store
+
+REPEAT_WINDOW_S = 60.0
+"""A condition reported again unchanged inside this window, by a protocol that gives neither sequence nor time, is a repeat."""
+
+REPEATS_REMEMBERED = 10_000
+"""Conditions remembered for that; the oldest are forgotten first."""
+
+REJECTS_WAITING = 1000
+"""Refused frames waiting to be kept; beyond it they are only counted, so that rubbish cannot crowd out events."""
+
+CLOCK_AHEAD_MAX = timedelta(minutes=2)
+"""A device further ahead than this has a wrong clock."""
+
+DEVICE_TIME_MIN = timedelta(days=366 * 2)
+"""Older than this is a clock that never was set (1970, 2014), not an event that waited."""
+
+
+class Places(Protocol):
+    """What the registry tells the hot path."""
+
+    def place(self, device: str, zone: int | None) -> Place | None:
+        """Where a device's zone belongs; None when nobody has claimed the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A destination, the lanes it takes, and whether it can say an event at all."""
+
+    destination: str
+    lanes: frozenset[Lane]
+    wants: Callable[[Event], bool] = lambda _: True
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Which conversation an observation came from."""
+
+    driver: str
+    connection: str
+    heard_within_s: float | None = None
+    place: Place | None = None
+    """Set for the gateway's own reports about itself: the box."""
+    proves_life: bool = True
+    """False for what the gateway says about a device: that it is silent does not prove that it lives."""
+
+
+Heard = Callable[[str, Source], None]
+
+
+class Intake:
+    """The one way in."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        places: Places,
+        routes: Sequence[Route],
+        ids: EventIds,
+        clock: Clock,
+        metrics: Metrics,
+        heard: Heard,
+    ) -> None:
+        self._store = store
+        self._places = places
+        self._routes = {lane: [route for route in routes if lane in route.lanes] for lane in Lane}
+        self._ids = ids
+        self._clock = clock
+        self._metrics = metrics
+        self.heard = heard
+        self._recent: OrderedDict[str, tuple[float, Receipt]] = OrderedDict()
+        self._rejects: deque[Rejected] = deque()
+        self._rejects_wake = asyncio.Event()
+
+    async def report(self, source: Source, observations: Sequence[Observation]) -> Receipt:
+        """Queue what is news for the next commit. The receipt covers all of `observations`.
+
+        Waits only while the store's bound on uncommitted events is reached.
+        """
+        entries: list[Entry] = []
+        former: Receipt | None = None
+        recent: list[str] = []
+        for observation in observations:
+            if source.proves_life:
+                self.heard(observation.device, source)
+            if observation.kind is Kind.HEARTBEAT:
+                continue
+            key = content_key(observation)
+            if key is not None and (known := self._seen(key)) is not None:
+                self._metrics.repeats.inc()
+                former = known
+                continue
+            if key is not None:
+                recent.append(key)
+            entries.append(self._entry(source, observation))
+        if not entries:
+            return former or Receipt.settled()
+        receipt = await self._store.append(entries)
+        for key in recent:
+            self._remember(key, receipt)
+        receipt.when_settled(lambda settled: self._count(entries, settled.error))
+        return receipt
+
+    def _entry(self, source: Source, observation: Observation) -> Entry:
+        now = self._clock.now()
+        place = source.place or self._places.place(observation.device, observation.zone)
+        event = judge(observation, source, place=place, event_id=self._ids.next(), now=now)
+        if place is None:
+            return Entry(event)  # unclaimed: kept and shown, sent to nobody until a person claims the device
+        return Entry(event, [route.destination for route in self._routes[event.lane] if route.wants(event)])
+
+    def _count(self, entries: Sequence[Entry], error: StoreError | None) -> None:
+        if error is not None:
+            return
+        for entry in entries:
+            event = entry.event
+            self._metrics.events.labels(event.kind.value, event.lane.name.lower()).inc()
+            if event.place is None:
+                self._metrics.unclaimed.inc()
+
+    # -- repeats without a key of their own ------------------------------------------------------------------------------
+
+    def _seen(self, key: str) -> Receipt | None:
+        found = self._recent.get(key)
+        if found is None:
+            return None
+        at, receipt = found
+        if self._clock.monotonic() - at > REPEAT_WINDOW_S or receipt.error is not None:
+            del self._recent[key]
+            return None
+        return receipt
+
+    def _remember(self, key: str, receipt: Receipt) -> None:
+        self._recent[key] = (self._clock.monotonic(), receipt)
+        self._recent.move_to_end(key)
+        while len(self._recent) > REPEATS_REMEMBERED:
+            self._recent.popitem(last=False)
+
+    # -- frames that were none -------------------------------------------------------------------------------------------
+
+    def reject(self, source: Source, raw: bytes, error: FrameError) -> None:
+        """Count it with its reason and queue its bytes to be kept."""
+        self._metrics.rejected.labels(source.connection, error.reason).inc()
+        if len(self._rejects) < REJECTS_WAITING:
+            self._rejects.append(Rejected(self._clock.now(), source.connection, f"{error.reason}: {error}"[:300], raw))
+            self._rejects_wake.set()
+
+    async def keep_rejects(self) -> None:
+        """Write queued refusals, for ever. A disk that does not take them costs evidence, never an event."""
+        while True:
+            await self._rejects_wake.wait()
+            self._rejects_wake.clear()
+            while self._rejects:
+                with suppress(StoreError):  # the store says so itself; the count in the metrics stands
+                    await self._store.reject(self._rejects.popleft())
+
+
+def content_key(observation: Observation) -> str | None:
+    """What makes an unnumbered, undated condition recognisable inside the window; None when it must not be merged.
+
+    Two presses of a panic button are two events: momentary kinds are never merged by content.
+    """
+    if observation.repeat_key is not None or observation.at is not None or FACTS[observation.kind].momentary:
+        return None
+    facts = (
+        observation.device,
+        observation.kind.value,
+        observation.qualifier.value,
+        observation.zone,
+        observation.code,
+    )
+    return repr(facts)
+
+
+def judge(observation: Observation, source: Source, *, place: Place | None, event_id: str, now: datetime) -> Event:
+    """The event an observation becomes. Pure."""
+    quality = time_quality(observation.at, now)
+    return Event(
+        id=event_id,
+        device=observation.device,
+        kind=observation.kind,
+        qualifier=observation.qualifier,
+        # A test never outranks or delays a real alarm.
+        lane=Lane.STATUS if observation.test else FACTS[observation.kind].lane,
+        received_at=now,
+        driver=source.driver,
+        connection=source.connection,
+        zone=observation.zone,
+        code=observation.code,
+        text=observation.text,
+        values=observation.values,
+        device_time=observation.at,
+        time_quality=quality,
+        position=observation.position,
+        test=observation.test,
+        place=place,
+        raw=observation.raw,
+        repeat_key=repeat_key(observation),
+    )
+
+
+def time_quality(at: datetime | None, now: datetime) -> TimeQuality:
+    """Whether the device's time can be believed."""
+    if at is None or at > now + CLOCK_AHEAD_MAX or at < now - DEVICE_TIME_MIN:
+        return TimeQuality.UNKNOWN
+    return TimeQuality.OK
+
+
+def repeat_key(observation: Observation) -> str | None:
+    """The store's unique key for this message: the protocol's own, else device time with content, else none."""
+    if observation.repeat_key is not None:
+        return f"{observation.device}|{observation.repeat_key}"
+    if observation.at is None:
+        return None
+    content = (
+        observation.kind.value,
+        observation.qualifier.value,
+        observation.zone,
+        observation.code,
+        observation.text,
+        sorted(observation.values.items()),
+    )
+    digest = hashlib.blake2b(repr(content).encode(), digest_size=8).hexdigest()
+    return f"{observation.device}|{observation.at.isoformat()}|{digest}"

@@ -1,0 +1,118 @@
+"""The site file together with the drivers, profiles, forwarders and secrets it names: all checked before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.config import (
+    ConnectionSection,
+    DestinationSection,
+    Loc,
+    Secret,
+    SiteFile,
+    line_of,
+    load_site_file,
+    read_secret,
+    read_toml,
+)
+from gateway.driver import Context
+from gateway.errors import ConfigError, Problem
+from gateway.loader import load_module, load_profiles, load_settings
+
+LINKS_OF = {"stream": {"tcp", "tcp-listen", "serial"}, "topics": {"mqtt"}, "bus": {"modbus+tcp", "modbus+rtu"}}
+"""Which link schemes fit which shape of driver."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedConnection:
+    """A [[connection]] with its driver."""
+
+    section: ConnectionSection
+    driver: ModuleType
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDestination:
+    """A [[destination]] with its forwarder."""
+
+    section: DestinationSection
+    forwarder: ModuleType
+    settings: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything the daemon needs to know before it opens a single file or socket."""
+
+    path: Path
+    site: SiteFile
+    data_dir: Path
+    token: Secret | None
+    connections: tuple[PlannedConnection, ...]
+    destinations: tuple[PlannedDestination, ...]
+
+
+def prepare(path: Path) -> Plan:
+    """Read the site file and everything it names. Raises ConfigError with every mistake found."""
+    site = load_site_file(path)
+    _, lines = read_toml(path)
+    base = path.resolve().parent
+    problems: list[Problem] = []
+
+    own_profiles = base / site.gateway.profiles_dir if site.gateway.profiles_dir else None
+    connections: list[PlannedConnection] = []
+    for index, connection in enumerate(site.connection):
+        with _noting(problems):
+            connections.append(_connection(connection, own_profiles, path, lines, ("connection", index)))
+    destinations: list[PlannedDestination] = []
+    for index, destination in enumerate(site.destination):
+        with _noting(problems):
+            destinations.append(_destination(destination, path, lines, ("destination", index)))
+    token: Secret | None = None
+    if site.api.token_file:
+        with _noting(problems):
+            token = read_secret(base / site.api.token_file)
+    if problems:
+        raise ConfigError(problems)
+    return Plan(path, site, site.data_dir(base), token, tuple(connections), tuple(destinations))
+
+
+@contextmanager
+def _noting(problems: list[Problem]) -> Iterator[None]:
+    """Collect the mistakes of one part and go on to the next, so that a person sees all of them at once."""
+    try:
+        yield
+    except ConfigError as error:
+        problems.extend(error.problems)
+
+
+def _connection(
+    section: ConnectionSection, own_profiles: Path | None, path: Path, lines: Mapping[Loc, int], at: Loc
+) -> PlannedConnection:
+    file = str(path)
+    driver = load_module("drivers", section.driver, file=file, line=line_of(lines, (*at, "driver")))
+    scheme = urlsplit(section.link).scheme
+    if scheme not in LINKS_OF[driver.LINK]:
+        expected = f"a link for a {driver.LINK} driver: " + ", ".join(sorted(LINKS_OF[driver.LINK]))
+        problem = Problem(
+            file, line_of(lines, (*at, "link")), f"connection.{section.name}.link", f"{scheme}://", expected
+        )
+        raise ConfigError([problem])
+    settings = load_settings(driver, section.settings, file=file, lines=lines, at=(*at, "settings"))
+    profiles = load_profiles(driver, own_profiles)
+    context = Context(settings=settings, profiles=profiles, connection=section.name)
+    return PlannedConnection(section, driver, context)
+
+
+def _destination(section: DestinationSection, path: Path, lines: Mapping[Loc, int], at: Loc) -> PlannedDestination:
+    file = str(path)
+    forwarder = load_module("gateway.forwarders", section.forwarder, file=file, line=line_of(lines, (*at, "forwarder")))
+    settings = load_settings(forwarder, section.settings, file=file, lines=lines, at=(*at, "settings"))
+    return PlannedDestination(section, forwarder, settings)

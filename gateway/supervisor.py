@@ -1,0 +1,210 @@
+"""One owned task per connection: open the line, run the driver, count, back off, again. A fault in one hurts no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from types import ModuleType
+from typing import Any, get_args
+
+from structlog.typing import FilteringBoundLogger as Logger
+
+from gateway.backoff import Backoff
+from gateway.clock import Clock
+from gateway.driver import Context, LatestKey, Session
+from gateway.errors import FrameError, GatewayError, LinkClosed, Reason, StoreError
+from gateway.intake import Intake, Source
+from gateway.kinds import Kind, Qualifier
+from gateway.metrics import Metrics
+from gateway.model import Observation
+from gateway.store import Store
+
+RETRY_FIRST_S = 0.5
+RETRY_MOST_S = 30.0
+"""A device that is back is found again within half a minute, and a dead one costs two connects a minute."""
+
+STABLE_S = 10.0
+"""Only a line that lasted this long starts again without waiting: one that opens and breaks at once would spin."""
+
+REJECTS_IN_A_ROW_MAX = 200
+"""Refused frames without one good one between: the peer does not speak this protocol, its line is closed."""
+
+DOWN_REPORTED_AFTER_S = 10.0
+"""A line that is away longer than this is a fault event; a shorter flap is only a log line and a count."""
+
+Peer = Callable[[Any], Awaitable[None]]
+Open = Callable[[], AbstractAsyncContextManager[Any]]
+Listen = Callable[[Peer], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Connection:
+    """One line of the site file, ready to run. Exactly one of `open` and `listen` is set."""
+
+    name: str
+    driver: ModuleType
+    driver_name: str
+    context: Context
+    open: Open | None = None
+    """Dial, open a port, subscribe, open a bus: one conversation at a time."""
+    listen: Listen | None = None
+    """Serve for ever, calling the function given with the link of each peer that dials in."""
+    is_up: bool = False
+    peers: int = 0
+    down_since: float | None = None
+    last_reason: str = ""
+
+
+class Supervisor:
+    """Runs all connections."""
+
+    def __init__(
+        self, *, intake: Intake, store: Store, clock: Clock, random: Random, metrics: Metrics, log: Logger, own: Source
+    ) -> None:
+        self._intake = intake
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._metrics = metrics
+        self._log = log
+        self._own = own
+        self.connections: dict[str, Connection] = {}
+
+    def line_is_up(self, connection: str) -> bool:
+        """False only for a configured line that is down now; a line that left the site file blames nobody."""
+        found = self.connections.get(connection)
+        return found is None or found.is_up
+
+    async def run(self, connections: Sequence[Connection]) -> None:
+        """Run them all until cancelled."""
+        for connection in connections:
+            self.connections[connection.name] = connection
+            self._metrics.connection_up.labels(connection.name).set(0)
+            self._metrics.connection_lost.labels(connection.name)
+            self._metrics.connection_peers.labels(connection.name).set(0)
+            for reason in get_args(Reason):
+                self._metrics.rejected.labels(connection.name, reason)
+        async with asyncio.TaskGroup() as group:
+            for connection in connections:
+                group.create_task(self._keep(connection), name=f"connection {connection.name}")
+                group.create_task(self._tell_outage(connection), name=f"outage of {connection.name}")
+
+    # -- one connection --------------------------------------------------------------------------------------------------
+
+    async def _keep(self, connection: Connection) -> None:
+        log = self._log.bind(connection=connection.name, driver=connection.driver_name)
+        backoff = Backoff(self._random, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
+        connection.down_since = self._clock.monotonic()
+        while True:
+            reason, started = "", self._clock.monotonic()
+            try:
+                if connection.listen is not None:
+                    self._up(connection, log)
+                    await connection.listen(partial(self._converse_with_peer, connection, log))
+                else:
+                    assert connection.open is not None
+                    async with connection.open() as link:
+                        self._up(connection, log)
+                        await self._converse(connection, link, log)
+            except (GatewayError, OSError) as error:
+                reason = str(error) or type(error).__name__
+            except Exception:  # the task boundary: a fault in one driver must not reach its neighbours
+                self._metrics.driver_errors.labels(connection.name).inc()
+                log.exception("a driver failed: this is a fault in the program")
+                reason = "driver failed"
+            self._down(connection, log, reason)
+            if self._clock.monotonic() - started >= STABLE_S:
+                backoff.reset()
+            await self._clock.sleep(backoff.next_s())
+
+    async def _converse_with_peer(self, connection: Connection, log: Logger, link: Any) -> None:
+        """One device that dialled in. Ends with its line; its faults are its own."""
+        connection.peers += 1
+        self._metrics.connection_peers.labels(connection.name).set(connection.peers)
+        try:
+            await self._converse(connection, link, log.bind(peer=link.peer))
+        except (GatewayError, OSError) as error:
+            log.debug("a peer left", peer=link.peer, reason=str(error))
+        except Exception:  # the task boundary: a fault in one conversation must not reach its neighbours
+            self._metrics.driver_errors.labels(connection.name).inc()
+            log.exception("a driver failed: this is a fault in the program", peer=link.peer)
+        finally:
+            connection.peers -= 1
+            self._metrics.connection_peers.labels(connection.name).set(connection.peers)
+
+    async def _converse(self, connection: Connection, link: Any, log: Logger) -> None:
+        session = self._session(connection, link, log)
+        await connection.driver.run(session)
+        raise LinkClosed("the conversation ended")
+
+    def _session(self, connection: Connection, link: Any, log: Logger) -> Session[Any]:
+        source = Source(connection.driver_name, connection.name, connection.driver.HEARD_WITHIN_S)
+        rejects_in_a_row = 0
+
+        async def report(observations: Sequence[Observation]) -> Any:
+            nonlocal rejects_in_a_row
+            rejects_in_a_row = 0
+            return await self._intake.report(source, observations)
+
+        def reject(raw: bytes, error: FrameError) -> None:
+            nonlocal rejects_in_a_row
+            rejects_in_a_row += 1
+            self._intake.reject(source, raw, error)
+            if rejects_in_a_row >= REJECTS_IN_A_ROW_MAX and connection.driver.LINK == "stream":
+                raise LinkClosed(f"{rejects_in_a_row} refused frames in a row; the last: {error}")
+
+        async def latest(device: str) -> Mapping[LatestKey, Qualifier]:
+            return await self._store.latest(device)
+
+        return Session(
+            link=link,
+            report=report,
+            reject=reject,
+            heard=lambda device: self._intake.heard(device, source),
+            latest=latest,
+            context=connection.context,
+            clock=self._clock,
+            log=log,
+        )
+
+    # -- up and down: once in the log, once as an event --------------------------------------------------------------------
+
+    def _up(self, connection: Connection, log: Logger) -> None:
+        connection.is_up = True
+        connection.down_since = None
+        connection.last_reason = ""
+        self._metrics.connection_up.labels(connection.name).set(1)
+        log.info("the line is open")
+
+    def _down(self, connection: Connection, log: Logger, reason: str) -> None:
+        if connection.is_up:
+            self._metrics.connection_lost.labels(connection.name).inc()
+            log.warning("the line is lost", reason=reason)
+            connection.down_since = self._clock.monotonic()
+        elif reason != connection.last_reason:  # once for each cause, not once for each attempt
+            log.warning("the line cannot be opened", reason=reason)
+        connection.is_up = False
+        connection.last_reason = reason
+        self._metrics.connection_up.labels(connection.name).set(0)
+
+    async def _tell_outage(self, connection: Connection) -> None:
+        """Report a line that stays away, and its return, once each, also across restarts."""
+        device = f"connection/{connection.name}"
+        told = (await self._store.latest(device)).get((Kind.COMM_FAULT, None)) is Qualifier.NEW
+        while True:
+            await self._clock.sleep(1.0)
+            since = connection.down_since
+            is_out = since is not None and self._clock.monotonic() - since >= DOWN_REPORTED_AFTER_S
+            if is_out == told or (not is_out and not connection.is_up):
+                continue
+            qualifier = Qualifier.NEW if is_out else Qualifier.RESTORE
+            observation = Observation(device, Kind.COMM_FAULT, qualifier, text=connection.name)
+            try:
+                await (await self._intake.report(self._own, [observation]))
+            except StoreError:
+                continue  # tried again at the next look; the store reports its own state
+            told = is_out

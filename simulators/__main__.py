@@ -1,0 +1,108 @@
+"""`python -m simulators SCENARIO`: be the devices of a scenario, and say in the end whether everything arrived."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
+
+from simulators._clock import Clock, RealClock
+from simulators._world import Ledger, Option, Simulated, Spec, World
+from simulators.scenario import Planned, Scenario, ScenarioError, acts, devices_of, load, missing
+
+
+def main() -> int:
+    """Exit code 0: done, everything expected arrived; 1: something is missing; 2: the scenario or a setting is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m simulators", description=__doc__)
+    parser.add_argument("scenario", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fills {NAME} in connect")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long devices raise events (default 60)")
+    parser.add_argument("--stay", action="store_true", help="afterwards stay connected and repeat until SIGTERM")
+    parser.add_argument("--ledger", type=Path, help="JSON lines: what was raised and what was acknowledged")
+    parser.add_argument("--record", type=Path, help="the 110 centre's record, to check [[expect]] against")
+    parser.add_argument("--control", metavar="HOST:PORT", help="control port of the 110 centre, for [[centre]]")
+    parser.add_argument("--check", action="store_true", help="check the file, list the acts, do nothing")
+    arguments = parser.parse_args()
+    try:
+        settings = dict(item.split("=", 1) for item in arguments.set)
+        scenario = load(arguments.scenario)
+        specs = [
+            (table.simulator, Spec(name, connect, table.options))
+            for table in scenario.device
+            for name, connect in devices_of(table, settings)
+        ]
+    except (ScenarioError, ValueError, KeyError) as error:
+        print(f"the scenario cannot be run: {error}", file=sys.stderr)
+        return 2
+    plan = acts(scenario, until_s=arguments.seconds)
+    if arguments.check:
+        for act in plan:
+            print(f"{act.at_s:8.2f} s  {act.device:<12} {act.do}{' restore' if act.restore else ''} {act.zone or ''}")
+        return 0
+    asyncio.run(_play(arguments, scenario, specs, plan))
+    if arguments.record is None:
+        return 0
+    received = [json.loads(line) for line in arguments.record.read_text(encoding="utf-8").splitlines()]
+    complaints = missing(scenario, [row for row in received if row.get("answer") in {"ACK", "*ACK"}])
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    return 1 if complaints else 0
+
+
+async def _play(
+    arguments: argparse.Namespace, scenario: Scenario, specs: Sequence[tuple[str, Spec]], plan: Sequence[Planned]
+) -> None:
+    clock = RealClock()
+    ledger = Ledger(clock, arguments.ledger)
+    world = World(clock, Random(scenario.seed), ledger)
+    devices: dict[str, Simulated] = {}
+    for simulator, spec in specs:
+        devices[spec.device] = importlib.import_module(f"simulators.{simulator}").make(spec, world)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(device.run(), name=name) for name, device in devices.items()]
+        if arguments.control:
+            running += [
+                group.create_task(_tell_centre(clock, arguments.control, line.at_s, line.send))
+                for line in scenario.centre
+                if line.at_s < arguments.seconds
+            ]
+        acting = group.create_task(_act(clock, devices, plan, arguments.seconds), name="acts")
+        stopping = group.create_task(stop.wait())
+        await asyncio.wait({acting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if arguments.stay:
+            await stop.wait()
+        for task in (*running, acting, stopping):
+            task.cancel()
+    ledger.close()
+
+
+async def _act(clock: Clock, devices: Mapping[str, Simulated], plan: Sequence[Planned], until_s: float) -> None:
+    started = clock.monotonic()
+    for act in plan:
+        await clock.sleep(max(0.0, started + act.at_s - clock.monotonic()))
+        await devices[act.device].do(act.do, restore=act.restore, zone=act.zone)
+    await clock.sleep(max(0.0, started + until_s - clock.monotonic()))
+
+
+async def _tell_centre(clock: Clock, control: str, at_s: float, send: Mapping[str, Option]) -> None:
+    host, port = control.rsplit(":", 1)
+    await clock.sleep(at_s)
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(json.dumps(send).encode() + b"\n")
+    await writer.drain()
+    await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

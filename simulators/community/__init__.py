@@ -1,0 +1,1 @@
+"""A small community for the demo: who lives where stands in the demo command, what happens stands in scenario.toml."""

@@ -1,0 +1,203 @@
+"""Silence is an alarm: on time, once, and no restart grants a new life."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from gateway.health import STARTUP_GRACE_S, Health
+from gateway.ids import EventIds
+from gateway.intake import Intake, Source
+from gateway.metrics import Metrics
+from gateway.model import Device, Event, Kind, Place, Qualifier
+from gateway.store import EventFilter
+from gateway.store.sqlite import SqliteStore
+from tests.conftest import JumpingClock
+
+
+class Ledger:
+    def __init__(self, *devices: Device) -> None:
+        self._devices = {device.id: device for device in devices}
+
+    def device(self, device_id: str) -> Device | None:
+        return self._devices.get(device_id)
+
+    def devices(self) -> Sequence[Device]:
+        return list(self._devices.values())
+
+    def place(self, device: str, zone: int | None) -> Place | None:
+        return Place("s1", "A10B", "阳泗小区", None, 0, device)
+
+
+class Box:
+    """A store and a health watch, as the daemon would build them."""
+
+    def __init__(self, store: SqliteStore, health: Health, metrics: Metrics) -> None:
+        self.store = store
+        self.health = health
+        self.metrics = metrics
+        self.up = True
+
+    async def told(self) -> list[tuple[str, Qualifier]]:
+        events: Sequence[Event] = await self.store.events(EventFilter(kind=Kind.SILENT))
+        return [(event.device, event.qualifier) for event in events]
+
+
+@asynccontextmanager
+async def box(folder: Path, clock: JumpingClock, *devices: Device) -> AsyncIterator[Box]:
+    store = await SqliteStore.open(folder, clock, inline=True)
+    ledger = Ledger(*devices)
+    intake = Intake(
+        store=store, places=ledger, routes=[], ids=EventIds(clock, Random(5)), clock=clock, metrics=Metrics(),
+        heard=lambda device, source: None,
+    )  # fmt: skip
+    own = Source("gateway", "gateway", proves_life=False)
+    metrics = Metrics()
+    up: list[Box] = []
+    health = Health(
+        store=store, ledger=ledger, clock=clock, metrics=metrics, report=partial(intake.report, own),
+        line_is_up=lambda _: up[0].up,
+    )  # fmt: skip
+    made = Box(store, health, metrics)
+    up.append(made)
+    await health.load()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(health.run())
+        yield made
+        task.cancel()
+    await store.close()
+
+
+async def test_a_device_is_silent_once_its_window_has_passed(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=100)) as here:
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(99)
+        assert await here.told() == []
+
+        await jumping_clock.advance(6)
+        assert await here.told() == [("a001", Qualifier.NEW)]
+
+        await jumping_clock.advance(1000)
+        assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+async def test_a_device_that_speaks_again_is_restored_once(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=100)) as here:
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(110)
+        for _ in range(3):
+            here.health.heard("a001", "c1", None)
+            await jumping_clock.advance(10)
+
+        assert await here.told() == [("a001", Qualifier.NEW), ("a001", Qualifier.RESTORE)]
+
+
+async def test_an_enrolled_device_never_heard_is_silent_too(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=100)) as here:
+        await jumping_clock.advance(106)
+
+        assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+async def test_restarts_every_ten_minutes_grant_no_new_life(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    device = Device("a001", "s1", heard_within_s=3600)
+    for restart in range(6):
+        async with box(tmp_path, jumping_clock, device) as here:
+            if restart == 0:
+                here.health.heard("a001", "c1", None)
+            await jumping_clock.advance(595)
+            assert await here.told() == []
+        await jumping_clock.advance(5)
+
+    async with box(tmp_path, jumping_clock, device) as here:
+        await jumping_clock.advance(3600 * 0.05)
+        assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+async def test_a_restart_does_not_tell_a_silence_twice(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    device = Device("a001", "s1", heard_within_s=100)
+    async with box(tmp_path, jumping_clock, device) as here:
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(102)
+        assert len(await here.told()) == 1
+    # Killed before its own record was written: the event log alone must be enough.
+    async with box(tmp_path, jumping_clock, device) as here:
+        await jumping_clock.advance(200)
+        assert len(await here.told()) == 1
+
+
+async def test_a_passed_deadline_waits_for_the_lines_to_come_up(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    device = Device("a001", "s1", heard_within_s=100)
+    async with box(tmp_path, jumping_clock, device) as here:
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(10)
+    await jumping_clock.advance(7200)
+
+    async with box(tmp_path, jumping_clock, device) as here:
+        await jumping_clock.advance(STARTUP_GRACE_S - 1)
+        assert await here.told() == []
+        await jumping_clock.advance(2)
+        assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+async def test_a_wall_clock_that_jumps_silences_nobody(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=100)) as here:
+        here.health.heard("a001", "c1", None)
+        jumping_clock.jump_wall(3600)
+        await jumping_clock.advance(50)
+        jumping_clock.jump_wall(-7200)
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(90)
+        assert await here.told() == []
+
+        await jumping_clock.advance(20)
+        assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+async def test_a_dead_line_is_not_blamed_on_its_devices(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=100)) as here:
+        here.health.heard("a001", "c1", None)
+        here.up = False
+        await jumping_clock.advance(1000)
+        assert await here.told() == []
+
+        here.up = True
+        await jumping_clock.advance(STARTUP_GRACE_S + 2)
+        assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+async def test_an_unclaimed_device_is_listed_and_not_missed(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    async with box(tmp_path, jumping_clock) as here:
+        here.health.heard("stranger", "c1", 60.0)
+        await jumping_clock.advance(1000)
+
+        assert await here.told() == []
+        assert [(state.device, state.state) for state in here.health.states()] == [("stranger", "unclaimed")]
+
+
+async def test_the_drivers_window_counts_where_the_ledger_has_none(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    async with box(tmp_path, jumping_clock, Device("a001", "s1")) as here:
+        here.health.heard("a001", "c1", 20.0)
+        await jumping_clock.advance(22)
+
+        assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+async def test_every_state_of_a_site_is_shown_zeros_too(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    """An alert can only watch a series that is there."""
+    async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=3600)) as here:
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(60)
+
+        shown = {
+            sample.labels["state"]: sample.value
+            for family in here.metrics.devices.collect()
+            for sample in family.samples
+            if sample.labels["site"] == "s1"
+        }
+
+    assert shown == {"heard": 1, "silent": 0, "unproven": 0, "unclaimed": 0}

@@ -1,0 +1,201 @@
+"""The supervisor: a lost line comes back, a fault in one conversation hurts no other, an outage is one event."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from gateway import logs
+from gateway.driver import Context, FrameError, Session
+from gateway.errors import LinkClosed
+from gateway.ids import EventIds
+from gateway.intake import Intake, Source
+from gateway.metrics import Metrics
+from gateway.model import Kind, Observation, Place, Qualifier
+from gateway.store import EventFilter
+from gateway.store.sqlite import SqliteStore
+from gateway.supervisor import DOWN_REPORTED_AFTER_S, REJECTS_IN_A_ROW_MAX, Connection, Supervisor
+from tests.conftest import JumpingClock
+
+Run = Callable[[Session[Any]], Awaitable[None]]
+BOX = Place("box", "0000", "box", None, 0, "box")
+
+
+class Bench:
+    def __init__(
+        self, store: SqliteStore, clock: JumpingClock, metrics: Metrics, supervisor: Supervisor, log: io.StringIO
+    ) -> None:
+        self.store, self.clock, self.metrics, self.supervisor, self.log = store, clock, metrics, supervisor, log
+
+    def value(self, name: str, connection: str = "c1") -> float | None:
+        return self.metrics.registry.get_sample_value(name, {"connection": connection})
+
+    def logged(self, text: str) -> int:
+        return sum(json.loads(line)["event"] == text for line in self.log.getvalue().splitlines())
+
+    async def faults(self) -> list[Qualifier]:
+        return [event.qualifier for event in await self.store.events(EventFilter(kind=Kind.COMM_FAULT))]
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, jumping_clock: JumpingClock) -> AsyncIterator[Bench]:
+    out = io.StringIO()
+    logs.set_up("info", out)
+    store = await SqliteStore.open(tmp_path, jumping_clock, inline=True)
+    metrics = Metrics()
+
+    class Nowhere:
+        def place(self, device: str, zone: int | None) -> Place | None:
+            return None
+
+    intake = Intake(
+        store=store, places=Nowhere(), routes=[], ids=EventIds(jumping_clock, Random(1)), clock=jumping_clock,
+        metrics=metrics, heard=lambda device, source: None,
+    )  # fmt: skip
+    own = Source("gateway", "gateway", place=BOX, proves_life=False)
+    supervisor = Supervisor(
+        intake=intake, store=store, clock=jumping_clock, random=Random(2), metrics=metrics, log=logs.logger(), own=own
+    )
+    yield Bench(store, jumping_clock, metrics, supervisor, out)
+    await store.close()
+
+
+def driver(run: Run) -> ModuleType:
+    module = ModuleType("drivers.testing")
+    module.LINK = "stream"  # type: ignore[attr-defined]  # what a driver module declares
+    module.HEARD_WITHIN_S = None  # type: ignore[attr-defined]  # what a driver module declares
+    module.run = run  # type: ignore[attr-defined]  # what a driver module declares
+    return module
+
+
+def line(run: Run, *, name: str = "c1", fails: Callable[[], bool] = lambda: False) -> Connection:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[object]:
+        if fails():
+            raise LinkClosed("no such port")
+        yield object()
+
+    return Connection(name, driver(run), "testing", Context(), open=opened)
+
+
+@asynccontextmanager
+async def running(bench: Bench, *connections: Connection) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(bench.supervisor.run(connections))
+        await bench.clock.settle()
+        yield
+        task.cancel()
+
+
+async def forever(session: Session[Any]) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_lost_line_is_opened_again_and_logged_once_each_way(bench: Bench) -> None:
+    opened: list[float] = []
+
+    async def run(session: Session[Any]) -> None:
+        opened.append(bench.clock.monotonic())
+        if len(opened) == 1:
+            raise LinkClosed("unplugged")
+        await forever(session)
+
+    async with running(bench, line(run)):
+        await bench.clock.advance(60)
+
+        assert len(opened) == 2
+        assert (bench.logged("the line is lost"), bench.logged("the line is open")) == (1, 2)
+        assert (bench.value("fangkong_connection_up"), bench.value("fangkong_connection_lost_total")) == (1, 1)
+
+
+async def test_two_hours_of_failures_backs_off_and_logs_one_line(bench: Bench) -> None:
+    tries: list[float] = []
+
+    def fails() -> bool:
+        tries.append(bench.clock.monotonic())
+        return True
+
+    async with running(bench, line(forever, fails=fails)):
+        await bench.clock.advance(7200)
+
+        assert 7200 / 30 < len(tries) < 7200 / 5
+        assert bench.logged("the line cannot be opened") == 1
+
+
+async def test_an_outage_is_one_event_and_its_end_another(bench: Bench) -> None:
+    broken = True
+
+    async with running(bench, line(forever, fails=lambda: broken)):
+        await bench.clock.advance(DOWN_REPORTED_AFTER_S + 300)
+        assert await bench.faults() == [Qualifier.NEW]
+
+        broken = False
+        await bench.clock.advance(60)
+        assert await bench.faults() == [Qualifier.NEW, Qualifier.RESTORE]
+
+
+async def test_a_short_flap_is_no_event(bench: Bench) -> None:
+    async def run(session: Session[Any]) -> None:
+        await bench.clock.sleep(20)
+        raise LinkClosed("reset by peer")
+
+    async with running(bench, line(run)):
+        await bench.clock.advance(600)
+
+        assert await bench.faults() == []
+
+
+async def test_an_outage_told_before_a_restart_is_not_told_again(bench: Bench) -> None:
+    broken = True
+    for _ in range(2):
+        async with running(bench, line(forever, fails=lambda: broken)):
+            await bench.clock.advance(DOWN_REPORTED_AFTER_S + 30)
+    assert await bench.faults() == [Qualifier.NEW]
+
+    broken = False
+    async with running(bench, line(forever, fails=lambda: broken)):
+        await bench.clock.advance(30)
+    assert await bench.faults() == [Qualifier.NEW, Qualifier.RESTORE]
+
+
+async def test_a_fault_in_one_driver_does_not_reach_its_neighbour(bench: Bench) -> None:
+    async def broken(session: Session[Any]) -> None:
+        raise ZeroDivisionError
+
+    async def sound(session: Session[Any]) -> None:
+        while True:
+            await (await session.report([Observation("a001", Kind.PANIC)]))
+            await session.clock.sleep(10)
+
+    async with running(bench, line(broken, name="bad"), line(sound, name="good")):
+        await bench.clock.advance(95)
+
+        assert len(await bench.store.events(EventFilter(device="a001"))) == 10
+        assert (bench.value("fangkong_driver_errors_total", "bad") or 0) > 1
+        assert bench.value("fangkong_connection_up", "good") == 1
+
+
+async def test_a_peer_that_sends_only_rubbish_is_disconnected(bench: Bench) -> None:
+    refused = 0
+
+    async def run(session: Session[Any]) -> None:
+        nonlocal refused
+        while True:
+            refused += 1
+            session.reject(b"\xff", FrameError("not a frame"))
+            await session.clock.sleep(0.001)
+
+    async with running(bench, line(run)):
+        await bench.clock.advance(1)
+
+    assert refused >= REJECTS_IN_A_ROW_MAX
+    assert "refused frames in a row" in bench.log.getvalue()
