@@ -71,7 +71,7 @@ class StoreState:
     size_bytes: int = 0
     budget_bytes: int = 0
     salvaged: str = ""
-    """The name the last damaged file was set aside under since this start; empty when the file was sound."""
+    """The name the last damaged file was set aside under since this start; "" when none was. May change at any time."""
 
 
 class Watch(Protocol):
