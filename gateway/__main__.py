@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-FAMILIES = ("setup", "run", "doctor", "inventory", "tail", "explain", "simulate", "migrate", "demo")
+FAMILIES = ("setup", "run", "doctor", "explain", "simulate", "demo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

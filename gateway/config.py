@@ -81,7 +81,9 @@ class BrokerSection(Section):
     password_file: Path | None = None
     version: Literal["auto", "3.1.1", "5"] = "auto"
     passwords: dict[str, Path] = Field(default_factory=dict)
-    """Own broker only: device user name -> file with its password (mode 0600). One credential per device or bridge."""
+    """Own broker only: device user name -> file with its password (mode 0600; made when missing). One per device or bridge."""
+    topics: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Own broker only: user name -> topic filters it may use. Without: `fangkong/v1/NAME/#` and `NAME/#`."""
 
 
 class StoreSection(Section):

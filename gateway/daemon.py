@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 
 from structlog.typing import FilteringBoundLogger as Logger
 
-from gateway.api import create_app, serve
+from gateway.api import Looks, bind, create_app, serve
 from gateway.broker import Broker
 from gateway.clock import Clock
 from gateway.errors import StoreError
@@ -60,6 +61,7 @@ class Parts:
     supervisor: Supervisor
     broker: Broker | None
     metrics: Metrics
+    api_socket: socket.socket
 
 
 class Daemon:
@@ -129,6 +131,9 @@ class Daemon:
         plan, clock, metrics = self._plan, self._clock, self._metrics
         site = plan.site
         metrics.build_info.labels(VERSION, site.gateway.name).set(1)
+        api_socket = stack.enter_context(bind(site.api.listen))
+        host, port = api_socket.getsockname()[:2]
+        self.api_url = f"http://{host}:{port}/"
         budget = site.store.budget_mb << 20
         store = await SqliteStore.open(
             plan.data_dir, clock, budget_bytes=budget, observe=metrics.commit_seconds.observe
@@ -148,7 +153,7 @@ class Daemon:
             ids=EventIds(clock, self._random),
             clock=clock,
             metrics=metrics,
-            heard=lambda device, source: health.heard(device, source.connection, source.heard_within_s),
+            heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
         )
         supervisor = Supervisor(
             intake=intake, store=store, clock=clock, random=self._random, metrics=metrics, log=self._log, own=self._own
@@ -163,7 +168,7 @@ class Daemon:
             line_is_up=supervisor.line_is_up,
         )
         await health.load()
-        return Parts(store, registry, intake, health, supervisor, broker, metrics)
+        return Parts(store, registry, intake, health, supervisor, broker, metrics, api_socket)
 
     def _lines(self, parts: Parts) -> Sequence[Connection]:
         lines = []
@@ -223,18 +228,17 @@ class Daemon:
     # -- running -------------------------------------------------------------------------------------------------------
 
     async def _serve_api(self, parts: Parts) -> None:
-        site = self._plan.site
-        app = create_app(
+        looks = Looks(
             store=parts.store,
             registry=parts.registry,
             health=parts.health,
             metrics=self._metrics,
-            config=site,
+            site=self._plan.site,
             token=self._plan.token,
             version=VERSION,
             checks=partial(self._checks, parts),
         )
-        await serve(app, site.api.listen)
+        await serve(create_app(looks), parts.api_socket)
 
     def _checks(self, parts: Parts) -> Mapping[str, str | None]:
         """What must hold for this gateway to be ready, each with its complaint or None."""

@@ -115,6 +115,12 @@ class Session(Generic[LinkT]):
 
 
 # -- the three driver shapes: a driver is a module that satisfies one of these -------------------------------------------
+#
+# What a module may offer beside its shape:
+#   Settings, Profile                                       models of its own (see Settings above)
+#   answer(frame, context) -> bytes | None                  stream: what goes back once stored; raises FrameError
+#   answer(topic, payload, context) -> tuple[str, bytes] | None    topics: likewise, as topic and payload
+#   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
 
 
 class StreamDriver(Protocol):

@@ -14,7 +14,7 @@ from typing import Protocol
 from gateway.clock import Clock
 from gateway.errors import FrameError, StoreError
 from gateway.ids import EventIds
-from gateway.kinds import FACTS, Kind, Lane
+from gateway.kinds import FACTS, Kind, Lane, Qualifier
 from gateway.metrics import Metrics
 from gateway.model import Event, Observation, Place, TimeQuality
 from gateway.receipt import Receipt
@@ -59,10 +59,16 @@ class Source:
     driver: str
     connection: str
     heard_within_s: float | None = None
+    heard_within_of: Callable[[str], float | None] | None = None
+    """The driver's word on one device, where its devices differ: a radio receiver can be supervised, its sensors cannot."""
     place: Place | None = None
     """Set for the gateway's own reports about itself: the box."""
     proves_life: bool = True
     """False for what the gateway says about a device: that it is silent does not prove that it lives."""
+
+    def window_s(self, device: str) -> float | None:
+        """How often `device` must be heard, by its driver; None: it cannot be supervised."""
+        return self.heard_within_of(device) if self.heard_within_of else self.heard_within_s
 
 
 Heard = Callable[[str, Source], None]
@@ -89,7 +95,7 @@ class Intake:
         self._clock = clock
         self._metrics = metrics
         self.heard = heard
-        self._recent: OrderedDict[str, tuple[float, Receipt]] = OrderedDict()
+        self._recent: OrderedDict[str, tuple[float, Qualifier, Receipt]] = OrderedDict()
         self._rejects: deque[Rejected] = deque()
         self._rejects_wake = asyncio.Event()
 
@@ -100,25 +106,25 @@ class Intake:
         """
         entries: list[Entry] = []
         former: Receipt | None = None
-        recent: list[str] = []
+        recent: list[tuple[str, Qualifier]] = []
         for observation in observations:
-            if source.proves_life:
+            if source.proves_life and not _is_loss(observation):
                 self.heard(observation.device, source)
             if observation.kind is Kind.HEARTBEAT:
                 continue
             key = content_key(observation)
-            if key is not None and (known := self._seen(key)) is not None:
+            if key is not None and (known := self._seen(key, observation.qualifier)) is not None:
                 self._metrics.repeats.inc()
                 former = known
                 continue
             if key is not None:
-                recent.append(key)
+                recent.append((key, observation.qualifier))
             entries.append(self._entry(source, observation))
         if not entries:
             return former or Receipt.settled()
         receipt = await self._store.append(entries)
-        for key in recent:
-            self._remember(key, receipt)
+        for key, qualifier in recent:
+            self._remember(key, qualifier, receipt)
         receipt.when_settled(lambda settled: self._count(entries, settled.error))
         return receipt
 
@@ -141,18 +147,19 @@ class Intake:
 
     # -- repeats without a key of their own ------------------------------------------------------------------------------
 
-    def _seen(self, key: str) -> Receipt | None:
+    def _seen(self, key: str, qualifier: Qualifier) -> Receipt | None:
+        """The receipt of the same word about the same condition. An alarm after its restore is another alarm."""
         found = self._recent.get(key)
-        if found is None:
+        if found is None or found[1] is not qualifier:
             return None
-        at, receipt = found
+        at, _, receipt = found
         if self._clock.monotonic() - at > REPEAT_WINDOW_S or receipt.error is not None:
             del self._recent[key]
             return None
         return receipt
 
-    def _remember(self, key: str, receipt: Receipt) -> None:
-        self._recent[key] = (self._clock.monotonic(), receipt)
+    def _remember(self, key: str, qualifier: Qualifier, receipt: Receipt) -> None:
+        self._recent[key] = (self._clock.monotonic(), qualifier, receipt)
         self._recent.move_to_end(key)
         while len(self._recent) > REPEATS_REMEMBERED:
             self._recent.popitem(last=False)
@@ -186,11 +193,15 @@ def content_key(observation: Observation) -> str | None:
     facts = (
         observation.device,
         observation.kind.value,
-        observation.qualifier.value,
         observation.zone,
         observation.code,
     )
     return repr(facts)
+
+
+def _is_loss(observation: Observation) -> bool:
+    """A driver that says a device cannot be reached has not heard it."""
+    return observation.kind is Kind.COMM_FAULT and observation.qualifier is not Qualifier.RESTORE
 
 
 def judge(observation: Observation, source: Source, *, place: Place | None, event_id: str, now: datetime) -> Event:

@@ -54,16 +54,20 @@ def load_settings(
     return settings
 
 
+def shipped_profiles() -> Path:
+    """The folder of the profiles that come with the program."""
+    return Path(str(importlib.import_module("drivers").__path__[0])) / "profiles"
+
+
 def load_profiles(module: ModuleType, own_dir: Path | None = None) -> dict[str, BaseModel]:
     """Every profile of this driver, shipped ones first and own ones over them. Raises ConfigError with all mistakes."""
     model = getattr(module, "Profile", None)
     if model is None:
         return {}
     driver = module.__name__.removeprefix("drivers.")
-    shipped = Path(str(importlib.import_module("drivers").__path__[0])) / "profiles"
     profiles: dict[str, BaseModel] = {}
     problems: list[Problem] = []
-    for folder in (shipped, own_dir):
+    for folder in (shipped_profiles(), own_dir):
         for path in sorted(folder.glob("*.toml")) if folder else ():
             content, lines = read_toml(path)
             if content.pop("driver", None) != driver:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +108,16 @@ def _connection(
     settings = load_settings(driver, section.settings, file=file, lines=lines, at=(*at, "settings"))
     profiles = load_profiles(driver, own_profiles)
     context = Context(settings=settings, profiles=profiles, connection=section.name)
+    _check_together(driver, context, file, line_of(lines, (*at, "settings")))
     return PlannedConnection(section, driver, context)
+
+
+def _check_together(driver: ModuleType, context: Context, file: str, line: int | None) -> None:
+    """What only settings and profiles together can show: a driver may offer `mistakes(context) -> [(found, expected)]`."""
+    mistakes: Sequence[tuple[str, str]] = driver.mistakes(context) if hasattr(driver, "mistakes") else ()
+    if mistakes:
+        key = f"connection.{context.connection}.settings"
+        raise ConfigError([Problem(file, line, key, found, expected) for found, expected in mistakes])
 
 
 def _destination(section: DestinationSection, path: Path, lines: Mapping[Loc, int], at: Loc) -> PlannedDestination:

@@ -142,7 +142,12 @@ class Supervisor:
         raise LinkClosed("the conversation ended")
 
     def _session(self, connection: Connection, link: Any, log: Logger) -> Session[Any]:
-        source = Source(connection.driver_name, connection.name, connection.driver.HEARD_WITHIN_S)
+        driver = connection.driver
+        of_device = getattr(driver, "heard_within_s", None)
+        source = Source(
+            connection.driver_name, connection.name, driver.HEARD_WITHIN_S,
+            heard_within_of=partial(of_device, context=connection.context) if of_device else None,
+        )  # fmt: skip
         rejects_in_a_row = 0
 
         async def report(observations: Sequence[Observation]) -> Any:

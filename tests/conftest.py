@@ -11,6 +11,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--driver vendor.panel9`: ask the questions of tests/test_every_driver.py of a driver from elsewhere."""
+    parser.addoption("--driver", action="append", default=[], metavar="NAME", help="driver by dotted path")
+
+
 def tool(name: str) -> str:
     """Path of an apt tool. Missing: skip on a desk, fail in CI, where a skip would hide a hole."""
     path = shutil.which(name)

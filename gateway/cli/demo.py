@@ -28,9 +28,13 @@ def add_parser(commands: Commands) -> None:
 def _demo(arguments: argparse.Namespace) -> int:
     import asyncio
 
-    from gateway.cli.demo_stage import Stage
+    from gateway.cli.demo_stage import Stage, StageError
 
     if arguments.seconds is None and not sys.stdin.isatty():
         print("no terminal: set DEMO_SECONDS=20 (or --seconds 20) 无终端时请设置 DEMO_SECONDS", file=sys.stderr)
         return 2
-    return asyncio.run(Stage(arguments.dir, arguments.seconds).play())
+    try:
+        return asyncio.run(Stage(arguments.dir, arguments.seconds).play())
+    except StageError as error:
+        print(error, file=sys.stderr)
+        return 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.model import Device, Point, Site
-from gateway.registry import Registry
 
 SITES = (
     Site(
@@ -70,6 +69,8 @@ def where(device: str, zone: int | None) -> tuple[str, int]:
 
 async def enrol(data_dir: Path) -> None:
     """Write the ledger."""
+    from gateway.registry import Registry
+
     data_dir.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, before anything runs
     registry = await Registry.open(data_dir / "registry.db")
     await registry.put(things())
@@ -100,19 +101,19 @@ link = "mqtt://broker"
 name = "perimeter"
 driver = "modbus_points"
 link = "modbus+tcp://127.0.0.1:{modbus}"
-[[connection.settings.unit]]
+[[connection.settings.units]]
 unit = 1
 device = "fence-1"
 profile = "fence8"
-[[connection.settings.unit]]
+[[connection.settings.units]]
 unit = 2
 device = "fence-2"
 profile = "fence8"
-[[connection.settings.unit]]
+[[connection.settings.units]]
 unit = 3
 device = "fence-3"
 profile = "fence8"
-[[connection.settings.unit]]
+[[connection.settings.units]]
 unit = 4
 device = "fence-4"
 profile = "fence8"

@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 import termios
+import time
 import tty
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Iterator
@@ -20,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.cli.demo_audit import Audit, accepted_events, balance
-from gateway.cli.demo_community import SITE_FILE, enrol, where
+from gateway.cli.demo_community import SITE_FILE, where
 from gateway.cli.demo_view import draw
-from gateway.clock import RealClock
+from gateway.clock import Clock, RealClock
 
 READY_WITHIN_S = 20.0
 DRAIN_WITHIN_S = 20.0
@@ -31,6 +32,10 @@ LOOK_S = 0.25
 RESTART_AFTER_S = 0.3
 RAISING_S = 7200.0
 """At a terminal devices raise events for two hours."""
+
+
+class StageError(Exception):
+    """The demo cannot go on; the message says why."""
 
 
 class Stage:
@@ -82,9 +87,10 @@ class Stage:
             path.touch(mode=0o600)
             path.write_text(secret + "\n", encoding="utf-8")
         centre = await self._start(
-            stack, "-m", "simulators.police_centre", "--tcp", "127.0.0.1:0", "--control", "127.0.0.1:0",
+            stack, "-m", "simulators.police_centre", "--tcp", "127.0.0.1:0", "--control", "0",
             "--record", str(self._record), stdout=PIPE,
         )  # fmt: skip
+        await _enrol(self._dir / "var")
         assert centre.stdout is not None
         ready = json.loads(await asyncio.wait_for(centre.stdout.readline(), READY_WITHIN_S))
         self._ports |= {"centre": ready["tcp"], "control": ready["control"]}
@@ -92,8 +98,8 @@ class Stage:
         stack.callback(self._control[1].close)
         settings = {"pty": str(self._dir / "rf0"), **{name: str(port) for name, port in self._ports.items()}}
         (self._dir / "site.toml").write_text(SITE_FILE.format(**settings), encoding="utf-8")
-        await enrol(self._dir / "var")
         await self._start_daemon(stack)
+        await self._broker_accepts()
         password = (self._dir / "demo.password").read_text(encoding="utf-8").strip()
         settings["mqtt"] = f"mqtt://demo:{password}@127.0.0.1:{self._ports['mqtt']}"
         await self._start(
@@ -101,6 +107,25 @@ class Stage:
             "--ledger", str(self._ledger), "--control", f"127.0.0.1:{self._ports['control']}",
             *(f"--set={name}={value}" for name, value in settings.items()),
         )  # fmt: skip
+
+    async def _broker_accepts(self) -> None:
+        """Devices are switched on when there is something to talk to; they would find it by themselves, only later."""
+        deadline = self._clock.monotonic() + READY_WITHIN_S
+        while self._clock.monotonic() < deadline:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self._ports["mqtt"])
+            except OSError:
+                self._check_daemon()
+                await self._clock.sleep(0.05)
+            else:
+                writer.close()
+                return
+        raise StageError(f"the gateway did not start within {READY_WITHIN_S:.0f} s; see {self._dir / 'gateway.log'}")
+
+    def _check_daemon(self) -> None:
+        if self._daemon is not None and self._daemon.returncode is not None:
+            log = (self._dir / "gateway.log").read_text(encoding="utf-8")
+            raise StageError(f"the gateway ended by itself:\n{log[-2000:]}")
 
     def _raising_s(self) -> float:
         return RAISING_S if self._seconds is None else max(2.0, self._seconds - 4.0)
@@ -119,6 +144,7 @@ class Stage:
     async def _kill_daemon(self, stack: AsyncExitStack) -> None:
         """No warning, no clean-up: what a power cut does to a process. Then what systemd does."""
         assert self._daemon is not None
+        self._check_daemon()
         self._kills += 1
         self._daemon.kill()
         await self._daemon.wait()
@@ -191,7 +217,7 @@ class Stage:
 
     def _first_alarm_s(self) -> float:
         accepted = [row["t"] for row in accepted_events(_rows(self._record))]
-        return min(accepted) - _process_start() if accepted else float("nan")
+        return min(accepted) - _process_start(self._clock) if accepted else float("nan")
 
 
 def _scenario() -> Path:
@@ -213,13 +239,17 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def _process_start() -> float:
-    """Unix time at which this process was started, by the kernel's word (proc(5): field 22 of stat, clock ticks since boot)."""
+def _process_start(clock: Clock) -> float:
+    """Unix time at which this process was started, by the kernel's word (proc(5): field 22 of stat, ticks since boot)."""
     ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[19])
-    boot = next(
-        line for line in Path("/proc/stat").read_text(encoding="ascii").splitlines() if line.startswith("btime")
-    )
-    return float(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return clock.now().timestamp() - age_s
+
+
+async def _enrol(data_dir: Path) -> None:
+    from gateway.cli.demo_community import enrol  # half a second of imports, while the centre starts
+
+    await enrol(data_dir)
 
 
 def _free_ports(count: int) -> list[int]:

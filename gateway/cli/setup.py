@@ -118,7 +118,7 @@ _MODBUS = """\
 {mark}name = "perimeter"
 {mark}driver = "modbus_points"
 {mark}link = "modbus+tcp://{modbus}"
-{mark}[[connection.settings.unit]]
+{mark}[[connection.settings.units]]
 {mark}unit = 1
 {mark}device = "fence-1"
 {mark}profile = "fence8"

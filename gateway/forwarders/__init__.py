@@ -1,0 +1,54 @@
+"""Destinations: each forwarder empties its share of the outbox towards one receiver.
+
+A forwarder is a module (or package) of this folder and its name is the registration; `gateway.loader` finds it, or one
+from elsewhere by dotted path. Modules with a leading underscore are what forwarders share, none is a destination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Protocol
+
+from structlog.typing import FilteringBoundLogger as Logger
+
+from gateway.clock import Clock
+from gateway.metrics import Metrics
+from gateway.model import Event, Kind, Qualifier
+from gateway.store import Store
+
+__all__ = ["Forwarder", "Outlet", "Report"]
+
+Report = Callable[[Kind, Qualifier, str], Awaitable[None]]
+"""Store a fault of the gateway's own: kind, new or restore, and words for the person who must act."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """What a forwarder is given."""
+
+    destination: str
+    """Name in the site file; the outbox rows and the metrics carry it."""
+    settings: Any
+    """The module's own `Settings`, checked; None when it declares none."""
+    account: str
+    """DC-09 account under which the gateway speaks for itself."""
+    store: Store
+    clock: Clock
+    random: Random
+    """For jitter and pad bytes; the daemon passes a `SystemRandom`."""
+    metrics: Metrics
+    log: Logger
+    """Already carries the destination."""
+    report: Report
+
+
+class Forwarder(Protocol):
+    """The shape of a forwarder module."""
+
+    def wants(self, event: Event) -> bool:
+        """Whether this event can be said there at all; asked before an outbox row is written. Pure."""
+
+    async def run(self, outlet: Outlet) -> None:
+        """Deliver until cancelled. What was not accepted stays queued. Raises ConfigError when the settings cannot work."""

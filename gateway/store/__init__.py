@@ -68,6 +68,8 @@ class StoreState:
     repeats: int = 0
     commits: int = 0
     shed: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
+    requeued: int = 0
+    """Calls of `requeue` that are on disk: who reads rows by a cursor must then look from the front."""
     size_bytes: int = 0
     budget_bytes: int = 0
     salvaged: str = ""

@@ -136,10 +136,13 @@ class SqliteStore:
         """Events handed over and not yet on disk."""
         return self._uncommitted
 
-    def _write(self, work: Work) -> Awaitable[Any]:
+    def _write(self, work: Work, *, then: Callable[[], None] | None = None) -> Awaitable[Any]:
+        """Queue work. `then` is called when it is on disk, whether or not somebody still waits."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def done(result: object, error: StoreError | None) -> None:
+            if error is None and then is not None:
+                then()
             if future.done():
                 return
             if error is None:
@@ -176,13 +179,11 @@ class SqliteStore:
         return self._write(lambda db, tally: leave_queue(db, tally, destination, [seq], change=change, value=reason))
 
     def requeue(self, destination: str, seqs: Sequence[int]) -> Awaitable[None]:
-        written = self._write(lambda db, tally: requeue(db, tally, destination, seqs))
-
-        async def requeued() -> None:
-            await written
+        def requeued() -> None:
+            self.state.requeued += 1
             self._wake()
 
-        return requeued()
+        return self._write(lambda db, tally: requeue(db, tally, destination, seqs), then=requeued)
 
     async def deliveries(
         self,

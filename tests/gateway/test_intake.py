@@ -94,6 +94,24 @@ async def test_a_test_event_never_rides_with_alarms(bench: Bench) -> None:
     assert (event.lane, event.test) == (Lane.STATUS, True)
 
 
+async def test_an_alarm_after_its_restore_is_another_alarm_however_soon(bench: Bench) -> None:
+    """A door contact that opens, closes and opens again within a second, on a protocol without numbers."""
+    told = [Qualifier.NEW, Qualifier.NEW, Qualifier.RESTORE, Qualifier.RESTORE, Qualifier.NEW]
+    for qualifier in told:
+        await (await bench.intake.report(SOURCE, [Observation("a001", Kind.BURGLARY, qualifier, zone=1)]))
+
+    rows = await bench.store.pending("110", Lane.ALARM, after_seq=0, limit=9)
+    assert [row.event.qualifier for row in rows] == [Qualifier.NEW, Qualifier.RESTORE, Qualifier.NEW]
+
+
+async def test_a_driver_that_says_a_device_is_lost_does_not_prove_that_it_lives(bench: Bench) -> None:
+    await (await bench.intake.report(SOURCE, [Observation("a001", Kind.COMM_FAULT)]))
+    assert bench.heard == []
+
+    await (await bench.intake.report(SOURCE, [Observation("a001", Kind.COMM_FAULT, Qualifier.RESTORE)]))
+    assert bench.heard == ["a001"]
+
+
 async def test_a_numbered_repeat_is_answered_and_stored_once(bench: Bench) -> None:
     for _ in range(3):
         await (await bench.intake.report(SOURCE, [Observation("a001", Kind.PANIC, repeat_key="boot/7")]))

@@ -117,6 +117,20 @@ async def test_one_who_stops_waiting_hurts_nobody(store: SqliteStore, held: sqli
     assert (await store.backlog("110")).count[Lane.ALARM] == 0
 
 
+async def test_a_row_queued_again_is_announced_even_when_nobody_waits(store: SqliteStore) -> None:
+    await (await store.append([Entry(event(), ["110"])]))
+    await store.dead("110", 1, "DUH")
+    watch = store.watch()
+
+    asyncio.ensure_future(store.requeue("110", [1])).cancel()  # noqa: TID251  # it is the store's own future
+
+    async with asyncio.timeout(PATIENCE_S):
+        await watch.wait()
+    watch.close()
+    assert store.state.requeued == 1
+    assert [row.event.seq for row in await store.pending("110", Lane.ALARM, after_seq=0, limit=9)] == [1]
+
+
 async def test_a_callback_that_fails_leaves_the_others_told(store: SqliteStore) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))

@@ -1,0 +1,352 @@
+"""Wireless alarms that speak the gateway's own JSON over MQTT (docs/drivers/alarm_json.md, version 1).
+
+A device repeats an event until it has the receipt, which leaves after the commit: the broker's word is not needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+import zlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from gateway.driver import (
+    Context,
+    FrameError,
+    Kind,
+    Message,
+    Observation,
+    Position,
+    Qualifier,
+    Receipt,
+    Scalar,
+    Session,
+    Topics,
+)
+
+LINK: Literal["topics"] = "topics"
+HEARD_WITHIN_S: float | None = 90.0
+"""Three heartbeats of the recommended 30 s. Battery devices have their own figure in the register of devices."""
+
+PAYLOAD_MAX_BYTES = 64 * 1024
+"""A full event has some 500 bytes."""
+VALUES_MAX = 32
+TEXT_MAX = 256
+CODE_MAX = 64
+VALUE_TEXT_MAX = 128
+INTEGER_MAX = 2**53 - 1
+"""What every JSON reader keeps exactly (RFC 8259, section 6)."""
+ZONE_MAX = 9999
+NUMBER_DIGITS_MAX = 32
+
+_TOPIC = re.compile(r"fangkong/v1/([A-Za-z0-9_.-]{1,64})/(event|heartbeat|availability)")
+_SESSION = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_VALUE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:)(\d\d)(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")  # RFC 3339
+_CRC = re.compile(rb',[ \t\r\n]*"crc"[ \t\r\n]*:[ \t\r\n]*"([0-9A-Fa-f]{8})"[ \t\r\n]*\}[ \t\r\n]*\Z')
+
+_KINDS = {kind.value: kind for kind in Kind if kind is not Kind.HEARTBEAT}
+_AVAILABILITY = {b"online": Qualifier.RESTORE, b"offline": Qualifier.NEW}
+
+
+def subscriptions(context: Context) -> Sequence[str]:
+    return [f"fangkong/v1/+/{name}" for name in ("event", "heartbeat", "availability")]
+
+
+def decode(topic: str, payload: bytes, context: Context) -> Sequence[Observation]:
+    """What the message says. Raises FrameError."""
+    device, name = _address(topic)
+    if name == "availability":
+        return _availability(device, payload)
+    message = _message(device, payload)
+    if name == "heartbeat":
+        return [Observation(device, Kind.HEARTBEAT, at=_time(message), values=_values(message), raw=payload)]
+    return [_event(device, message, payload)]
+
+
+def answer(topic: str, payload: bytes, context: Context) -> tuple[str, bytes] | None:
+    """The receipt that goes back once the event is on disk; None for what needs none. Raises FrameError."""
+    for seen in decode(topic, payload, context):
+        return _receipt(seen)
+    return None
+
+
+Underway = dict[str, tuple[Qualifier, Receipt]]
+"""Availability by device, reported and not yet committed: as many as there are open receipts."""
+
+
+async def run(session: Session[Topics]) -> None:
+    """Ends by LinkClosed."""
+    underway: Underway = {}
+    async for batch in session.link.batches():
+        for message in batch:
+            try:
+                seen = _news(message, session.context)
+            except FrameError as error:
+                session.reject(message.payload, error)
+                message.accept(after=Receipt.settled())  # sent again it would be no better
+                continue
+            if not seen:
+                receipt = Receipt.settled()
+            elif message.topic.endswith("/availability"):
+                receipt = await _report_change(session, seen[0], underway, is_live=not message.retained)
+            else:
+                receipt = await session.report(seen)
+            message.accept(after=receipt)
+            for observation in seen:
+                if (reply := _receipt(observation)) is not None:
+                    session.link.publish(*reply, after=receipt)
+
+
+def _news(message: Message, context: Context) -> Sequence[Observation]:
+    """What the message says that is not merely remembered by the broker. Raises FrameError."""
+    seen = decode(message.topic, message.payload, context)
+    if not message.retained or message.topic.endswith("/availability"):
+        return seen
+    if message.topic.endswith("/heartbeat"):
+        return ()  # was true once; no proof that the device lives
+    raise FrameError("an event was published with the retain flag: it would come back at every start")
+
+
+async def _report_change(session: Session[Topics], seen: Observation, underway: Underway, *, is_live: bool) -> Receipt:
+    """Availability is a state that the broker repeats at every subscription: report it when it differs from ours."""
+    device = seen.device
+    if is_live and seen.qualifier is Qualifier.RESTORE:
+        session.heard(device)
+    if device in underway:
+        known: Qualifier | None = underway[device][0]
+    else:
+        known = (await session.latest(device)).get((Kind.COMM_FAULT, None))
+    was_offline = known is not None and known is not Qualifier.RESTORE
+    if was_offline == (seen.qualifier is not Qualifier.RESTORE):
+        return Receipt.settled()
+    receipt = await session.report([seen])
+    underway[device] = (seen.qualifier, receipt)
+    receipt.when_settled(lambda settled: _forget(underway, device, settled))
+    return receipt
+
+
+def _forget(underway: Underway, device: str, settled: Receipt) -> None:
+    if device in underway and underway[device][1] is settled:
+        del underway[device]
+
+
+def _receipt(seen: Observation) -> tuple[str, bytes] | None:
+    if seen.repeat_key is None:
+        return None
+    boot, _, seq = seen.repeat_key.rpartition("/")
+    return f"fangkong/v1/{seen.device}/receipt", b'{"v":1,"session":"%s","seq":%s}' % (boot.encode(), seq.encode())
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _address(topic: str) -> tuple[str, str]:
+    found = _TOPIC.fullmatch(topic)
+    if found is None:
+        raise FrameError("topic is none of fangkong/v1/DEVICE/{event,heartbeat,availability}")
+    return found[1], found[2]
+
+
+def _availability(device: str, payload: bytes) -> Sequence[Observation]:
+    if not payload:
+        return ()  # somebody cleared the retained message: nothing is known any more
+    if payload not in _AVAILABILITY:
+        raise FrameError('availability is neither "online" nor "offline"')
+    return [Observation(device, Kind.COMM_FAULT, _AVAILABILITY[payload], raw=payload)]
+
+
+def _message(device: str, payload: bytes) -> dict[str, Any]:
+    """The JSON object, checked for what both kinds of message share."""
+    if len(payload) > PAYLOAD_MAX_BYTES:
+        raise FrameError(f"payload of {len(payload)} bytes; at most {PAYLOAD_MAX_BYTES}")
+    try:
+        message = json.loads(
+            payload.decode("utf-8"),
+            parse_int=_integer,
+            parse_float=_finite,
+            parse_constant=_constant,
+            object_pairs_hook=_members,
+        )
+    except (ValueError, RecursionError) as error:
+        raise FrameError("payload is not JSON in UTF-8 (RFC 8259)") from error
+    if not isinstance(message, dict):
+        raise FrameError("payload is JSON, but no object")
+    if "crc" in message:
+        _check_crc(payload)
+    if type(message.get("v")) is not int or message["v"] != 1:
+        raise FrameError('"v" is not 1')
+    if message.get("device") != device:
+        raise FrameError('"device" differs from the device of the topic')
+    return message
+
+
+def _check_crc(payload: bytes) -> None:
+    found = _CRC.search(payload)
+    if found is None:
+        raise FrameError('"crc" must be the last member, 8 hex digits')
+    if zlib.crc32(payload[: found.start()]) != int(found[1], 16):
+        raise FrameError("crc does not match: the message was damaged on its way")
+
+
+def _event(device: str, message: dict[str, Any], payload: bytes) -> Observation:
+    name = _required_text(message, "kind")
+    kind = _KINDS.get(name, Kind.UNKNOWN)
+    code = _text(message, "code", CODE_MAX)
+    text = _text(message, "text", TEXT_MAX)
+    if kind is Kind.UNKNOWN:  # it travels on under the only names it has
+        code, text = code or _clean(name, CODE_MAX), text or _clean(name, TEXT_MAX)
+    return Observation(
+        device,
+        kind,
+        _qualifier(message),
+        zone=_whole(message, "zone", ZONE_MAX),
+        at=_time(message),
+        repeat_key=_repeat_key(message),
+        code=code,
+        text=text,
+        values=_values(message),
+        position=_position(message),
+        test=_flag(message, "test"),
+        raw=payload,
+    )
+
+
+def _qualifier(message: dict[str, Any]) -> Qualifier:
+    try:
+        return Qualifier(message.get("qualifier", "new"))
+    except ValueError as error:
+        raise FrameError('"qualifier" is none of new, restore, update') from error
+
+
+def _repeat_key(message: dict[str, Any]) -> str:
+    boot = message.get("session")
+    if not isinstance(boot, str) or not _SESSION.fullmatch(boot):
+        raise FrameError('"session" is not 1 to 64 letters, digits or _ . : -')
+    seq = _whole(message, "seq", INTEGER_MAX)
+    if seq is None:
+        raise FrameError('"seq" is missing')
+    return f"{boot}/{seq}"
+
+
+def _whole(message: dict[str, Any], name: str, most: int) -> int | None:
+    value = message.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value <= most:  # bool is an int to Python, not to a device
+        raise FrameError(f'"{name}" is not a whole number from 0 to {most}')
+    return value
+
+
+def _flag(message: dict[str, Any], name: str) -> bool:
+    value = message.get(name, False)
+    if type(value) is not bool:
+        raise FrameError(f'"{name}" is not true or false')
+    return value
+
+
+def _required_text(message: dict[str, Any], name: str) -> str:
+    value = message.get(name)
+    if not isinstance(value, str) or not value:
+        raise FrameError(f'"{name}" is not a text')
+    return value
+
+
+def _text(message: dict[str, Any], name: str, most: int) -> str | None:
+    value = message.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise FrameError(f'"{name}" is not a text')
+    return _clean(value, most)
+
+
+def _clean(text: str, most: int) -> str:
+    """Cut, and without control characters, direction overrides and lone surrogates: they forge logs and screens."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else sign
+        for sign in text[:most]
+    )
+
+
+def _time(message: dict[str, Any]) -> datetime | None:
+    value = message.get("at")
+    if value is None:
+        return None
+    found = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise FrameError('"at" is not a time like 2026-03-01T02:03:04Z (RFC 3339)')
+    date, second, fraction, zone = found.groups(default="")
+    second = "59" if second == "60" else second  # a leap second, which datetime cannot hold
+    try:
+        return datetime.fromisoformat(date + second + fraction + zone).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise FrameError('"at" is no moment of the calendar') from error
+
+
+def _values(message: dict[str, Any]) -> dict[str, Scalar]:
+    values = message.get("values", {})
+    if not isinstance(values, dict) or len(values) > VALUES_MAX:
+        raise FrameError(f'"values" is not an object with at most {VALUES_MAX} members')
+    checked: dict[str, Scalar] = {}
+    for name, value in values.items():
+        if not _VALUE_NAME.fullmatch(name):
+            raise FrameError('a name in "values" is not lower case letters, digits and _ (at most 32)')
+        if isinstance(value, dict | list):
+            raise FrameError('"values" is nested')
+        checked[name] = _clean(value, VALUE_TEXT_MAX) if isinstance(value, str) else value
+    return checked
+
+
+def _position(message: dict[str, Any]) -> Position | None:
+    latitude, longitude = _degrees(message, "lat", 90), _degrees(message, "lon", 180)
+    if latitude is None and longitude is None:
+        return None
+    if latitude is None or longitude is None:
+        raise FrameError('"lat" and "lon" go together')
+    return Position(latitude, longitude)
+
+
+def _degrees(message: dict[str, Any], name: str, most: int) -> float | None:
+    value = message.get(name)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not -most <= value <= most:
+        raise FrameError(f'"{name}" is not a number from -{most} to {most}')
+    return float(value)
+
+
+# -- numbers and members, stricter than Python's reader ------------------------------------------------------------------
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise FrameError("a member is there twice")
+    return members
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > NUMBER_DIGITS_MAX:
+        raise FrameError("a number is too long")
+    value = int(digits)
+    if abs(value) > INTEGER_MAX:
+        raise FrameError(f"a whole number is beyond {INTEGER_MAX}")
+    return value
+
+
+def _finite(digits: str) -> float:
+    if len(digits) > NUMBER_DIGITS_MAX:
+        raise FrameError("a number is too long")
+    value = float(digits)
+    if not math.isfinite(value):
+        raise FrameError("a number is too large")
+    return value
+
+
+def _constant(name: str) -> float:
+    raise FrameError(f"{name} is no JSON number")

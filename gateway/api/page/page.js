@@ -1,0 +1,125 @@
+"use strict";
+// One page, no framework, no outside address: the latest events as they are stored, devices, and the way to 110.
+const WORDS = {
+  en: { title: "Fangkong gateway", token: "API token", open: "Open", destinations: "Destinations", devices: "Devices", events: "Latest events",
+    name: "Name", state: "State", life: "Life", alarm: "Alarm", fault: "Fault", status: "Status", bulk: "Bulk", dead: "Undeliverable", time: "Time", lane: "Lane",
+    what: "Event", where: "Place", device: "Device", up: "up", down: "down", live: "live", gone: "no connection", refused: "token refused",
+    heard: "heard", silent: "silent", unproven: "unproven", unclaimed: "unclaimed", new: "", restore: "restored", update: "still there", test: "TEST" },
+  "zh-CN": { up: "正常", down: "中断", live: "实时", gone: "连接中断", refused: "令牌不正确", life: "生命", alarm: "报警", fault: "故障", status: "状态", bulk: "数据",
+    heard: "在线", silent: "失联", unproven: "未证实", unclaimed: "未登记", new: "", restore: "恢复", update: "仍存在", test: "测试" },
+};
+const ROWS = 30, LOOK_MS = 2000, RETRY_MS = 2000;
+const by = (id) => document.getElementById(id);
+let language = "zh-CN", token = "";
+const word = (key) => WORDS[language][key] ?? key;
+
+function cell(row, text, kind) {
+  const td = row.insertCell();
+  td.textContent = text;
+  if (kind) td.className = kind;
+}
+
+async function ask(path) {
+  const answer = await fetch(path, { headers: { Authorization: `Bearer ${token}` } });
+  if (answer.status === 401) throw new Error("refused");
+  if (!answer.ok) throw new Error("gone");
+  return answer;
+}
+
+function show(state, ok) {
+  by("link").textContent = word(state);
+  by("link").className = `badge ${ok ? "ok" : "bad"}`;
+}
+
+function draw(event) {
+  const body = by("events"), row = body.insertRow(0);
+  const kind = language === "en" ? event.kind.replaceAll("_", " ") : event.kind_zh;
+  cell(row, new Date(event.received_at).toLocaleTimeString(language, { hour12: false }));
+  cell(row, word(event.lane), event.lane);
+  cell(row, [event.test ? `[${word("test")}]` : "", kind, word(event.qualifier), event.kind === "unknown" ? event.code ?? "" : ""].filter(Boolean).join(" "), event.qualifier === "new" ? event.lane : "");
+  cell(row, event.claimed ? [event.site, event.point_name].filter(Boolean).join(" ") : word("unclaimed"));
+  cell(row, event.zone === null ? event.device : `${event.device} / ${event.zone}`);
+  while (body.rows.length > ROWS) body.deleteRow(-1);
+}
+
+async function look() {
+  const [destinations, devices] = await Promise.all([ask("/api/v1/destinations"), ask("/api/v1/devices?limit=1000")]);
+  const body = by("destinations");
+  body.replaceChildren();
+  for (const each of (await destinations.json()).items) {
+    const row = body.insertRow();
+    cell(row, each.name);
+    cell(row, word(each.up ? "up" : "down"), each.up ? "ok" : "bad");
+    for (const lane of ["life", "alarm", "fault"]) cell(row, each.backlog[lane], each.backlog[lane] ? lane : "");
+    cell(row, each.dead, each.dead ? "bad" : "");
+  }
+  const counts = { heard: 0, silent: 0, unproven: 0, unclaimed: 0 };
+  for (const each of (await devices.json()).items) counts[each.state] += 1;
+  by("devices").replaceChildren(...Object.entries(counts).map(([state, count]) => {
+    const item = document.createElement("li"), number = document.createElement("strong");
+    number.textContent = count;
+    item.append(number, word(state));
+    if (state === "silent" && count) item.className = "bad";
+    return item;
+  }));
+}
+
+async function follow() {
+  const first = await (await ask(`/api/v1/events?newest_first=true&limit=${ROWS}`)).json();
+  by("events").replaceChildren();
+  for (const event of first.items.reverse()) draw(event);
+  let after = first.items.length ? first.items.at(-1).seq : 0;
+  for (;;) {
+    const reader = (await ask(`/api/v1/stream?after=${after}`)).body.pipeThrough(new TextDecoderStream()).getReader();
+    show("live", true);
+    for (let text = ""; ;) {
+      const { value, done } = await reader.read();
+      if (done) break;
+      const parts = (text + value).split("\n\n");
+      text = parts.pop();
+      for (const part of parts) {
+        const data = part.split("\n").find((line) => line.startsWith("data: "));
+        if (!data) continue;
+        const event = JSON.parse(data.slice(6));
+        after = event.seq;
+        draw(event);
+      }
+    }
+  }
+}
+
+async function run() {
+  by("login").hidden = true;
+  by("board").hidden = false;
+  sessionStorage.setItem("token", token);
+  const every = setInterval(() => look().catch(() => {}), LOOK_MS);
+  try {
+    await look();
+    await follow();
+  } catch (error) {
+    const refused = error.message === "refused";
+    show(refused ? "refused" : "gone", false);
+    if (refused) {
+      sessionStorage.removeItem("token");
+      by("login").hidden = false;
+      by("board").hidden = true;
+    } else setTimeout(run, RETRY_MS);
+  } finally {
+    clearInterval(every);
+  }
+}
+
+async function begin() {
+  language = (await (await fetch("/language")).text()).trim();
+  document.documentElement.lang = language;
+  if (language === "en") for (const each of document.querySelectorAll("[data-text]")) each.textContent = word(each.dataset.text);
+  document.title = document.querySelector("h1").textContent;
+  by("login").addEventListener("submit", (event) => { event.preventDefault(); token = by("token").value.trim(); run(); });
+  // A token in the fragment never leaves the browser; it is taken out of the address at once.
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given) history.replaceState(null, "", location.pathname);
+  token = given ?? sessionStorage.getItem("token") ?? "";
+  if (token) run(); else by("login").hidden = false;
+}
+
+begin();

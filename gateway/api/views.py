@@ -1,0 +1,206 @@
+"""What readers get to see of the model. Times are UTC in ISO 8601; raw bytes are hex."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
+
+from gateway.health import State
+from gateway.kinds import FACTS, Kind, Qualifier
+from gateway.model import Delivery, DeliveryState, Device, Event, Point, Scalar, Site, TimeQuality
+from gateway.store import Backlog, Rejected
+
+ItemT = TypeVar("ItemT")
+
+
+class Page(BaseModel, Generic[ItemT]):
+    """One page; `next` is the `after` of the following one, None at the end."""
+
+    items: list[ItemT]
+    next: int | None = None
+
+
+class PositionView(BaseModel):
+    latitude: float
+    longitude: float
+    speed_kmh: float | None
+
+
+class EventView(BaseModel):
+    seq: int
+    id: str
+    device: str
+    kind: Kind
+    kind_zh: str
+    qualifier: Qualifier
+    lane: str
+    zone: int | None
+    code: str | None
+    text: str | None
+    values: Mapping[str, Scalar]
+    device_time: datetime | None
+    time_quality: TimeQuality
+    received_at: datetime
+    position: PositionView | None
+    test: bool
+    claimed: bool
+    site: str | None
+    point: str | None
+    point_name: str | None
+    driver: str
+    connection: str
+    raw: str
+
+
+class DeliveryView(BaseModel):
+    destination: str
+    state: DeliveryState
+    number: int | None
+    reason: str
+    accepted_at: datetime | None
+    event: EventView
+
+
+class DeviceView(BaseModel):
+    id: str
+    name: str
+    site: str | None
+    state: State
+    last_heard: datetime | None
+    deadline: datetime | None
+
+
+class SiteView(BaseModel):
+    id: str
+    name: str
+    kind: str
+    account: str
+    address: str
+    latitude: float | None
+    longitude: float | None
+    contact: str
+
+
+class PointView(BaseModel):
+    id: str
+    site: str
+    number: int
+    name: str
+    device: str | None
+    zone: int | None
+
+
+class DestinationView(BaseModel):
+    name: str
+    forwarder: str
+    up: bool
+    backlog: dict[str, int]
+    oldest: dict[str, datetime]
+    dead: int
+
+
+class RejectedView(BaseModel):
+    at: datetime
+    connection: str
+    reason: str
+    raw: str
+
+
+class Requeue(BaseModel):
+    """Dead rows of one destination that shall go again, under their old numbers."""
+
+    destination: str
+    seqs: list[int]
+
+
+def event_view(event: Event) -> EventView:
+    """An event as readers see it."""
+    place, position = event.place, event.position
+    return EventView(
+        seq=event.seq,
+        id=event.id,
+        device=event.device,
+        kind=event.kind,
+        kind_zh=FACTS[event.kind].zh,
+        qualifier=event.qualifier,
+        lane=event.lane.name.lower(),
+        zone=event.zone,
+        code=event.code,
+        text=event.text,
+        values=event.values,
+        device_time=event.device_time,
+        time_quality=event.time_quality,
+        received_at=event.received_at,
+        position=PositionView(
+            latitude=position.latitude, longitude=position.longitude, speed_kmh=position.speed_kmh
+        ) if position else None,
+        test=event.test,
+        claimed=place is not None,
+        site=place.site if place else None,
+        point=place.point if place else None,
+        point_name=place.point_name if place else None,
+        driver=event.driver,
+        connection=event.connection,
+        raw=event.raw.hex(),
+    )  # fmt: skip
+
+
+def delivery_view(delivery: Delivery) -> DeliveryView:
+    """An outbox row as readers see it."""
+    return DeliveryView(
+        destination=delivery.destination,
+        state=delivery.state,
+        number=delivery.number,
+        reason=delivery.reason,
+        accepted_at=delivery.accepted_at,
+        event=event_view(delivery.event),
+    )
+
+
+def destination_view(name: str, forwarder: str, backlog: Backlog, *, up: bool) -> DestinationView:
+    """A destination with what it still has to get."""
+    return DestinationView(
+        name=name,
+        forwarder=forwarder,
+        up=up,
+        backlog={lane.name.lower(): count for lane, count in backlog.count.items()},
+        oldest={lane.name.lower(): at for lane, at in backlog.oldest.items()},
+        dead=backlog.dead,
+    )
+
+
+def site_view(site: Site) -> SiteView:
+    """A site; the call-back is a role of the site, never a resident."""
+    return SiteView(
+        id=site.id, name=site.name, kind=site.kind, account=site.account, address=site.address,
+        latitude=site.latitude, longitude=site.longitude, contact=site.contact,
+    )  # fmt: skip
+
+
+def point_view(point: Point) -> PointView:
+    """A protection point."""
+    return PointView(
+        id=point.id, site=point.site, number=point.number, name=point.name, device=point.device, zone=point.zone
+    )
+
+
+def device_view(
+    device_id: str, device: Device | None, state: State, last_heard: datetime | None, deadline: datetime | None
+) -> DeviceView:
+    """A device, claimed or not, and its proof of life."""
+    return DeviceView(
+        id=device_id,
+        name=device.name if device else "",
+        site=device.site if device else None,
+        state=state,
+        last_heard=last_heard,
+        deadline=deadline,
+    )
+
+
+def rejected_view(rejected: Rejected) -> RejectedView:
+    """A refused frame."""
+    return RejectedView(at=rejected.at, connection=rejected.connection, reason=rejected.reason, raw=rejected.raw.hex())

@@ -1,0 +1,316 @@
+"""The store's side of a destination: what waits is read ahead, what was decided is written back.
+
+Rows are read into memory as far as the bounds go and given out by `LaneQueue`. A row stays known here until its outcome
+is on disk, so that it can be neither sent twice from a stale read nor counted as delivered too early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from gateway.errors import StoreError
+from gateway.forwarders import Outlet
+from gateway.forwarders._aside import ASIDE_BATCH, ASIDE_PAUSE_S, Aside
+from gateway.forwarders._lanes import LaneQueue, account_of
+from gateway.forwarders._trouble import STORE_RETRY_S, Trouble
+from gateway.model import Delivery, DeliveryState, Lane
+
+HELD_MAX = 512  # rows of one lane in memory: ten windows of many accounts; at 4 KB of raw bytes each 2 MB a lane
+NUMBERS_AHEAD = 16  # rows of one account numbered in one commit, else a single site would send one event per sync
+
+REFUSED, HELD_BACK, UNCLAIMED = "refused: ", "waits for the alarm it ends", "the device is not claimed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """Something decided about rows, on its way to the disk."""
+
+    rows: Sequence[Delivery]
+    write: Callable[[], Awaitable[None]]
+    written: Awaitable[None]
+    then: Callable[[], Awaitable[None]]
+
+
+class Outbox:
+    """Rows of one destination: `take` them, then say `accepted`, `refused` or `put_back`."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+        self._store = outlet.store
+        self._clock = outlet.clock
+        self.trouble = Trouble(outlet)
+        self.changed = asyncio.Event()
+        """Set when there may be something new to send."""
+        self.is_read = asyncio.Event()
+        """Set once what was stored before the start has been looked at."""
+        self._queue = LaneQueue()
+        self._aside = Aside()
+        self._aside_changed = asyncio.Event()
+        self._known: dict[int, Delivery] = {}
+        # What is known of known rows, by their seq.
+        self._numbers: dict[int, int] = {}
+        self._sent: set[int] = set()
+        self._misses: Counter[int] = Counter()
+        # Reading.
+        self._held: Counter[Lane] = Counter()
+        self._cursor: dict[Lane, int] = {}
+        self._gone: set[int] = set()  # settled while a read was under way, which may still show them as queued
+        self._look = asyncio.Event()
+        # Writing; at most one outcome per known row.
+        self._outcomes: asyncio.Queue[_Outcome] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Read ahead and write back until cancelled."""
+        await self._recall()
+        async with asyncio.TaskGroup() as group:
+            for job in (self._watch, self._feed, self._settle, self._offer_again):
+                group.create_task(job(), name=f"{self._outlet.destination} {job.__name__.strip('_')}")
+
+    # -- for the line --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is waiting in memory, and so nothing that was stored before the last look."""
+        return not self._queue
+
+    def take(self, lanes: Collection[Lane]) -> Delivery | None:
+        """The next row to send; its account stays busy until the row is accepted, refused or put back."""
+        while (row := self._queue.take(lanes)) is not None:
+            if not self._aside.is_early(row):
+                return row
+            self._set_aside(row, HELD_BACK, retry_s=ASIDE_PAUSE_S)
+        return None
+
+    async def numbers(self, rows: Sequence[Delivery]) -> Sequence[int]:
+        """The sequence number of each row, on disk before this returns. Raises StoreError."""
+        lacking: dict[str, list[int]] = {}
+        for row in rows:
+            if row.event.seq not in self._numbers:
+                several = (row, *self._queue.following(row, NUMBERS_AHEAD - 1))
+                seqs = [each.event.seq for each in several if each.event.seq not in self._numbers]
+                lacking.setdefault(account_of(row), []).extend(seqs)
+        taken = await asyncio.gather(
+            *(self._store.number(self._outlet.destination, account, seqs) for account, seqs in lacking.items())
+        )
+        for seqs, numbers in zip(lacking.values(), taken, strict=True):
+            self._numbers.update(zip(seqs, numbers, strict=True))
+        return [self._numbers[row.event.seq] for row in rows]
+
+    def reserve(self, account: str) -> bool:
+        """Keep a free account busy for a frame that is no event; False when it is busy."""
+        return self._queue.reserve(account)
+
+    def release(self, account: str) -> None:
+        """The reserved account is free again."""
+        self._queue.release(account)
+        self.changed.set()
+
+    def is_repeat(self, row: Delivery) -> bool:
+        """Note that the row goes out now; True when it did before."""
+        is_repeat = row.event.seq in self._sent
+        self._sent.add(row.event.seq)
+        return is_repeat
+
+    def missed(self, row: Delivery) -> int:
+        """Note that a working receiver did not answer; gives how often that happened to this row."""
+        self._misses[row.event.seq] += 1
+        return self._misses[row.event.seq]
+
+    def put_back(self, row: Delivery) -> None:
+        """It was not sent, or not answered: next again, under the same number."""
+        self._queue.put_back(row)
+        self.changed.set()
+
+    def accepted(self, rows: Sequence[Delivery]) -> None:
+        """The receiver's positive answer came. The rows count as delivered when that is on disk."""
+        seqs = [row.event.seq for row in rows]
+
+        async def then() -> None:
+            self._count_accepted(rows)
+            if not self._aside:
+                await self.trouble.end("refused")
+
+        for row in rows:
+            self._aside.accepted(row)
+            self._queue.release(account_of(row))
+        self._decide(rows, lambda: self._store.accepted(self._outlet.destination, seqs), then)
+
+    def refused(self, row: Delivery, reason: str, *, retry_s: float | None) -> None:
+        """The receiver will not have it: dead, visible at once, offered again after `retry_s` (None: by a person).
+
+        A refused life or alarm event is a fault of its own, and its restore stays behind it.
+        """
+        if retry_s is not None and self._aside.has_room:
+            self._aside.refuse(row)
+        self._set_aside(row, REFUSED + reason, retry_s=retry_s)
+
+    def read_again(self) -> None:
+        """Forget what waits in memory and read it anew: the store refused something, so memory may be wrong."""
+        for row in self._queue.clear():
+            self._forget(row)
+        self._cursor.clear()
+        self._look.set()
+
+    # -- reading ahead -------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        watch = self._store.watch()
+        try:
+            while True:
+                requeued = self._store.state.requeued
+                self._look.set()
+                await watch.wait()
+                if self._store.state.requeued != requeued:
+                    self._cursor.clear()
+        finally:
+            watch.close()
+
+    async def _feed(self) -> None:
+        while True:
+            await self._look.wait()
+            self._look.clear()
+            try:
+                for lane in Lane:
+                    await self._fill(lane)
+                self.is_read.set()
+            except StoreError as error:
+                await self._store_fails("the outbox cannot be read", error)
+                self._look.set()
+
+    async def _fill(self, lane: Lane) -> None:
+        if self._held[lane] > HELD_MAX // 2:
+            return  # looked at again when half of it has gone
+        self._gone.clear()
+        cursor = self._cursor.get(lane, 0)
+        rows = await self._store.pending(self._outlet.destination, lane, after_seq=cursor, limit=HELD_MAX)
+        for row in rows:
+            if self._held[lane] >= HELD_MAX:
+                break
+            seq = self._cursor[lane] = row.event.seq
+            if seq not in self._known and seq not in self._gone:
+                self._hold(row)
+
+    def _hold(self, row: Delivery) -> None:
+        self._known[row.event.seq] = row
+        self._held[row.event.lane] += 1
+        if row.number is not None:
+            self._numbers[row.event.seq] = row.number
+        if row.event.place is None:
+            self._decide([row], self._dead(row, UNCLAIMED), _nothing)
+        else:
+            self._queue.add(row)
+            self.changed.set()
+
+    def _forget(self, row: Delivery) -> None:
+        lane, seq = row.event.lane, row.event.seq
+        del self._known[seq]
+        self._numbers.pop(seq, None)
+        self._sent.discard(seq)
+        self._misses.pop(seq, None)
+        self._held[lane] -= 1
+        if self._held[lane] in (0, HELD_MAX // 2):
+            self._look.set()
+
+    # -- writing back --------------------------------------------------------------------------------------------------
+
+    def _decide(
+        self, rows: Sequence[Delivery], write: Callable[[], Awaitable[None]], then: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Hand an outcome to the store now, so that even a stop in this moment does not lose it."""
+        self._outcomes.put_nowait(_Outcome(rows, write, write(), then))
+        self.changed.set()
+
+    def _dead(self, row: Delivery, reason: str) -> Callable[[], Awaitable[None]]:
+        return lambda: self._store.dead(self._outlet.destination, row.event.seq, reason)
+
+    def _set_aside(self, row: Delivery, reason: str, *, retry_s: float | None) -> None:
+        async def then() -> None:
+            if retry_s is not None and self._aside.has_room:
+                self._aside.remember(row, self._clock.monotonic() + retry_s)
+                self._aside_changed.set()
+            if row.event.lane <= Lane.ALARM:
+                words = f"{self._outlet.destination} 未接收 {row.event.kind} {row.event.id}: {reason}"
+                await self.trouble.begin("refused", words)
+
+        self._queue.release(account_of(row))
+        self._decide([row], self._dead(row, reason), then)
+
+    async def _settle(self) -> None:
+        while True:
+            outcome = await self._outcomes.get()
+            written = outcome.written
+            while True:
+                try:
+                    await written
+                    break
+                except StoreError as error:  # an acceptance that is not on disk is no acceptance
+                    await self._store_fails("an outcome cannot be stored", error)
+                    written = outcome.write()
+            for row in outcome.rows:
+                self._gone.add(row.event.seq)
+                self._forget(row)
+            await outcome.then()
+
+    def _count_accepted(self, rows: Sequence[Delivery]) -> None:
+        now, metrics = self._clock.now(), self._outlet.metrics
+        for row in rows:
+            labels = self._outlet.destination, row.event.lane.name.lower()
+            metrics.accepted.labels(*labels).inc()
+            waited_s = (now - row.event.received_at).total_seconds()
+            metrics.delivery_seconds.labels(*labels).observe(max(0.0, waited_s))
+
+    async def _store_fails(self, what: str, error: StoreError) -> None:
+        self._outlet.log.warning(what, error=str(error))
+        await self._clock.sleep(STORE_RETRY_S)
+
+    # -- what was refused ----------------------------------------------------------------------------------------------
+
+    async def _recall(self) -> None:
+        """What was refused before this start is offered again now; its restores still wait for it."""
+        after_seq = 0
+        while rows := await self._dead_rows(after_seq):
+            after_seq = rows[-1].event.seq
+            for row in rows:
+                if (
+                    row.event.lane <= Lane.ALARM
+                    and row.reason.startswith((REFUSED, HELD_BACK))
+                    and self._aside.has_room
+                ):
+                    self._aside.refuse(row)
+                    self._aside.remember(row, self._clock.monotonic())
+                    self.trouble.recall("refused")
+
+    async def _dead_rows(self, after_seq: int) -> Sequence[Delivery]:
+        while True:
+            try:
+                return await self._store.deliveries(
+                    destination=self._outlet.destination, state=DeliveryState.DEAD, after_seq=after_seq
+                )
+            except StoreError as error:
+                await self._store_fails("the outbox cannot be read", error)
+
+    async def _offer_again(self) -> None:
+        while True:
+            if not self._aside:
+                self._aside_changed.clear()
+                await self._aside_changed.wait()
+            now_s = self._clock.monotonic()
+            seqs = self._aside.due(now_s)
+            if not seqs:
+                await self._clock.sleep(self._aside.wait_s(now_s))
+                continue
+            try:
+                await self._store.requeue(self._outlet.destination, seqs)
+            except StoreError as error:
+                await self._store_fails("refused events cannot be queued again", error)
+                continue
+            self._aside.offered(seqs)
+            if len(seqs) == ASIDE_BATCH:
+                await self._clock.sleep(ASIDE_PAUSE_S)
+
+
+async def _nothing() -> None:
+    pass

@@ -1,0 +1,41 @@
+"""One standing communication fault per destination, however many reasons it has at a time."""
+
+from __future__ import annotations
+
+from gateway.errors import StoreError
+from gateway.forwarders import Outlet
+from gateway.model import Kind, Qualifier
+
+STORE_RETRY_S = 1.0  # while the disk fails; a second is what the store itself waits between its own tries
+
+
+class Trouble:
+    """Reports a new fault for each reason that begins, and the restore when the last one has ended."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+        self._standing: set[str] = set()
+
+    def recall(self, reason: str) -> None:
+        """The reason stood before this start and was reported then."""
+        self._standing.add(reason)
+
+    async def begin(self, reason: str, text: str) -> None:
+        """Report unless this reason stands already."""
+        if reason not in self._standing:
+            self._standing.add(reason)
+            await self._report(Qualifier.NEW, text)
+
+    async def end(self, reason: str) -> None:
+        """Report the restore when nothing else stands."""
+        if reason in self._standing:
+            self._standing.discard(reason)
+            if not self._standing:
+                await self._report(Qualifier.RESTORE, f"{self._outlet.destination} 通信恢复")
+
+    async def _report(self, qualifier: Qualifier, text: str) -> None:
+        while True:
+            try:
+                return await self._outlet.report(Kind.COMM_FAULT, qualifier, text)
+            except StoreError:  # the store's own fault is reported by its owner
+                await self._outlet.clock.sleep(STORE_RETRY_S)

@@ -1,0 +1,23 @@
+"""The police centre over SIA DC-09: Contact ID in ADM-CID frames over TCP to one receiver."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.forwarders import Outlet
+from gateway.forwarders._outbox import Outbox
+from gateway.forwarders.dc09._line import Line
+from gateway.forwarders.dc09._message import wants
+from gateway.forwarders.dc09._settings import Settings
+
+__all__ = ["Settings", "run", "wants"]
+
+
+async def run(outlet: Outlet) -> None:
+    """Deliver until cancelled. Raises ConfigError when a key cannot be read."""
+    settings: Settings = outlet.settings
+    outbox = Outbox(outlet)
+    line = Line(outlet, settings, settings.keys(), outbox)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(outbox.run(), name=f"{outlet.destination} outbox")
+        group.create_task(line.run(), name=f"{outlet.destination} line")

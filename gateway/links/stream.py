@@ -1,0 +1,218 @@
+"""A stream of bytes as drivers see it: bounded reads, and answers that leave in order, each after its commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.errors import LinkClosed
+from gateway.receipt import Receipt
+
+READ_CHUNK_BYTES = 4096
+"""One read: some fifty frames. Larger chunks would only move the queue from the kernel into this process."""
+ANSWERS_PAUSE = 512
+"""Answers owed at which reading pauses: more than one commit collects from one peer, and the peer feels a slow disk."""
+ANSWERS_MAX = ANSWERS_PAUSE + READ_CHUNK_BYTES
+"""Out of reach for a driver that answers each frame once (a frame has at least one byte); a broken one is cut off."""
+CLOSE_WITHIN_S = 5.0
+"""A peer that does not take its last bytes in this time is dropped."""
+
+
+class Reader(Protocol):
+    """What is needed of `asyncio.StreamReader`."""
+
+    async def read(self, n: int = -1, /) -> bytes:
+        """At most `n` bytes, at least one; none at the end."""
+
+
+class Writer(Protocol):
+    """What is needed of `asyncio.StreamWriter`."""
+
+    def write(self, data: bytes, /) -> None:
+        """Queue for sending; never raises."""
+
+    async def drain(self) -> None:
+        """Wait until the queue is short. Raises OSError."""
+
+    def close(self) -> None:
+        """Close after what is queued has left."""
+
+    async def wait_closed(self) -> None:
+        """Wait for that. Raises OSError."""
+
+
+class StreamLink:
+    """`gateway.driver.Stream` over any reader and writer."""
+
+    def __init__(
+        self, reader: Reader, writer: Writer, *, peer: str, abort: Callable[[], None], idle_s: float | None = None
+    ) -> None:
+        """`abort` drops the line at once and ends a waiting read; `idle_s` bounds how long the peer may say nothing."""
+        self.peer = peer
+        self._reader = reader
+        self._writer = writer
+        self._abort = abort
+        self._idle_s = idle_s
+        self._answers: deque[tuple[bytes, Receipt]] = deque()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._closed_because: str | None = None
+
+    async def read(self) -> bytes:
+        """Whatever has arrived, once the peer takes its answers and the disk keeps up. Raises LinkClosed."""
+        await self._has_room.wait()
+        self._check_open()
+        try:
+            async with asyncio.timeout(self._idle_s):
+                await self._writer.drain()
+                data = await self._reader.read(READ_CHUNK_BYTES)
+        except TimeoutError:
+            self._cut(f"nothing heard from {self.peer} for {self._idle_s} s")
+            data = b""
+        except OSError as error:
+            self._cut(f"{self.peer}: {error}")
+            data = b""
+        self._check_open()
+        if not data:
+            self._cut(f"{self.peer} closed the line")
+            self._check_open()
+        return data
+
+    def answer(self, data: bytes, *, after: Receipt) -> None:
+        """Send `data` once `after` is on disk, in the order of the calls. A failed commit closes the link instead."""
+        if self._closed_because is not None:
+            return
+        if len(self._answers) >= ANSWERS_MAX:
+            self._cut(f"{self.peer} is owed {ANSWERS_MAX} answers")
+            return
+        self._answers.append((data, after))
+        if len(self._answers) >= ANSWERS_PAUSE:
+            self._has_room.clear()
+        after.when_settled(self._send_settled)
+
+    async def write(self, data: bytes) -> None:
+        """Send now. Raises LinkClosed."""
+        self._check_open()
+        self._writer.write(data)
+        try:
+            await self._writer.drain()
+        except OSError as error:
+            self._cut(f"{self.peer}: {error}")
+        self._check_open()
+
+    async def close(self) -> None:
+        """Let what was sent leave, then close. Answers still waiting for their commit are dropped: the peer repeats."""
+        if self._closed_because is not None:
+            return
+        self._forget("closed by us")
+        self._writer.close()
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self._writer.wait_closed()
+        except OSError:  # includes TimeoutError
+            self._abort()
+
+    def _send_settled(self, _: Receipt) -> None:
+        while self._answers and self._answers[0][1].is_settled:
+            data, receipt = self._answers.popleft()
+            if receipt.error is not None:
+                self._cut(f"not stored, so not answered: {receipt.error}")
+                return
+            self._writer.write(data)
+        if len(self._answers) < ANSWERS_PAUSE:
+            self._has_room.set()
+
+    def _check_open(self) -> None:
+        if self._closed_because is not None:
+            raise LinkClosed(self._closed_because)
+
+    def _cut(self, reason: str) -> None:
+        if self._closed_because is None:
+            self._forget(reason)
+            self._abort()
+
+    def _forget(self, reason: str) -> None:
+        self._closed_because = reason
+        self._answers.clear()
+        self._has_room.set()
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+WIRE_BYTES_MAX = 65536
+"""What a memory line holds before its writer must wait, about a socket buffer."""
+
+
+def unaltered(data: bytes) -> bytes:
+    """A line that does no harm."""
+    return data
+
+
+class MemoryWire:
+    """One direction of a line in memory, reader and writer in one."""
+
+    def __init__(self, alter: Callable[[bytes], bytes], read_bytes_max: int) -> None:
+        self._alter = alter
+        self._read_bytes_max = read_bytes_max
+        self._bytes = bytearray()
+        self._ended = False
+        self._has_bytes = asyncio.Event()
+        self._has_space = asyncio.Event()
+        self._has_space.set()
+
+    async def read(self, n: int = -1, /) -> bytes:
+        await self._has_bytes.wait()
+        size = min(n, self._read_bytes_max) if n > 0 else self._read_bytes_max
+        taken = bytes(self._bytes[:size])
+        del self._bytes[:size]
+        self._mark()
+        return taken
+
+    def write(self, data: bytes, /) -> None:
+        if not self._ended:
+            self._bytes += self._alter(data)
+            self._mark()
+
+    async def drain(self) -> None:
+        await self._has_space.wait()
+
+    def close(self) -> None:
+        self._ended = True
+        self._mark()
+
+    async def wait_closed(self) -> None:
+        await self.drain()
+
+    def drop(self) -> None:
+        """End at once; what was on the way is gone."""
+        self._bytes.clear()
+        self.close()
+
+    def _mark(self) -> None:
+        for event, is_true in (
+            (self._has_bytes, bool(self._bytes) or self._ended),
+            (self._has_space, len(self._bytes) < WIRE_BYTES_MAX or self._ended),
+        ):
+            event.set() if is_true else event.clear()
+
+
+def memory_pair(
+    *,
+    alter: Callable[[bytes], bytes] = unaltered,
+    read_bytes_max: int = READ_CHUNK_BYTES,
+    idle_s: float | None = None,
+) -> tuple[StreamLink, StreamLink]:
+    """A line without a system below: (gateway's end, device's end). `alter` may lose or spoil what the device sends,
+    `read_bytes_max` chops it."""
+    up = MemoryWire(alter, read_bytes_max)
+    down = MemoryWire(unaltered, READ_CHUNK_BYTES)
+
+    def abort() -> None:
+        up.drop()
+        down.drop()
+
+    near = StreamLink(up, down, peer="memory device", abort=abort, idle_s=idle_s)
+    far = StreamLink(down, up, peer="memory gateway", abort=abort)
+    return near, far

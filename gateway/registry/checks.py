@@ -1,0 +1,176 @@
+"""What may stand in the ledger. Pure: things and the ledger they would join in, findings out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gateway.model import Device, Point, Site
+from gateway.registry.snapshot import NUMBER_MAX, Snapshot
+
+SITES_MAX = 5_000
+"""DC-09 accounts of four digits give 10 000; one box at a street office serves far fewer."""
+DEVICES_MAX = 50_000
+"""The largest estate cluster planned for one box, five times over; bounds memory (about 1 KB each) and reload time."""
+POINTS_MAX = 100_000
+"""Two points a device on average."""
+ZONE_MAX = 65_535
+"""Zones are one or two bytes in every protocol served."""
+HEARD_WITHIN_MAX_S = 90 * 86_400
+"""A device that may be silent for longer than a season is not supervised at all."""
+
+Thing = Site | Point | Device
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One mistake in one field, in both languages of the people who type ledgers in."""
+
+    field: str
+    found: str
+    expected: str
+    zh: str
+
+
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ACCOUNT = re.compile(r"[0-9A-F]{3,16}")
+_KIND = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_CONTACT = re.compile(r"\S.{0,40} \+?[0-9][0-9 -]{2,19}")
+
+
+def join(ledger: Snapshot, things: Sequence[Thing]) -> Snapshot:
+    """The ledger as it would be with `things` added or replacing those of the same id."""
+    sites, points, devices = dict(ledger.sites), dict(ledger.points), dict(ledger.devices)
+    for thing in things:
+        match thing:
+            case Site():
+                sites[thing.id] = thing
+            case Point():
+                points[thing.id] = thing
+            case Device():
+                devices[thing.id] = thing
+    return Snapshot.of(ledger.revision, sites.values(), points.values(), devices.values())
+
+
+class Checker:
+    """Checks things against the ledger they are already part of (see `join`)."""
+
+    def __init__(self, ledger: Snapshot) -> None:
+        self._ledger = ledger
+        self._accounts = _groups(ledger.sites, lambda site: site.account)
+        self._numbers = _groups(ledger.points, lambda point: (point.site, point.number))
+        self._watched = _groups(
+            ledger.points, lambda point: None if point.device is None else (point.device, point.zone)
+        )
+        self._points_of = _groups(ledger.points, lambda point: point.device)
+
+    def findings(self, thing: Thing) -> Iterator[Finding]:
+        """Every mistake in `thing`."""
+        match thing:
+            case Site():
+                yield from self._site(thing)
+            case Point():
+                yield from self._point(thing)
+            case Device():
+                yield from self._device(thing)
+
+    def _site(self, site: Site) -> Iterator[Finding]:
+        yield from _slug("id", site.id)
+        yield from _text("name", site.name, longest=128, needed=True)
+        if not _ACCOUNT.fullmatch(site.account):
+            yield Finding("account", f"found {site.account!r}", "3 to 16 hex digits", "账号应为3至16位十六进制数")
+        elif others := [other for other in self._accounts[site.account] if other != site.id]:
+            yield _taken("account", site.account, f"site {others[0]}")
+        if not _KIND.fullmatch(site.kind):
+            yield Finding("kind", f"found {site.kind!r}", "a word like residential_estate", "类别应为小写英文单词")
+        yield from _text("address", site.address, longest=256)
+        for field, value, limit in (("latitude", site.latitude, 90.0), ("longitude", site.longitude, 180.0)):
+            if value is not None and not -limit <= value <= limit:
+                yield Finding(field, f"found {value!r}", f"degrees between -{limit:g} and {limit:g}", "坐标超出范围")
+        if (site.latitude is None) != (site.longitude is None):
+            yield Finding("longitude", "one of two", "latitude and longitude, or neither", "经纬度须同时填写")
+        if site.contact and not _CONTACT.fullmatch(site.contact):
+            expected = "a role and its phone, like 'duty room 0535-1234567'; never a person's name"
+            yield Finding(
+                "contact", f"found {site.contact!r}", expected, "应为岗位和电话,如“值班室 0535-1234567”,不得填写姓名"
+            )
+        yield from _within("site", len(self._ledger.sites), SITES_MAX)
+
+    def _point(self, point: Point) -> Iterator[Finding]:
+        yield from _slug("id", point.id)
+        yield from self._site_exists(point.site)
+        yield from _text("name", point.name, longest=128)
+        yield from _within("point", len(self._ledger.points), POINTS_MAX)
+        if not 0 <= point.number <= NUMBER_MAX:
+            yield Finding("number", f"found {point.number}", f"0 to {NUMBER_MAX}", f"点位编号应为0至{NUMBER_MAX}")
+        elif others := [other for other in self._numbers[point.site, point.number] if other != point.id]:
+            yield _taken("number", str(point.number), f"point {others[0]} of site {point.site}")
+        if point.zone is not None and not 0 <= point.zone <= ZONE_MAX:
+            yield Finding("zone", f"found {point.zone}", f"0 to {ZONE_MAX}, or nothing", "防区号超出范围")
+        if point.device is None:
+            if point.zone is not None:
+                yield Finding("zone", f"found {point.zone}", "nothing: the point has no device", "没有设备就没有防区")
+            return
+        device = self._ledger.devices.get(point.device)
+        if device is None:
+            yield Finding("device", f"{point.device!r} is not in the ledger", "a device of this site", "设备不存在")
+        elif device.site != point.site:
+            found, expected = f"{point.device!r} belongs to site {device.site}", f"a device of site {point.site}"
+            yield Finding("device", found, expected, "设备属于其他场所")
+        if others := [other for other in self._watched[point.device, point.zone] if other != point.id]:
+            yield _taken("zone", "all" if point.zone is None else str(point.zone), f"point {others[0]}")
+
+    def _device(self, device: Device) -> Iterator[Finding]:
+        # Devices name themselves, in the words of their protocol: any printable text is an id.
+        yield from _text("id", device.id, longest=128, needed=True)
+        yield from self._site_exists(device.site)
+        yield from _text("name", device.name, longest=128)
+        within = device.heard_within_s
+        if within is not None and not (math.isfinite(within) and 0 < within <= HEARD_WITHIN_MAX_S):
+            expected = f"seconds, more than 0 and at most {HEARD_WITHIN_MAX_S}"
+            yield Finding("heard_within_s", f"found {within!r}", expected, "秒数超出范围")
+        for point in self._points_of[device.id]:
+            if self._ledger.points[point].site != device.site:
+                yield Finding(
+                    "site", f"found {device.site!r}", f"the site of its point {point}", "与其点位所属场所不一致"
+                )
+        yield from _within("device", len(self._ledger.devices), DEVICES_MAX)
+
+    def _site_exists(self, site: str) -> Iterator[Finding]:
+        if site not in self._ledger.sites:
+            yield Finding("site", f"{site!r} is not in the ledger", "a site (fangkong site list)", "场所不存在")
+
+
+def _groups(things: Mapping[str, T], key: Callable[[T], Hashable]) -> defaultdict[Hashable, list[str]]:
+    groups: defaultdict[Hashable, list[str]] = defaultdict(list)
+    for name, thing in things.items():
+        groups[key(thing)].append(name)
+    return groups
+
+
+def _slug(field: str, value: str) -> Iterator[Finding]:
+    if not _SLUG.fullmatch(value):
+        expected = "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit"
+        yield Finding(field, f"found {value!r}"[:120], expected, "编号应为1至64位字母、数字、点、下划线或连字符")
+
+
+def _text(field: str, value: str, *, longest: int, needed: bool = False) -> Iterator[Finding]:
+    if needed and not value.strip():
+        yield Finding(field, "empty", "a text", "不能为空")
+    elif len(value) > longest or not value.isprintable():
+        expected = f"printable text of at most {longest} characters"
+        yield Finding(field, f"found {value!r}"[:120], expected, f"应为不超过{longest}个字符的可见文字")
+
+
+def _taken(field: str, value: str, owner: str) -> Finding:
+    return Finding(field, f"{value} belongs to {owner}", "one of its own", "已被占用")
+
+
+def _within(what: str, count: int, limit: int) -> Iterator[Finding]:
+    if count > limit:
+        yield Finding("id", f"{count} {what}s", f"at most {limit} {what}s in one ledger", f"数量超过上限{limit}")

@@ -1,0 +1,268 @@
+"""The ledger as the rest of the gateway sees it: look-ups in memory, changes in one transaction each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tortoise.backends.base.client import BaseDBAsyncClient
+from tortoise.context import TortoiseContext
+from tortoise.exceptions import BaseORMException
+from tortoise.models import Model
+from tortoise.transactions import in_transaction
+
+from gateway import logs
+from gateway.clock import Clock
+from gateway.errors import ConfigError, GatewayError, Problem
+from gateway.model import Device, Place, Point, Site
+from gateway.registry import schema
+from gateway.registry.checks import Checker, Finding, Thing, join
+from gateway.registry.models import DeviceRow, PointRow, SiteRow
+from gateway.registry.snapshot import EMPTY, Snapshot
+
+RELOAD_EVERY_S = 1.0
+"""How soon the daemon sees what the command line changed: shorter than a person needs to look up from the keyboard."""
+BATCH = 500
+"""Rows in one INSERT: at most 8 columns each, far below SQLite's 32 766 parameters."""
+
+Report = Callable[[Thing, Finding], Problem]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a change did."""
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+
+
+class Registry:
+    """Open with `Registry.open`; look-ups never wait and see one consistent revision."""
+
+    def __init__(self, path: Path, context: TortoiseContext) -> None:
+        self._path = path
+        self._context = context
+        # One SQLite connection, and Tortoise keeps its context in the task: one user at a time.
+        self._lock = asyncio.Lock()
+        self._snapshot = EMPTY
+        self._data_version = -1
+        self._error: str | None = None
+
+    @classmethod
+    async def open(cls, path: Path) -> Registry:
+        """Bring the file up to date (creating it when new) and load it. Raises ConfigError for a newer or damaged file."""
+        await schema.migrate(path)
+        context = TortoiseContext()
+        with context:
+            await context.init(schema.database(path))
+        registry = cls(path, context)
+        await registry.reload_if_changed()
+        return registry
+
+    async def close(self) -> None:
+        """Let go of the file."""
+        async with self._lock:
+            await self._context.close_connections()
+
+    # -- looking up ----------------------------------------------------------------------------------------------------
+
+    @property
+    def revision(self) -> int:
+        """Counts the changes ever made to this ledger; kept in the file."""
+        return self._snapshot.revision
+
+    @property
+    def error(self) -> str | None:
+        """Why the last reload failed; the ledger as last loaded stays in use."""
+        return self._error
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._snapshot
+
+    def device(self, device_id: str) -> Device | None:
+        """The device that goes by this id; None: nobody has claimed it."""
+        return self._snapshot.devices.get(device_id)
+
+    def place(self, device_id: str, zone: int | None) -> Place | None:
+        """Where an event of this device and zone belongs; None: nobody has claimed the device."""
+        return self._snapshot.place(device_id, zone)
+
+    def sites(self) -> Collection[Site]:
+        return self._snapshot.sites.values()
+
+    def points(self) -> Collection[Point]:
+        return self._snapshot.points.values()
+
+    def devices(self) -> Collection[Device]:
+        return self._snapshot.devices.values()
+
+    # -- following the file --------------------------------------------------------------------------------------------
+
+    async def reload_if_changed(self) -> bool:
+        """Load the ledger again when another connection has changed the file. True when it was loaded."""
+        async with self._lock:
+            # Asked before loading: a change made meanwhile is then seen next time, never missed.
+            version = await _pragma(self._context.db(), "data_version")
+            if version == self._data_version:
+                return False
+            with self._context:
+                async with in_transaction(schema.APP) as transaction:
+                    self._snapshot = await _load(transaction)
+            self._data_version = version
+            return True
+
+    async def watch(self, clock: Clock) -> None:
+        """Follow the file for ever. A file that cannot be read is reported and tried again."""
+        log = logs.logger(registry=str(self._path))
+        while True:
+            await clock.sleep(RELOAD_EVERY_S)
+            try:
+                if await self.reload_if_changed():
+                    log.info("ledger loaded", revision=self.revision, devices=len(self.devices()))
+            except (BaseORMException, GatewayError) as error:
+                if self._error is None:
+                    log.warning("ledger cannot be read; the last one stays in use", error=str(error))
+                self._error = str(error) or type(error).__name__
+            else:
+                if self._error is not None:
+                    log.warning("ledger can be read again")
+                self._error = None
+
+    # -- changing ------------------------------------------------------------------------------------------------------
+
+    async def add(self, *things: Thing) -> Written:
+        """Add what is not there yet, all or nothing. Raises ConfigError with every mistake."""
+        return await self.put(things, only="new")
+
+    async def update(self, *things: Thing) -> Written:
+        """Replace what is there, all or nothing. Raises ConfigError with every mistake."""
+        return await self.put(things, only="known")
+
+    async def put(
+        self, things: Sequence[Thing], *, only: str | None = None, dry_run: bool = False, report: Report | None = None
+    ) -> Written:
+        """Add or replace, all or nothing; asking twice changes nothing. Raises ConfigError with every mistake.
+
+        `report` words a finding for the person who wrote the thing (file, line and column of an import).
+        """
+        wanted = list({(type(thing), thing.id): _tidy(thing) for thing in things}.values())
+        word = report or self._problem
+        try:
+            async with self._lock:
+                with self._context:
+                    async with in_transaction(schema.APP) as transaction:
+                        await _take_write_lock(transaction)
+                        before = await _load(transaction)
+                        problems = _problems(before, wanted, only, word)
+                        if problems:
+                            raise ConfigError(problems)
+                        changes, written = _changes(before, wanted)
+                        if changes and not dry_run:
+                            await _write(transaction, before, changes)
+                            self._snapshot = await _load(transaction)
+        except BaseORMException as error:
+            raise ConfigError([schema.unusable(self._path, error)]) from error
+        return written
+
+    def _problem(self, thing: Thing, finding: Finding) -> Problem:
+        key = f"{type(thing).__name__.lower()} {thing.id}: {finding.field}"
+        return Problem(str(self._path), None, key, finding.found, finding.expected, finding.zh)
+
+
+def _tidy(thing: Thing) -> Thing:
+    return replace(thing, account=thing.account.upper()) if isinstance(thing, Site) else thing
+
+
+def _known(ledger: Snapshot, thing: Thing) -> Thing | None:
+    shelf: Mapping[str, Thing] = (
+        ledger.sites if isinstance(thing, Site) else ledger.points if isinstance(thing, Point) else ledger.devices
+    )
+    return shelf.get(thing.id)
+
+
+def _problems(before: Snapshot, wanted: Sequence[Thing], only: str | None, word: Report) -> list[Problem]:
+    checker = Checker(join(before, wanted))
+    problems = []
+    for thing in wanted:
+        is_known = _known(before, thing) is not None
+        if only == "new" and is_known:
+            problems.append(word(thing, Finding("id", f"{thing.id!r} is there already", "a new id", "编号已存在")))
+        elif only == "known" and not is_known:
+            problems.append(
+                word(thing, Finding("id", f"{thing.id!r} is not there", "an id of the ledger", "编号不存在"))
+            )
+        problems += [word(thing, finding) for finding in checker.findings(thing)]
+    return problems
+
+
+def _changes(before: Snapshot, wanted: Sequence[Thing]) -> tuple[list[Thing], Written]:
+    changes = [thing for thing in wanted if _known(before, thing) != thing]
+    added = sum(_known(before, thing) is None for thing in changes)
+    return changes, Written(added, len(changes) - added, len(wanted) - len(changes))
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+async def _pragma(database: BaseDBAsyncClient, name: str) -> int:
+    _, rows = await database.execute_query(f"PRAGMA {name}")
+    return int(rows[0][name])
+
+
+async def _take_write_lock(transaction: BaseDBAsyncClient) -> None:
+    """Wait for other writers now: a transaction that reads first and writes later is refused when it finds one."""
+    await transaction.execute_query("UPDATE site SET id = id WHERE 0")
+
+
+async def _load(transaction: BaseDBAsyncClient) -> Snapshot:
+    revision = await _pragma(transaction, "user_version")
+    sites = await SiteRow.all().using_db(transaction).values_list(
+        "id", "name", "account", "kind", "address", "latitude", "longitude", "contact"
+    )  # fmt: skip
+    devices = await DeviceRow.all().using_db(transaction).values_list("id", "site_id", "name", "heard_within_s")
+    points = (
+        await PointRow.all().using_db(transaction).values_list("id", "site_id", "number", "name", "device_id", "zone")
+    )
+
+    def build() -> Snapshot:
+        return Snapshot.of(
+            revision, (Site(*row) for row in sites), (Point(*row) for row in points), (Device(*row) for row in devices)
+        )
+
+    return await asyncio.to_thread(build)
+
+
+async def _write(transaction: BaseDBAsyncClient, before: Snapshot, changes: Sequence[Thing]) -> None:
+    shelves: tuple[tuple[type[Thing], type[Model]], ...] = ((Site, SiteRow), (Device, DeviceRow), (Point, PointRow))
+    for kind, model in shelves:  # parents first
+        new = [thing for thing in changes if isinstance(thing, kind) and _known(before, thing) is None]
+        known = [thing for thing in changes if isinstance(thing, kind) and _known(before, thing) is not None]
+        if model is PointRow:
+            # Nothing refers to a point: taken out and put back, two of them can swap their numbers.
+            for start in range(0, len(known), BATCH):
+                ids = [thing.id for thing in known[start : start + BATCH]]
+                await PointRow.filter(id__in=ids).using_db(transaction).delete()
+            new, known = new + known, []
+        await _insert(transaction, model, new)
+        for thing in known:
+            columns = _columns(thing)
+            await model.filter(id=columns.pop("id")).using_db(transaction).update(**columns)
+    await transaction.execute_query(f"PRAGMA user_version = {before.revision + 1}")
+
+
+async def _insert(transaction: BaseDBAsyncClient, model: type[Model], things: Sequence[Thing]) -> None:
+    await model.bulk_create([model(**_columns(thing)) for thing in things], batch_size=BATCH, using_db=transaction)
+
+
+def _columns(thing: Thing) -> dict[str, Any]:
+    """Field by field, foreign keys under their column's name."""
+    values = {field.name: getattr(thing, field.name) for field in fields(thing)}
+    for key in ("site", "device"):
+        if key in values:
+            values[f"{key}_id"] = values.pop(key)
+    return values

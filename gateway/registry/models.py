@@ -1,0 +1,55 @@
+"""The ledger's tables. They hold places and things; no column has room for a resident."""
+
+from __future__ import annotations
+
+from tortoise import fields
+from tortoise.models import Model
+
+
+class SiteRow(Model):
+    """A place that answers for itself towards 110."""
+
+    id = fields.CharField(max_length=64, primary_key=True)
+    name = fields.CharField(max_length=128)
+    account = fields.CharField(max_length=16, unique=True)
+    kind = fields.CharField(max_length=32)
+    address = fields.CharField(max_length=256)
+    latitude = fields.FloatField(null=True)
+    longitude = fields.FloatField(null=True)
+    contact = fields.CharField(max_length=64)
+
+    class Meta:
+        table = "site"
+
+
+class DeviceRow(Model):
+    """Something that reports."""
+
+    id = fields.CharField(max_length=128, primary_key=True)
+    site: fields.ForeignKeyRelation[SiteRow] = fields.ForeignKeyField(
+        "registry.SiteRow", related_name="devices", on_delete=fields.RESTRICT
+    )
+    name = fields.CharField(max_length=128)
+    heard_within_s = fields.FloatField(null=True)
+
+    class Meta:
+        table = "device"
+
+
+class PointRow(Model):
+    """A protection point: the smallest thing that is counted."""
+
+    id = fields.CharField(max_length=64, primary_key=True)
+    site: fields.ForeignKeyRelation[SiteRow] = fields.ForeignKeyField(
+        "registry.SiteRow", related_name="points", on_delete=fields.RESTRICT
+    )
+    number = fields.IntField()
+    name = fields.CharField(max_length=128)
+    device: fields.ForeignKeyNullableRelation[DeviceRow] = fields.ForeignKeyField(
+        "registry.DeviceRow", related_name="points", on_delete=fields.RESTRICT, null=True
+    )
+    zone = fields.IntField(null=True)
+
+    class Meta:
+        table = "point"
+        unique_together = (("site", "number"), ("device", "zone"))

@@ -1,0 +1,353 @@
+"""What is special to the JSON alarms: bad input, damage, availability that must become an event once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tomllib
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drivers import alarm_json
+from gateway.clock import RealClock
+from gateway.driver import Context, FrameError, Kind, LatestKey, LinkClosed, Observation, Qualifier, Receipt, Session
+
+EVENT = "fangkong/v1/a001/event"
+HEARTBEAT = "fangkong/v1/a001/heartbeat"
+AVAILABILITY = "fangkong/v1/a001/availability"
+GOOD = {"v": 1, "device": "a001", "session": "s", "seq": 1, "kind": "panic"}
+VECTORS = tomllib.loads((Path(__file__).parents[1] / "vectors/alarm_json.toml").read_text(encoding="utf-8"))["vector"]
+
+
+def event(**changes: object) -> bytes:
+    return json.dumps({**GOOD, **changes}).encode()
+
+
+def decode(payload: bytes, topic: str = EVENT) -> Observation:
+    (seen,) = alarm_json.decode(topic, payload, Context())
+    return seen
+
+
+BAD = {
+    "empty": b"",
+    "no JSON": b"panic",
+    "no object": b"[1]",
+    "a bare number": b"5",
+    "UTF-16": event().decode().encode("utf-16"),
+    "byte order mark": b"\xef\xbb\xbf" + event(),
+    "broken UTF-8": event().replace(b"panic", b"\xff\xfe"),
+    "NUL": event() + b"\0",
+    "two objects": event() * 2,
+    "NaN": event().replace(b'"seq": 1', b'"seq": NaN'),
+    "Infinity": event(values={"t": 1}).replace(b'"t": 1', b'"t": -Infinity'),
+    "10^400": event(values={"t": 1}).replace(b'"t": 1', b'"t": 1e400'),
+    "400 digits": event(values={"t": 1}).replace(b'"t": 1', b'"t": ' + b"9" * 400),
+    "5000 digits": event(values={"t": 1}).replace(b'"t": 1', b'"t": ' + b"9" * 5000),
+    "beyond 2^53": event(seq=2**53),
+    "depth 100 000": b'{"v":' + b"[" * 100_000,
+    "depth 30 000": b'{"v":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+    "4 MB": event(text="x" * 4_000_000),
+    "duplicate key": b'{"v":1,' + event()[1:],
+    "duplicate key deep": event(values={"a": 1}).replace(b'{"a": 1}', b'{"a":1,"a":2}'),
+    "version true": event(v=True),
+    "version 1.0": event(v=1.0),
+    "version 2": event(v=2),
+    "version missing": event().replace(b'"v": 1, ', b""),
+    "another device": event(device="b002"),
+    "device a number": event(device=1),
+    "device missing": event().replace(b'"device": "a001", ', b""),
+    "session missing": event(session=None),
+    "session with slash": event(session="a/b"),
+    "session with line break": event(session="a\n"),
+    "session too long": event(session="x" * 65),
+    "seq missing": event(seq=None),
+    "seq true": event(seq=True),
+    "seq a text": event(seq="1"),
+    "seq 1.0": event(seq=1.0),
+    "seq below zero": event(seq=-1),
+    "kind missing": event(kind=None),
+    "kind a list": event(kind=["panic"]),
+    "kind empty": event(kind=""),
+    "qualifier unknown": event(qualifier="gone"),
+    "qualifier a list": event(qualifier=["new"]),
+    "zone true": event(zone=True),
+    "zone beyond": event(zone=10_000),
+    "at a number": event(at=1_700_000_000),
+    "at without zone": event(at="2026-03-01T02:03:04"),
+    "at a date": event(at="2026-03-01"),
+    "at month 13": event(at="2026-13-01T02:03:04Z"),
+    "at before all time": event(at="0001-01-01T00:00:00+23:59"),
+    "at year 0": event(at="0000-01-01T00:00:00Z"),
+    "text a number": event(text=5),
+    "code a list": event(code=[]),
+    "test a text": event(test="true"),
+    "test null": event(test=None),
+    "lat alone": event(lat=1),
+    "lat true": event(lat=True, lon=1),
+    "lat beyond": event(lat=90.1, lon=1),
+    "values a list": event(values=[1]),
+    "values null": event(values=None),
+    "values nested": event(values={"a": {"b": 1}}),
+    "33 values": event(values={f"v{n}": n for n in range(33)}),
+    "value name with space": event(values={"a b": 1}),
+    "value name a script": event(values={'"} or up{job="': 1}),
+    "crc wrong": event(crc="00000000"),
+    "crc a number": event(crc=5),
+    "crc not last": event(crc="00000000", text="x"),
+}
+
+
+@pytest.mark.parametrize("payload", BAD.values(), ids=BAD.keys())
+def test_what_is_no_event_is_refused_with_a_reason(payload: bytes) -> None:
+    with pytest.raises(FrameError) as refused:
+        decode(payload)
+
+    assert 10 < len(str(refused.value)) < 120
+
+
+@pytest.mark.parametrize(
+    "topic",
+    ["", "event", "fangkong/v1//event", "fangkong/v2/a001/event", "fangkong/v1/a001/receipt", "fangkong/v1/a b/event",
+     "fangkong/v1/a001/event/x", "fangkong/v1/a001/event\n", f"fangkong/v1/{'x' * 65}/event"],
+)  # fmt: skip
+def test_another_topic_is_refused(topic: str) -> None:
+    with pytest.raises(FrameError):
+        decode(event(), topic)
+
+
+@pytest.mark.parametrize("payload", [b"Online", b"online\n", b'{"state":"online"}', b"\xff"])
+def test_availability_has_two_words(payload: bytes) -> None:
+    with pytest.raises(FrameError):
+        alarm_json.decode(AVAILABILITY, payload, Context())
+
+
+def test_a_cleared_availability_says_nothing() -> None:
+    assert alarm_json.decode(AVAILABILITY, b"", Context()) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("'; DROP TABLE event; --", "'; DROP TABLE event; --"),
+        ("<script>alert(1)</script> $(reboot)", "<script>alert(1)</script> $(reboot)"),
+        ("door\n2026-01-01 [error] forged", "door�2026-01-01 [error] forged"),
+        ("\u202egnp.exe\u2069", "�gnp.exe�"),
+        ("a\x00b\x1b[31m", "a�b�[31m"),
+        ("\ud800 lone", "� lone"),
+        ("大门 🚨", "大门 🚨"),
+        ("x" * 300, "x" * 256),
+    ],
+)
+def test_free_text_is_kept_as_harmless_text(text: str, kept: str) -> None:
+    assert decode(event(text=text)).text == kept
+
+
+def test_an_unknown_kind_travels_on_under_its_own_bounded_name() -> None:
+    seen = decode(event(kind="laser\n" + "y" * 500))
+
+    assert seen.kind is Kind.UNKNOWN
+    assert seen.code == "laser�" + "y" * 58
+
+
+def test_a_heartbeat_is_no_event() -> None:
+    """Nobody can hide an alarm's kind behind proof of life, nor skip the store with it."""
+    assert decode(event(kind="heartbeat")).kind is Kind.UNKNOWN
+
+
+def test_a_missing_value_is_unknown_and_never_false() -> None:
+    seen = decode(b'{"v":1,"device":"a001"}', HEARTBEAT)
+
+    assert dict(seen.values) == {}
+    assert seen.at is None
+
+
+def test_null_stays_null() -> None:
+    assert dict(decode(event(values={"contact": None, "low": False})).values) == {"contact": None, "low": False}
+
+
+@pytest.mark.parametrize("row", [row for row in VECTORS if "crc" in row["payload"] and "error" not in row])
+def test_no_flipped_bit_makes_another_event_where_a_checksum_is(row: dict[str, str]) -> None:
+    payload = row["payload"].encode()
+    (good,) = alarm_json.decode(row["topic"], payload, Context())
+    read = 0
+    for bit in range(len(payload) * 8):
+        spoiled = bytearray(payload)
+        spoiled[bit // 8] ^= 1 << bit % 8
+        try:
+            (seen,) = alarm_json.decode(row["topic"], bytes(spoiled), Context())
+        except FrameError:
+            continue
+        read += 1
+        assert seen == replace(good, raw=bytes(spoiled)), f"bit {bit}"
+
+    assert read < 40  # a flip in the name "crc" or in the case of its digits
+
+
+def test_the_checksum_is_the_catalogues() -> None:
+    assert zlib.crc32(b"123456789") == 0xCBF43926
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from([EVENT, HEARTBEAT, AVAILABILITY]), st.binary())
+def test_only_frame_errors_leave_decode_on_bytes(topic: str, payload: bytes) -> None:
+    with suppress(FrameError):
+        alarm_json.decode(topic, payload, Context())
+
+
+@given(
+    st.sampled_from([EVENT, HEARTBEAT]),
+    st.dictionaries(
+        st.sampled_from(
+            ["v", "device", "session", "seq", "kind", "qualifier", "zone", "at", "text", "values", "test", "code",
+             "lat", "lon", "crc"]
+        ),
+        JSON,
+    ),
+)  # fmt: skip
+def test_only_frame_errors_leave_decode_on_objects(topic: str, members: dict[str, object]) -> None:
+    payload = json.dumps({**GOOD, **members}).encode()
+    with suppress(FrameError):
+        for seen in alarm_json.decode(topic, payload, Context()):
+            json.dumps([seen.text, seen.code, dict(seen.values)], ensure_ascii=False).encode()  # no lone surrogate
+
+
+# -- the conversation --------------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """Stands for the link and the store: delivers batches, notes what is accepted and published, and after what."""
+
+    def __init__(self, *batches: Sequence[tuple[str, bytes, bool]]) -> None:
+        self._batches = batches
+        self.reported: list[Observation] = []
+        self.receipts: list[Receipt] = []
+        self.done: list[str] = []
+        self.rejected: list[str] = []
+        self.heard: list[str] = []
+        self.stored: dict[LatestKey, Qualifier] = {}
+
+    async def batches(self) -> AsyncIterator[Sequence[Letter]]:
+        for batch in self._batches:
+            yield [Letter(*message, self) for message in batch]
+        raise LinkClosed("the end")
+
+    def publish(self, topic: str, payload: bytes, *, after: Receipt, retain: bool = False) -> None:
+        assert not retain
+        after.when_settled(lambda _: self.done.append(f"published {topic} {payload.decode()}"))
+
+    async def report(self, seen: Sequence[Observation]) -> Receipt:
+        self.reported += seen
+        self.receipts.append(Receipt())
+        return self.receipts[-1]
+
+    async def latest(self, device: str) -> dict[LatestKey, Qualifier]:
+        assert device == "a001"
+        return self.stored
+
+    async def run(self) -> None:
+        session = Session(
+            link=self,
+            report=self.report,
+            reject=lambda _, error: self.rejected.append(str(error)),
+            heard=self.heard.append,
+            latest=self.latest,
+            context=Context(),
+            clock=RealClock(),
+            log=structlog.get_logger(),
+        )
+        with pytest.raises(LinkClosed):
+            async with asyncio.timeout(5):
+                await alarm_json.run(session)  # type: ignore[arg-type]  # Letter is a Message in all but mypy's eyes
+
+
+class Letter:
+    def __init__(self, topic: str, payload: bytes, retained: bool, wire: Wire) -> None:
+        self.topic, self.payload, self.retained, self._wire = topic, payload, retained, wire
+
+    def accept(self, *, after: Receipt) -> None:
+        after.when_settled(lambda _: self._wire.done.append("accepted"))
+
+
+async def test_puback_and_receipt_leave_after_the_commit() -> None:
+    wire = Wire([(EVENT, event(), False)])
+    await wire.run()
+
+    assert wire.done == []
+    wire.receipts[0].settle()
+    assert wire.done == ["accepted", 'published fangkong/v1/a001/receipt {"v":1,"session":"s","seq":1}']
+
+
+async def test_a_refused_message_is_accepted_so_that_it_does_not_come_back() -> None:
+    wire = Wire([(EVENT, b"{", False), (EVENT, event(), False)])
+    await wire.run()
+
+    assert wire.done == ["accepted"]
+    assert len(wire.rejected) == len(wire.reported) == 1
+
+
+async def test_retained_is_state_and_never_news() -> None:
+    """An event kept by the broker would be raised again at every start; a kept heartbeat proves no life."""
+    wire = Wire(
+        [(EVENT, event(), True), (HEARTBEAT, b'{"v":1,"device":"a001"}', True), (AVAILABILITY, b"online", True)]
+    )
+    await wire.run()
+
+    assert wire.reported == []
+    assert wire.heard == []
+    assert wire.done == ["accepted"] * 3
+    assert "retain" in wire.rejected[0]
+
+
+async def test_an_offline_that_happened_while_we_were_away_becomes_an_event_once() -> None:
+    wire = Wire([(AVAILABILITY, b"offline", True)], [(AVAILABILITY, b"offline", True)])
+    await wire.run()
+
+    assert [(seen.kind, seen.qualifier) for seen in wire.reported] == [(Kind.COMM_FAULT, Qualifier.NEW)]
+
+
+async def test_an_offline_known_from_before_a_restart_is_not_news() -> None:
+    wire = Wire([(AVAILABILITY, b"offline", True)])
+    wire.stored[Kind.COMM_FAULT, None] = Qualifier.NEW
+    await wire.run()
+
+    assert wire.reported == []
+
+
+async def test_every_change_is_reported_also_before_the_first_is_committed() -> None:
+    words = [b"online", b"offline", b"online", b"online", b"offline"]
+    wire = Wire([(AVAILABILITY, word, False) for word in words])
+    await wire.run()
+
+    assert [seen.qualifier.value for seen in wire.reported] == ["new", "restore", "new"]
+    assert wire.heard == ["a001"] * 3
+
+
+async def test_a_commit_of_an_older_change_does_not_hide_the_newer_one() -> None:
+    wire = Wire([(AVAILABILITY, b"offline", False), (AVAILABILITY, b"online", False)])
+    original = wire.report
+
+    async def settle_older(seen: Sequence[Observation]) -> Receipt:
+        if wire.receipts:
+            wire.stored[Kind.COMM_FAULT, None] = Qualifier.NEW
+            wire.receipts[0].settle()
+        return await original(seen)
+
+    wire.report = settle_older  # type: ignore[method-assign]  # the store's word comes at the worst moment
+    wire._batches += ([(AVAILABILITY, b"online", False)],)
+    await wire.run()
+
+    assert [seen.qualifier.value for seen in wire.reported] == ["new", "restore"]

@@ -1,0 +1,206 @@
+"""The store's side of a destination, on the real store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import structlog
+
+from gateway.errors import StoreError
+from gateway.forwarders import Outlet, _aside, _outbox
+from gateway.forwarders._aside import ASIDE_BATCH, ASIDE_MAX, ASIDE_PAUSE_S, Aside
+from gateway.forwarders._outbox import Outbox
+from gateway.forwarders._trouble import Trouble
+from gateway.ids import EventIds
+from gateway.metrics import Metrics
+from gateway.model import Delivery, Event, Kind, Lane, Place, Qualifier
+from gateway.store import Entry
+from gateway.store.sqlite import SqliteStore
+from tests.conftest import JumpingClock
+
+PLACE = Place("s1", "A10B", "阳泗小区", None, 17, "")
+
+
+class GatedStore(SqliteStore):
+    """The real store, whose reads can be held back after they were made."""
+
+    gate: asyncio.Event
+    reading: asyncio.Event
+
+    async def pending(self, destination: str, lane: Lane, *, after_seq: int, limit: int) -> Sequence[Delivery]:
+        rows = await super().pending(destination, lane, after_seq=after_seq, limit=limit)
+        self.reading.set()
+        await self.gate.wait()
+        return rows
+
+
+@pytest.fixture
+async def store(tmp_path: Path, jumping_clock: JumpingClock) -> AsyncIterator[GatedStore]:
+    opened = await GatedStore.open(tmp_path, jumping_clock)
+    assert isinstance(opened, GatedStore)
+    opened.gate, opened.reading = asyncio.Event(), asyncio.Event()
+    opened.gate.set()
+    yield opened
+    await opened.close()
+
+
+def outlet(store: Any, clock: JumpingClock, reports: list[Qualifier] | None = None) -> Outlet:
+    async def report(kind: Kind, qualifier: Qualifier, text: str) -> None:
+        if reports is not None:
+            reports.append(qualifier)
+
+    return Outlet("110", None, "0B0C", store, clock, Random(1), Metrics(), structlog.get_logger(), report)
+
+
+async def append(store: SqliteStore, clock: JumpingClock, count: int) -> None:
+    ids = EventIds(clock, Random(2))
+    plain = Event("", "d", Kind.BURGLARY, Qualifier.NEW, Lane.ALARM, clock.now(), "test", "c", place=PLACE)
+    await (await store.append([Entry(replace(plain, id=ids.next()), ["110"]) for _ in range(count)]))
+
+
+@asynccontextmanager
+async def running(outbox: Outbox) -> AsyncIterator[Outbox]:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(outbox.run())
+        async with asyncio.timeout(10):
+            await outbox.is_read.wait()
+            yield outbox
+        task.cancel()
+
+
+async def taken(outbox: Outbox) -> Delivery:
+    while (row := outbox.take(tuple(Lane))) is None:
+        outbox.changed.clear()
+        await outbox.changed.wait()
+    return row
+
+
+async def test_a_read_that_was_overtaken_by_an_acceptance_does_not_bring_the_row_back(
+    store: GatedStore, jumping_clock: JumpingClock
+) -> None:
+    await append(store, jumping_clock, 2)
+    given = outlet(store, jumping_clock)
+    async with running(Outbox(given)) as outbox:
+        first = await taken(outbox)
+        outbox.refused(first, "DUH", retry_s=None)
+        second = await taken(outbox)
+        while (await store.backlog("110")).dead == 0:
+            await jumping_clock.settle()
+        store.gate.clear()
+        store.reading.clear()
+        await store.requeue("110", [first.event.seq])
+        await store.reading.wait()  # for the life lane
+        store.reading.clear()
+        store.gate.set()
+        store.gate.clear()
+        await store.reading.wait()  # for the alarm lane: the second row is still queued in what was read
+        outbox.accepted([second])
+        name, labels = "fangkong_accepted_total", {"destination": "110", "lane": "alarm"}
+        while not given.metrics.registry.get_sample_value(name, labels):
+            await jumping_clock.settle()
+        store.gate.set()
+
+        assert (await taken(outbox)).event == first.event
+        outbox.accepted([first])
+        await jumping_clock.settle()
+        assert outbox.is_empty
+
+
+async def test_numbers_are_taken_ahead_for_one_account_within_a_bound(
+    store: GatedStore, jumping_clock: JumpingClock
+) -> None:
+    await append(store, jumping_clock, 40)
+    async with running(Outbox(outlet(store, jumping_clock))) as outbox:
+        assert await outbox.numbers([await taken(outbox)]) == [1]
+    rows = await store.pending("110", Lane.ALARM, after_seq=0, limit=100)
+
+    assert [row.number for row in rows] == [*range(1, _outbox.NUMBERS_AHEAD + 1), *[None] * 24]
+
+
+async def test_memory_holds_a_bounded_part_of_the_backlog(store: GatedStore, jumping_clock: JumpingClock) -> None:
+    await append(store, jumping_clock, _outbox.HELD_MAX + 50)
+    async with running(Outbox(outlet(store, jumping_clock))) as outbox:
+        seqs = [(await taken(outbox)).event.seq]
+        while not outbox.is_empty:
+            outbox.release("A10B")
+            row = outbox.take(tuple(Lane))
+            assert row is not None
+            seqs.append(row.event.seq)
+
+    assert seqs == list(range(1, _outbox.HELD_MAX + 1))
+
+
+async def test_one_standing_fault_for_all_reasons(jumping_clock: JumpingClock) -> None:
+    reports: list[Qualifier] = []
+    trouble = Trouble(outlet(None, jumping_clock, reports))
+    for reason in ("down", "refused", "down"):
+        await trouble.begin(reason, "words")
+    await trouble.end("down")
+    assert reports == [Qualifier.NEW, Qualifier.NEW]
+    await trouble.end("refused")
+    await trouble.end("refused")
+
+    assert reports == [Qualifier.NEW, Qualifier.NEW, Qualifier.RESTORE]
+
+
+async def test_a_fault_that_cannot_be_stored_is_reported_when_it_can(jumping_clock: JumpingClock) -> None:
+    tries: list[str] = []
+
+    async def report(kind: Kind, qualifier: Qualifier, text: str) -> None:
+        tries.append(text)
+        if len(tries) < 3:
+            raise StoreError("disk full")
+
+    trouble = Trouble(replace(outlet(None, jumping_clock), report=report))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(trouble.begin("down", "words"))
+        await jumping_clock.advance(5)
+
+    assert tries == ["words"] * 3
+
+
+class TestAside:
+    ROW = Delivery(
+        "110",
+        Event(
+            "e", "d", Kind.BURGLARY, Qualifier.NEW, Lane.ALARM, JumpingClock().now(), "test", "c", place=PLACE, seq=5
+        ),
+    )
+
+    def row(self, seq: int, **changes: Any) -> Delivery:
+        return replace(self.ROW, event=replace(self.ROW.event, seq=seq, **changes))
+
+    def test_only_later_ends_of_the_same_condition_wait(self) -> None:
+        aside = Aside()
+        aside.refuse(self.ROW)
+        end = {"qualifier": Qualifier.RESTORE}
+
+        assert aside.is_early(self.row(6, **end))
+        assert not aside.is_early(self.row(4, **end))
+        assert not aside.is_early(self.row(6, **end, zone=3))
+        assert not aside.is_early(self.row(6, **end, device="other"))
+        assert not aside.is_early(self.row(6))
+        aside.accepted(self.ROW)
+        assert not aside.is_early(self.row(6, **end))
+        assert not aside
+
+    def test_what_is_remembered_and_offered_at_once_is_bounded(self) -> None:
+        aside = Aside()
+        for seq in range(ASIDE_MAX):
+            assert aside.has_room
+            aside.remember(self.row(seq), 100.0)
+
+        assert not aside.has_room
+        assert aside.due(99.0) == []
+        assert aside.due(100.0) == list(range(ASIDE_BATCH))
+        assert aside.wait_s(99.0) == 1.0
+        assert aside.wait_s(0.0) == ASIDE_PAUSE_S == _aside.ASIDE_PAUSE_S
+        aside.offered(range(ASIDE_BATCH))
+        assert aside.due(100.0)[0] == ASIDE_BATCH

@@ -1,0 +1,392 @@
+"""The ledger: what it lets in, that it survives migrations, that a running gateway sees what the command line changes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tortoise.context import TortoiseContext
+from tortoise.migrations.autodetector import MigrationAutodetector
+
+import gateway.registry.checks
+import gateway.registry.migrations
+from gateway.errors import ConfigError
+from gateway.model import Device, Place, Point, Site
+from gateway.registry import Registry, Written, migrate, schema
+from tests.conftest import JumpingClock
+
+ESTATE = Site("yushan-3", "玉山三期", "1A2B", address="文化路 3 号", contact="值班室 0535-1234567")
+BANK = Site("bank-7", "文化路支行", "0007", kind="bank_branch", latitude=37.5, longitude=121.4)
+PANEL = Device("panel-1", "yushan-3", "东门主机", heard_within_s=600.0)
+FENCE = Point("ys-p05", "yushan-3", 5, "东围墙", device="panel-1", zone=3)
+DOOR = Point("ys-p06", "yushan-3", 6, "东门", device="panel-1")
+
+
+@pytest.fixture
+async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
+    registry = await Registry.open(tmp_path / "registry.db")
+    yield registry
+    await registry.close()
+
+
+async def fill(registry: Registry) -> None:
+    await registry.add(ESTATE, BANK, PANEL, FENCE, DOOR)
+
+
+# -- looking up --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_zone_is_placed_at_its_point_then_at_the_devices_point_then_at_its_number(registry: Registry) -> None:
+    await fill(registry)
+    await registry.add(Device("button", "bank-7", "柜台按钮"))
+    fence = Place("yushan-3", "1A2B", "玉山三期", "ys-p05", 5, "东围墙", "文化路 3 号")
+    counter = Place("bank-7", "0007", "文化路支行", None, 12, "柜台按钮")
+
+    assert registry.place("panel-1", 3) == fence
+    assert registry.place("panel-1", 4) == replace(fence, point="ys-p06", number=6, point_name="东门")
+    assert registry.place("button", 12) == counter
+    assert registry.place("button", None) == replace(counter, number=0)
+    assert registry.place("button", 1000) == replace(counter, number=0)
+    assert registry.place("stranger", 1) is None
+    assert registry.device("stranger") is None
+
+
+async def test_what_was_added_is_there_after_reopening(tmp_path: Path) -> None:
+    first = await Registry.open(tmp_path / "registry.db")
+    await fill(first)
+    await first.close()
+    second = await Registry.open(tmp_path / "registry.db")
+
+    assert set(second.sites()) == {ESTATE, BANK}
+    assert set(second.points()) == {FENCE, DOOR}
+    assert set(second.devices()) == {PANEL}
+    assert second.revision == 1
+    await second.close()
+
+
+# -- changing ----------------------------------------------------------------------------------------------------------
+
+
+async def test_putting_the_same_twice_changes_nothing(registry: Registry) -> None:
+    things = (ESTATE, PANEL, FENCE)
+
+    assert await registry.put(things) == Written(added=3)
+    assert await registry.put((replace(ESTATE, account="1a2b"), PANEL, FENCE)) == Written(unchanged=3)
+    assert registry.revision == 1
+    assert await registry.put((*things[:2], replace(FENCE, name="西围墙"))) == Written(updated=1, unchanged=2)
+    assert registry.snapshot.points["ys-p05"].name == "西围墙"
+    assert registry.revision == 2
+
+
+async def test_two_points_can_swap_their_numbers(registry: Registry) -> None:
+    await fill(registry)
+
+    assert await registry.update(replace(FENCE, number=6), replace(DOOR, number=5)) == Written(updated=2)
+    assert {point.id: point.number for point in registry.points()} == {"ys-p05": 6, "ys-p06": 5}
+
+
+async def test_a_dry_run_writes_nothing(registry: Registry) -> None:
+    assert await registry.put([ESTATE, PANEL], dry_run=True) == Written(added=2)
+    assert not registry.sites()
+    assert registry.revision == 0
+
+
+@pytest.mark.parametrize(
+    ("thing", "field"),
+    [
+        (Site("not a slug", "x", "1234"), "id"),
+        (Site("s", "", "1234"), "name"),
+        (Site("s", "x\ny", "1234"), "name"),
+        (Site("s", "x", "12"), "account"),
+        (Site("s", "x", "12345678901234567"), "account"),
+        (Site("s", "x", "12G4"), "account"),
+        (Site("s", "x", "1a2b"), "account"),
+        (Site("s", "x", "1234", kind="Bank"), "kind"),
+        (Site("s", "x", "1234", latitude=91.0, longitude=0.0), "latitude"),
+        (Site("s", "x", "1234", latitude=float("nan"), longitude=0.0), "latitude"),
+        (Site("s", "x", "1234", latitude=1.0), "longitude"),
+        (Site("s", "x", "1234", contact="张三"), "contact"),
+        (Site("s", "x", "1234", address="x" * 257), "address"),
+        (Device("", "yushan-3"), "id"),
+        (Device("a\x00b", "yushan-3"), "id"),
+        (Device("d" * 129, "yushan-3"), "id"),
+        (Device("d", "nowhere"), "site"),
+        (Device("d", "yushan-3", heard_within_s=0.0), "heard_within_s"),
+        (Device("d", "yushan-3", heard_within_s=float("inf")), "heard_within_s"),
+        (Point("p", "yushan-3", 1000, "x"), "number"),
+        (Point("p", "yushan-3", -1, "x"), "number"),
+        (Point("p", "yushan-3", 5, "x"), "number"),
+        (Point("p", "yushan-3", 7, "x", device="panel-1", zone=3), "zone"),
+        (Point("p", "yushan-3", 7, "x", device="panel-1"), "zone"),
+        (Point("p", "yushan-3", 7, "x", zone=1), "zone"),
+        (Point("p", "yushan-3", 7, "x", device="panel-1", zone=65_536), "zone"),
+        (Point("p", "yushan-3", 7, "x", device="gone"), "device"),
+        (Point("p", "bank-7", 7, "x", device="panel-1", zone=9), "device"),
+    ],
+)
+async def test_a_mistake_is_named_in_both_languages_and_nothing_is_written(
+    registry: Registry, thing: Site | Device | Point, field: str
+) -> None:
+    await fill(registry)
+    with pytest.raises(ConfigError) as caught:
+        await registry.add(thing, Device("innocent", "yushan-3"))
+
+    assert [problem.key.rsplit(": ", 1)[1] for problem in caught.value.problems] == [field]
+    assert re.search("[一-鿿]", caught.value.problems[0].hint)
+    assert registry.device("innocent") is None
+
+
+async def test_add_refuses_what_is_there_and_update_what_is_not(registry: Registry) -> None:
+    await fill(registry)
+    with pytest.raises(ConfigError, match="is there already"):
+        await registry.add(PANEL)
+    with pytest.raises(ConfigError, match="is not there"):
+        await registry.update(Device("new", "bank-7"))
+    with pytest.raises(ConfigError, match="the site of its point ys-p05"):
+        await registry.update(replace(PANEL, site="bank-7"))
+
+
+@pytest.mark.parametrize(
+    ("bound", "count", "thing"),
+    [
+        ("SITES_MAX", 2, Site("s3", "x", "1234")),
+        ("DEVICES_MAX", 1, Device("d2", "bank-7")),
+        ("POINTS_MAX", 2, Point("p3", "bank-7", 1, "x")),
+    ],
+)
+async def test_the_ledger_is_bounded(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, bound: str, count: int, thing: Site | Device | Point
+) -> None:
+    await fill(registry)
+    monkeypatch.setattr(gateway.registry.checks, bound, count)
+    with pytest.raises(ConfigError, match=f"at most {count} "):
+        await registry.add(thing)
+
+
+@pytest.mark.usefixtures("registry")
+async def test_no_column_has_room_for_a_resident(tmp_path: Path) -> None:
+    """Places and things only: a new column must be added here too, by somebody who has thought about it."""
+    with closing(sqlite3.connect(tmp_path / "registry.db")) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        columns = {
+            table: {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+            for table in tables
+            if table not in ("tortoise_migrations", "sqlite_sequence")
+        }
+
+    assert columns == {
+        "site": {"id", "name", "account", "kind", "address", "latitude", "longitude", "contact"},
+        "device": {"id", "site_id", "name", "heard_within_s"},
+        "point": {"id", "site_id", "number", "name", "device_id", "zone"},
+    }
+
+
+# -- following the file ------------------------------------------------------------------------------------------------
+
+
+async def until(clock: JumpingClock, is_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_true():
+            await clock.advance(1.0)
+
+
+async def test_a_running_gateway_sees_what_another_process_changed(
+    registry: Registry, tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    other = await Registry.open(tmp_path / "registry.db")
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(registry.watch(jumping_clock))
+        await fill(other)
+        assert registry.device("panel-1") is None
+        await until(jumping_clock, lambda: registry.device("panel-1") is not None)
+        watching.cancel()
+
+    assert registry.snapshot == other.snapshot
+    await registry.reload_if_changed()  # ends what the watcher may have been in the middle of
+    assert not await registry.reload_if_changed()
+    await other.close()
+
+
+async def test_an_unreadable_ledger_is_reported_and_the_last_one_stays(
+    registry: Registry, tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    def run(statement: str) -> None:
+        with closing(sqlite3.connect(tmp_path / "registry.db")) as connection:
+            connection.execute(statement)
+
+    await fill(registry)
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(registry.watch(jumping_clock))
+        run("ALTER TABLE device RENAME TO lost")
+        await until(jumping_clock, lambda: registry.error is not None)
+        assert registry.device("panel-1") == PANEL
+        run("ALTER TABLE lost RENAME TO device")
+        await until(jumping_clock, lambda: registry.error is None)
+        watching.cancel()
+
+
+# -- migrations --------------------------------------------------------------------------------------------------------
+
+ADDITIVE = """
+    operations = [ops.AddField(model_name="DeviceRow", name="batch", field=fields.CharField(max_length=8, null=True))]
+"""
+REBUILDING = """
+    operations = [ops.AlterField(model_name="SiteRow", name="kind", field=fields.CharField(max_length=200))]
+"""
+LOSING_AN_INDEX = """
+    operations = [
+        Statement(
+            'CREATE TABLE copy (id TEXT PRIMARY KEY, site_id TEXT, number INT, name TEXT, device_id TEXT, zone INT)'
+        ),
+        Statement('INSERT INTO copy SELECT id, site_id, number, name, device_id, zone FROM point'),
+        Statement('DROP TABLE point'),
+        Statement('ALTER TABLE copy RENAME TO point'),
+    ]
+"""
+LOSING_ROWS = """
+    operations = [
+        Statement("DELETE FROM point WHERE id = 'ys-p05'"),
+        Statement("DROP TABLE IF EXISTS nowhere"),
+    ]
+"""
+FAILING = """
+    operations = [
+        Statement("DELETE FROM point WHERE id = 'ys-p05'"),
+        Statement("DROP TABLE nowhere"),
+    ]
+"""
+
+NextVersion = Callable[[str], str]
+
+
+@pytest.fixture
+def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NextVersion]:
+    """Makes a package with today's migrations and one more, as the next version of the program would ship."""
+    folder = tmp_path / "next" / "next_migrations"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    for path in Path(gateway.registry.migrations.__path__[0]).glob("0*.py"):
+        (folder / path.name).write_text(path.read_text())
+    monkeypatch.syspath_prepend(str(folder.parent))
+
+    def make(operations: str) -> str:
+        (folder / "0002_next.py").write_text(
+            "from tortoise import fields, migrations\nfrom tortoise.migrations import operations as ops\n\n"
+            "class Statement(ops.TortoiseOperation):\n"
+            "    def __init__(self, sql):\n        self.sql = sql\n\n"
+            "    async def database_forward(self, app_label, old_state, new_state, state_editor=None):\n"
+            "        if state_editor is not None:\n            await state_editor._run_sql(self.sql)\n\n"
+            "class Migration(migrations.Migration):\n    dependencies = [('registry', '0001_initial')]\n" + operations
+        )
+        return "next_migrations"
+
+    yield make
+    for name in [name for name in sys.modules if name.startswith("next_migrations")]:
+        del sys.modules[name]
+
+
+async def filled(path: Path) -> str:
+    registry = await Registry.open(path)
+    await fill(registry)
+    await registry.close()
+    return dump(path)
+
+
+def dump(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        return "\n".join(connection.iterdump())
+
+
+def rows(path: Path) -> list[int]:
+    with closing(sqlite3.connect(path)) as connection:
+        tables = ("site", "device", "point")
+        return [connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables]
+
+
+async def test_an_additive_migration_keeps_every_row_and_needs_nobody(
+    tmp_path: Path, next_version: NextVersion
+) -> None:
+    path = tmp_path / "registry.db"
+    await filled(path)
+
+    assert await migrate(path, migrations=next_version(ADDITIVE)) == ["0002_next"]
+    assert rows(path) == [2, 1, 2]
+    assert await migrate(path, migrations="next_migrations") == []
+
+
+async def test_a_migration_that_drops_a_table_is_refused_without_the_guarded_path(
+    tmp_path: Path, next_version: NextVersion
+) -> None:
+    path = tmp_path / "registry.db"
+    before = await filled(path)
+    with pytest.raises(ConfigError, match=r"0002_next rebuilds tables.*fangkong migrate"):
+        await migrate(path, migrations=next_version(REBUILDING))
+
+    assert dump(path) == before
+
+
+async def test_the_guarded_path_keeps_rows_that_point_at_a_rebuilt_table(
+    tmp_path: Path, next_version: NextVersion
+) -> None:
+    path = tmp_path / "registry.db"
+    await filled(path)
+
+    assert await migrate(path, rebuild=True, migrations=next_version(REBUILDING)) == ["0002_next"]
+    assert rows(path) == [2, 1, 2]
+    assert "VARCHAR(200)" in dump(path)
+    assert rows(path.with_name("registry.db.before-0002_next")) == [2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("operations", "complaint"),
+    [
+        (LOSING_AN_INDEX, r"index on point \(site_id, number\) is gone"),
+        (LOSING_ROWS, "table point had 2 rows, now 1"),
+        (FAILING, "no such table"),
+    ],
+)
+async def test_a_rebuild_that_fails_or_loses_something_is_undone(
+    tmp_path: Path, next_version: NextVersion, operations: str, complaint: str
+) -> None:
+    path = tmp_path / "registry.db"
+    before = await filled(path)
+    with pytest.raises(ConfigError, match=complaint):
+        await migrate(path, rebuild=True, migrations=next_version(operations))
+
+    assert dump(path) == before
+
+
+async def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path, next_version: NextVersion) -> None:
+    path = tmp_path / "registry.db"
+    await filled(path)
+    await migrate(path, migrations=next_version(ADDITIVE))
+    before = dump(path)
+    words = r"registry\.db: schema: made by a newer version \(migration 0002_next\); expected at most 0001_initial"
+    with pytest.raises(ConfigError, match=words):
+        await Registry.open(path)
+
+    assert dump(path) == before
+
+
+async def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    path.write_bytes(b"something else entirely" * 100)
+    with pytest.raises(ConfigError, match="a ledger of this program"):
+        await Registry.open(path)
+
+
+async def test_nobody_changed_a_model_without_a_migration(tmp_path: Path) -> None:
+    config = schema.database(tmp_path / "registry.db")
+    async with TortoiseContext() as context:
+        await context.init(config)
+        assert context.apps is not None
+        changes = await MigrationAutodetector(context.apps, config["apps"]).changes()
+
+    assert changes == []
