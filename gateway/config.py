@@ -33,8 +33,14 @@ def _link(value: str) -> str:
 
 
 def _address(value: str) -> str:
-    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}", value):
+    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}", value) or int(value.rpartition(":")[2]) > 65_535:
         raise ValueError("HOST:PORT")
+    try:
+        value.rpartition(":")[0].encode(
+            "idna"
+        )  # as the resolver will; an empty or endless label fails there only at run time
+    except UnicodeError as error:
+        raise ValueError(f"HOST:PORT with a host name that can be looked up ({error})") from None
     return value
 
 

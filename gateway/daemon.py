@@ -76,6 +76,7 @@ class Daemon:
         self._notify = Notifier.from_environment()
         self._metrics = Metrics()
         self._shed: Counter[Lane] = Counter()
+        self._told_of_damage = ""
         self._own = Source(
             driver="gateway",
             connection="gateway",
@@ -214,6 +215,7 @@ class Daemon:
         outlet = Outlet(
             destination=name,
             settings=planned.settings,
+            base=self._plan.path.resolve().parent,
             account=self._plan.site.gateway.account,
             store=parts.store,
             clock=self._clock,
@@ -254,12 +256,13 @@ class Daemon:
 
     async def _tell_what_the_store_found(self, parts: Parts) -> None:
         name = parts.store.state.salvaged
-        if name:
+        if name != self._told_of_damage:
             self._log.error(
                 "the event log was damaged; it was set aside and what could be read was taken over", file=name
             )
             text = f"事件存储损坏,已另存为 {name}"
             await parts.intake.report(self._own, [Observation("gateway", Kind.JOURNAL_FAULT, text=text)])
+            self._told_of_damage = name
 
     async def _housekeeping(self, parts: Parts) -> None:
         revision = parts.registry.revision
@@ -273,6 +276,7 @@ class Daemon:
                 parts.health.ledger_changed()
             store_ok = await self._journal_state(parts, store_ok)
             try:
+                await self._tell_what_the_store_found(parts)  # damage may come to light at any time
                 await self._count_backlog(parts)
                 if self._clock.monotonic() - pruned >= PRUNE_EVERY_S:
                     pruned = self._clock.monotonic()
@@ -354,9 +358,8 @@ async def run_until_signalled(plan: Plan, *, clock: Clock, random: Random, log: 
         task = group.create_task(daemon.run(), name="daemon")
 
         def stop() -> None:
-            if daemon.ready.is_set():
-                daemon.stop()
-            else:
+            daemon.stop()
+            if not daemon.ready.is_set():
                 task.cancel()
 
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -124,4 +124,5 @@ def _destination(section: DestinationSection, path: Path, lines: Mapping[Loc, in
     file = str(path)
     forwarder = load_module("gateway.forwarders", section.forwarder, file=file, line=line_of(lines, (*at, "forwarder")))
     settings = load_settings(forwarder, section.settings, file=file, lines=lines, at=(*at, "settings"))
+    forwarder.check(settings, path.resolve().parent)
     return PlannedDestination(section, forwarder, settings)

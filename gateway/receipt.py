@@ -41,7 +41,12 @@ class Receipt:
         self._error = error
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            callback(self)
+            try:
+                callback(self)
+            except Exception as fault:  # noqa: BLE001  # the boundary between those who wait: one fails, the rest are told
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "told of a settled receipt, a callback failed", "exception": fault}
+                )
 
     def when_settled(self, callback: Callable[[Receipt], None]) -> None:
         """Call `callback` on settling; at once when already settled."""

@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger as Logger
 from gateway.backoff import Backoff
 from gateway.clock import Clock
 from gateway.driver import Context, LatestKey, Session
-from gateway.errors import FrameError, GatewayError, LinkClosed, Reason, StoreError
+from gateway.errors import FrameError, GatewayError, LinkClosed, Reason, StoreError, leaves
 from gateway.intake import Intake, Source
 from gateway.kinds import Kind, Qualifier
 from gateway.metrics import Metrics
@@ -108,6 +108,7 @@ class Supervisor:
                 else:
                     assert connection.open is not None
                     async with connection.open() as link:
+                        _leave_if_cancelled()
                         self._up(connection, log)
                         await self._converse(connection, link, log)
             except (GatewayError, OSError) as error:
@@ -117,6 +118,7 @@ class Supervisor:
                 log.exception("a driver failed: this is a fault in the program")
                 reason = "driver failed"
             self._down(connection, log, reason)
+            _leave_if_cancelled()
             if self._clock.monotonic() - started >= STABLE_S:
                 backoff.reset()
             await self._clock.sleep(backoff.next_s())
@@ -138,7 +140,13 @@ class Supervisor:
 
     async def _converse(self, connection: Connection, link: Any, log: Logger) -> None:
         session = self._session(connection, link, log)
-        await connection.driver.run(session)
+        try:
+            await connection.driver.run(session)
+        except ExceptionGroup as group:  # of a driver with tasks of its own
+            foreign = group.split((GatewayError, OSError))[1]
+            if foreign is not None:
+                raise
+            raise LinkClosed("; ".join(sorted({str(leaf) for leaf in leaves(group)}))) from group
         raise LinkClosed("the conversation ended")
 
     def _session(self, connection: Connection, link: Any, log: Logger) -> Session[Any]:
@@ -213,3 +221,10 @@ class Supervisor:
             except StoreError:
                 continue  # tried again at the next look; the store reports its own state
             told = is_out
+
+
+def _leave_if_cancelled() -> None:
+    """A library may swallow a cancellation that meets a result half way (wait_for of Python 3.11 does): it still counts."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

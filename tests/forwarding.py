@@ -51,7 +51,7 @@ class Rig:
             self.reports.append((kind, qualifier, text))
 
         outlet = Outlet(
-            destination="110", settings=Settings(connect=f"127.0.0.1:{port}", **settings), account="0B0C",
+            destination="110", settings=Settings(connect=f"127.0.0.1:{port}", **settings), base=self.data_dir, account="0B0C",
             store=self.store, clock=self.clock, random=Random(3), metrics=self.metrics, log=structlog.get_logger(),
             report=report,
         )  # fmt: skip

@@ -67,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from gateway import logs
     from gateway.clock import RealClock
     from gateway.daemon import run_until_signalled
-    from gateway.errors import ConfigError, StoreError
+    from gateway.errors import ConfigError, StoreError, leaves
 
     logs.set_up(plan.site.gateway.log_level)
     log = logs.logger(box=plan.site.gateway.name)
@@ -76,17 +76,10 @@ def _run(arguments: argparse.Namespace) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(run_until_signalled(plan, clock=RealClock(), random=SystemRandom(), log=log))
     except* (ConfigError, StoreError) as group:
-        causes = _leaves(group)
+        causes = leaves(group)
     for cause in causes:
         print(cause, file=sys.stderr)
     return 2 if causes else 0
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
 
 
 def _loop_factory() -> Callable[[], AbstractEventLoop] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
@@ -32,6 +33,8 @@ class Outlet:
     """Name in the site file; the outbox rows and the metrics carry it."""
     settings: Any
     """The module's own `Settings`, checked; None when it declares none."""
+    base: Path
+    """Folder of the site file, from which relative paths in the settings count."""
     account: str
     """DC-09 account under which the gateway speaks for itself."""
     store: Store
@@ -50,5 +53,8 @@ class Forwarder(Protocol):
     def wants(self, event: Event) -> bool:
         """Whether this event can be said there at all; asked before an outbox row is written. Pure."""
 
+    def check(self, settings: Any, base: Path) -> None:
+        """Before anything starts: read the secrets that the settings name. Raises ConfigError."""
+
     async def run(self, outlet: Outlet) -> None:
-        """Deliver until cancelled. What was not accepted stays queued. Raises ConfigError when the settings cannot work."""
+        """Deliver until cancelled. What was not accepted stays queued."""

@@ -64,16 +64,16 @@ class StoreState:
 
     ok: bool = True
     error: str = ""
-    stored: dict[Lane, int] = field(default_factory=dict)
+    stored: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
     repeats: int = 0
     commits: int = 0
-    shed: dict[Lane, int] = field(default_factory=dict)
+    shed: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
     requeued: int = 0
     """Calls of `requeue` that are on disk: who reads rows by a cursor must then look from the front."""
     size_bytes: int = 0
     budget_bytes: int = 0
     salvaged: str = ""
-    """The name a damaged file was set aside under at this start; empty when the file was sound."""
+    """The name the last damaged file was set aside under since this start; "" when none was. May change at any time."""
 
 
 class Watch(Protocol):
@@ -123,7 +123,7 @@ class Store(Protocol):
         after_seq: int = 0,
         limit: int = 100,
     ) -> Sequence[Delivery]:
-        """Outbox rows for people to look at, oldest first."""
+        """Outbox rows for people to look at, oldest first. A page never splits the rows of one event."""
 
     async def backlog(self, destination: str) -> Backlog:
         """What still has to go there."""
@@ -149,7 +149,7 @@ class Store(Protocol):
         """The newest refused frames."""
 
     async def prune(self, before: datetime) -> int:
-        """Remove events older than `before` that no destination waits for. Returns how many."""
+        """Remove all events older than `before` that no destination waits for, a few per commit. Returns how many."""
 
     def watch(self) -> Watch:
         """Be woken after commits."""

@@ -1,13 +1,20 @@
-"""The disk budget: what is given up first when space is short. Life and alarm events are never shed."""
+"""What is removed: by age, and what first when the disk budget is short. Life and alarm events are never shed."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable
 
 from gateway.kinds import Lane
+from gateway.store import StoreState
+from gateway.store.tally import Tally
 
 SHED_ROWS = 2000
 """Rows looked at per commit: enough to win against the fastest writer, few enough to keep a commit short."""
+
+PRUNE_ROWS = 5000
+"""Rows looked at per commit, so that housekeeping never holds up an alarm for long."""
 
 BULK_SHARE = 0.5
 """Bulk (positions, telemetry) may hold at most half of the budget."""
@@ -21,44 +28,84 @@ def used_bytes(connection: sqlite3.Connection) -> int:
     return int((pages - free) * size)
 
 
-def shed(connection: sqlite3.Connection, *, stored: dict[Lane, int], used: int, budget: int) -> dict[Lane, int]:
-    """Remove some rows inside the running transaction when the budget asks for it. Returns what was removed by lane.
+def remove_events(connection: sqlite3.Connection, seqs: Iterable[int], lane: Lane, tally: Tally) -> int:
+    """Delete events with their outbox rows, inside the running transaction. Returns how many."""
+    count = 0
+    for seq in seqs:
+        rows = connection.execute("DELETE FROM outbox WHERE seq = ? RETURNING destination, state", (seq,)).fetchall()
+        tally.queued.subtract((destination, lane) for destination, state in rows if state == "queued")
+        connection.execute("DELETE FROM events WHERE seq = ?", (seq,))
+        count += 1
+    tally.stored[lane] -= count
+    return count
 
-    Bulk is thinned first, oldest first, every second row, so that a track loses detail before it loses its ends.
+
+class Budget:
+    """Removes some rows in each transaction while the budget asks for it.
+
+    Bulk is thinned first, oldest first, so that a track loses detail before it loses its ends.
     Then the oldest status and fault records go that nobody waits for any more.
     """
-    total = sum(stored.values()) or 1
-    bulk_bytes = used * stored.get(Lane.BULK, 0) / total  # rows of all lanes are of similar size
-    removed: dict[Lane, int] = {}
-    if bulk_bytes > budget * BULK_SHARE or (used > budget and bulk_bytes > 0):
-        removed[Lane.BULK] = _thin(connection)
-    if used <= budget or removed.get(Lane.BULK):
-        return removed
-    for lane in (Lane.STATUS, Lane.FAULT):
-        removed[lane] = _drop_oldest_done(connection, lane)
-        if removed[lane]:
-            break
-    return removed
+
+    def __init__(self) -> None:
+        self._looked_at: dict[Lane, int] = {}  # how far the search for records nobody waits for has come
+
+    def shed(self, connection: sqlite3.Connection, state: StoreState, tally: Tally) -> None:
+        """Do this transaction's share."""
+        used, budget = state.size_bytes, state.budget_bytes
+        # Rows of all lanes are of similar size.
+        bulk_bytes = used * state.stored[Lane.BULK] / max(1, sum(state.stored.values()))
+        if (bulk_bytes > budget * BULK_SHARE or used > budget) and self._remove(
+            connection, _detail(connection), Lane.BULK, tally
+        ):
+            return
+        if used > budget:
+            for lane in (Lane.STATUS, Lane.FAULT):
+                if self._remove(connection, self._oldest_done(connection, lane), lane, tally):
+                    return
+
+    @staticmethod
+    def _remove(connection: sqlite3.Connection, seqs: list[int], lane: Lane, tally: Tally) -> int:
+        count = remove_events(connection, seqs, lane, tally)
+        tally.shed[lane] += count
+        return count
+
+    def _oldest_done(self, connection: sqlite3.Connection, lane: Lane) -> list[int]:
+        rows = connection.execute(
+            "SELECT seq, EXISTS (SELECT 1 FROM outbox o WHERE o.seq = e.seq AND o.state <> 'accepted') "
+            "FROM events e WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (int(lane), self._looked_at.get(lane, 0), SHED_ROWS),
+        ).fetchall()
+        self._looked_at[lane] = rows[-1][0] if len(rows) == SHED_ROWS else 0
+        return [seq for seq, waited_for in rows if not waited_for]
 
 
-def _thin(connection: sqlite3.Connection) -> int:
+def _detail(connection: sqlite3.Connection) -> list[int]:
+    """Every second of the oldest bulk rows of each device, never a device's first or last among them."""
     rows = connection.execute(
-        "SELECT seq FROM events WHERE lane = ? ORDER BY seq LIMIT ?", (int(Lane.BULK), SHED_ROWS)
+        "SELECT seq, device FROM events WHERE lane = ? ORDER BY seq LIMIT ?", (int(Lane.BULK), SHED_ROWS)
     ).fetchall()
-    return _delete(connection, [seq for (seq,) in rows[1:-1:2]])
+    tracks: defaultdict[str, list[int]] = defaultdict(list)
+    for seq, device in rows:
+        tracks[device].append(seq)
+    detail = [seq for track in tracks.values() for seq in track[1:-1:2]]
+    # Thinned to the ends of every track and still too much: then the tracks themselves are thinned.
+    return detail or [seq for seq, _ in rows[1:-1:2]]
 
 
-def _drop_oldest_done(connection: sqlite3.Connection, lane: Lane) -> int:
-    rows = connection.execute(
-        "SELECT seq FROM events e WHERE lane = ? AND NOT EXISTS "
-        "(SELECT 1 FROM outbox o WHERE o.seq = e.seq AND o.state <> 'accepted') ORDER BY seq LIMIT ?",
-        (int(lane), SHED_ROWS),
+def prune_some(db: sqlite3.Connection, tally: Tally, *, limit: int, after_seq: int) -> tuple[int, int | None]:
+    """Look at the next rows: how many went, and how far the look went (None: nothing older is to be expected beyond)."""
+    rows = db.execute(
+        "SELECT seq, lane, received_ms < ?, EXISTS "
+        "(SELECT 1 FROM outbox o WHERE o.seq = e.seq AND o.state <> 'accepted') "
+        "FROM events e WHERE seq > ? ORDER BY seq LIMIT ?",
+        (limit, after_seq, PRUNE_ROWS),
     ).fetchall()
-    return _delete(connection, [seq for (seq,) in rows])
-
-
-def _delete(connection: sqlite3.Connection, seqs: list[int]) -> int:
-    marks = [(seq,) for seq in seqs]
-    connection.executemany("DELETE FROM outbox WHERE seq = ?", marks)
-    connection.executemany("DELETE FROM events WHERE seq = ?", marks)
-    return len(seqs)
+    count = sum(
+        remove_events(db, [seq], Lane(lane), tally)
+        for seq, lane, is_old, waited_for in rows
+        if is_old and not waited_for
+    )
+    # Times rise with seq but for a clock that jumped; those rows go when the pruning has come up to them.
+    is_last = len(rows) < PRUNE_ROWS or not any(is_old for _, _, is_old, _ in rows)
+    return count, None if is_last else rows[-1][0]

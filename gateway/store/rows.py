@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gateway.kinds import Kind, Lane, Qualifier
@@ -17,14 +17,19 @@ SELECT_EVENT = f"e.seq, {', '.join('e.' + name for name in EVENT_COLUMNS.split('
 SELECT_DELIVERY = f"{SELECT_EVENT}, o.destination, o.number, o.state, o.reason, o.accepted_ms"
 
 
+DELIVERY_STATES = frozenset(DeliveryState)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+
+
 def milliseconds(moment: datetime) -> int:
-    """Unix time in milliseconds, the unit of every time in the log."""
-    return round(moment.timestamp() * 1000)
+    """Unix time in milliseconds, the unit of every time in the log. Rounded down: the last moment of 9999 stays in range."""
+    return (moment - EPOCH) // MILLISECOND
 
 
 def moment(value: int) -> datetime:
     """The other way."""
-    return datetime.fromtimestamp(value / 1000, UTC)
+    return EPOCH + value * MILLISECOND
 
 
 def optional_ms(value: datetime | None) -> int | None:
@@ -72,7 +77,33 @@ def event_row(event: Event) -> tuple[object, ...]:
 
 
 def event_of(row: tuple[Any, ...]) -> Event:
-    """An event from SELECT_EVENT's columns."""
+    """An event from SELECT_EVENT's columns; what is left of it when the disk has changed a bit here and there."""
+    try:
+        return _whole_event(row)
+    except (ValueError, TypeError, LookupError, OverflowError, AttributeError):
+        return _remains(row)
+
+
+def _remains(row: tuple[Any, ...]) -> Event:
+    """A damaged record must not hide the sound ones after it, and may have been an alarm."""
+    seq, event_id, _key, device, _site, kind, *_, raw = row[:12]
+    return Event(
+        id=str(event_id),
+        device=str(device),
+        kind=Kind.UNKNOWN,
+        qualifier=Qualifier.NEW,
+        lane=Lane.ALARM,
+        received_at=EPOCH,
+        driver="",
+        connection="",
+        code=str(kind),
+        text="the stored record of this event is damaged",
+        raw=raw if isinstance(raw, bytes) else b"",
+        seq=seq,
+    )
+
+
+def _whole_event(row: tuple[Any, ...]) -> Event:
     seq, event_id, repeat_key, device, _site, kind, qualifier, lane, zone, received_ms, text, raw = row[:12]
     body = json.loads(text)
     position, place = body.get("position"), body.get("place")
@@ -107,7 +138,8 @@ def delivery_of(row: tuple[Any, ...]) -> Delivery:
         destination=destination,
         event=event_of(row),
         number=number,
-        state=DeliveryState(state),
+        # A state that is none is a flipped bit: better sent again than not at all.
+        state=DeliveryState(state) if state in DELIVERY_STATES else DeliveryState.QUEUED,
         reason=reason,
         accepted_at=optional_moment(accepted_ms),
     )

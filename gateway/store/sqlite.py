@@ -7,10 +7,11 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gateway.clock import Clock
 from gateway.errors import StoreError
@@ -18,7 +19,10 @@ from gateway.kinds import Kind, Lane, Qualifier
 from gateway.model import Delivery, DeliveryState, Event, Heard
 from gateway.receipt import Receipt
 from gateway.store import Backlog, Entry, EventFilter, Rejected, StoreState
+from gateway.store.budget import prune_some
 from gateway.store.committer import NO_ZONE, Committer, Job, Work
+from gateway.store.outbox import leave_queue, requeue, take_number
+from gateway.store.reader import CheckUp, Reader
 from gateway.store.rows import (
     RAW_MAX_BYTES,
     SELECT_DELIVERY,
@@ -30,8 +34,8 @@ from gateway.store.rows import (
     optional_moment,
     optional_ms,
 )
-from gateway.store.schema import connect
-from gateway.store.writer import InlineWriter, ThreadWriter, Writer
+from gateway.store.tally import Tally
+from gateway.store.writer import InlineWriter, Observe, ThreadWriter, Writer
 
 FILE_NAME = "events.db"
 
@@ -41,32 +45,34 @@ UNCOMMITTED_MAX = 20_000
 REJECTED_MAX = 10_000
 """Refused frames kept, newest win: at most 40 MB of evidence however long somebody sends rubbish."""
 
-NUMBER_MAX = 9999
-"""DC-09 sequence numbers run 0001..9999 and wrap."""
-
-PRUNE_ROWS = 5000
-"""Rows removed per commit, so that housekeeping never holds up an alarm for long."""
-
-T = TypeVar("T")
-Observe = Callable[[float], None]
+SEQ_MAX = 2**63 - 1
+"""Beyond every event: where reading from the newest starts."""
 
 
 class SqliteStore:
     """Implements `gateway.store.Store`."""
 
     def __init__(
-        self, committer: Committer, writer: Writer, reader: sqlite3.Connection, lock: int, *, inline: bool
+        self, path: Path, lock: FileIO, clock: Clock, budget_bytes: int, observe: Observe, *, inline: bool
     ) -> None:
-        self.state = committer.state
-        self._committer = committer
-        self._writer = writer
-        self._reader = reader
+        self.state = StoreState(budget_bytes=budget_bytes)
         self._lock = lock
-        self._pool = None if inline else ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._clock = clock
         self._uncommitted = 0
         self._room = asyncio.Event()
-        self._room.set()
         self._watchers: set[CommitWatch] = set()
+        self._loop = asyncio.get_running_loop()
+        committer = Committer(path, self.state, clock, check_at_start=inline)
+        self._committer = committer
+        self._writer: Writer = InlineWriter(committer) if inline else ThreadWriter(committer, clock, observe)
+        # Two, so that no page a person leafs through keeps an alarm from being sent.
+        self._outbox, self._people = (
+            Reader(path, committer, clock, name=name, inline=inline, on_damage=self._meet_damage)
+            for name in ("store-outbox", "store-people")
+        )
+        self._check_up = (
+            None if inline or committer.was_clean else CheckUp(path, partial(self._meet_damage, committer.opened))
+        )
 
     @classmethod
     async def open(
@@ -78,19 +84,33 @@ class SqliteStore:
         inline: bool = False,
         observe: Observe = lambda _: None,
     ) -> SqliteStore:
-        """Take hold of the directory and open the log. Raises StoreError when another daemon holds it or it is newer."""
-        data_dir.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, before anything runs
-        lock = _hold(data_dir)
+        """Take hold of the directory and open the log.
+
+        Raises StoreError when another daemon holds it, the log is a newer program's, or the disk does not let us.
+        """
         try:
-            committer = Committer(data_dir / FILE_NAME, StoreState(budget_bytes=budget_bytes), clock)
-            writer: Writer = InlineWriter(committer) if inline else ThreadWriter(committer, clock, observe)
-            return cls(committer, writer, connect(data_dir / FILE_NAME, read_only=True), lock, inline=inline)
-        except sqlite3.Error as error:
-            os.close(lock)
+            data_dir.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, before anything runs
+            lock = _hold(data_dir)
+        except OSError as error:
+            raise StoreError(f"cannot use the data directory {data_dir}: {error}") from error
+        try:
+            return cls(data_dir / FILE_NAME, lock, clock, budget_bytes, observe, inline=inline)
+        except (sqlite3.Error, OSError) as error:
+            lock.close()
             raise StoreError(f"cannot open {data_dir / FILE_NAME}: {error}") from error
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
+
+    def _meet_damage(self, opened: int) -> None:
+        """From any thread that read the file of that opening: let the next commit replace it, and see that there is one."""
+
+        def renew() -> None:
+            if opened == self._committer.opened:
+                self._committer.is_damaged = True
+                self._writer.submit(Job(lambda *_: None))
+
+        self._loop.call_soon_threadsafe(renew)
 
     # -- the hot path --------------------------------------------------------------------------------------------------
 
@@ -116,10 +136,13 @@ class SqliteStore:
         """Events handed over and not yet on disk."""
         return self._uncommitted
 
-    def _write(self, work: Work) -> Awaitable[Any]:
+    def _write(self, work: Work, *, then: Callable[[], None] | None = None) -> Awaitable[Any]:
+        """Queue work. `then` is called when it is on disk, whether or not somebody still waits."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def done(result: object, error: StoreError | None) -> None:
+            if error is None and then is not None:
+                then()
             if future.done():
                 return
             if error is None:
@@ -133,8 +156,8 @@ class SqliteStore:
     # -- the outbox ----------------------------------------------------------------------------------------------------
 
     async def pending(self, destination: str, lane: Lane, *, after_seq: int, limit: int) -> Sequence[Delivery]:
-        rows = await self._read(
-            f"SELECT {SELECT_DELIVERY} FROM outbox o JOIN events e ON e.seq = o.seq "
+        rows = await self._outbox.rows(
+            f"SELECT {SELECT_DELIVERY} FROM outbox o INDEXED BY outbox_queued JOIN events e ON e.seq = o.seq "
             "WHERE o.destination = ? AND o.lane = ? AND o.state = 'queued' AND o.seq > ? ORDER BY o.seq LIMIT ?",
             (destination, int(lane), after_seq, limit),
         )
@@ -142,46 +165,25 @@ class SqliteStore:
 
     async def number(self, destination: str, account: str, seqs: Sequence[int]) -> Sequence[int]:
         numbers: Sequence[int] = await self._write(
-            lambda db: [_take_number(db, destination, account, seq) for seq in seqs]
+            lambda db, _: [take_number(db, destination, account, seq) for seq in seqs]
         )
         return numbers
 
     def accepted(self, destination: str, seqs: Sequence[int]) -> Awaitable[None]:
-        now = milliseconds(self._committer.clock.now())
+        now = milliseconds(self._clock.now())
         change = "state = 'accepted', reason = '', accepted_ms = ?"
-        return self._write(lambda db: self._move(db, destination, seqs, change, now))
+        return self._write(lambda db, tally: leave_queue(db, tally, destination, seqs, change=change, value=now))
 
     def dead(self, destination: str, seq: int, reason: str) -> Awaitable[None]:
-        return self._write(lambda db: self._move(db, destination, [seq], "state = 'dead', reason = ?", reason))
+        change = "state = 'dead', reason = ?"
+        return self._write(lambda db, tally: leave_queue(db, tally, destination, [seq], change=change, value=reason))
 
     def requeue(self, destination: str, seqs: Sequence[int]) -> Awaitable[None]:
-        def work(db: sqlite3.Connection) -> None:
-            for seq in seqs:
-                changed = db.execute(
-                    "UPDATE outbox SET state = 'queued' WHERE destination = ? AND seq = ? AND state = 'dead' RETURNING lane",
-                    (destination, seq),
-                ).fetchone()
-                if changed:
-                    self._committer.pending[destination, Lane(changed[0])] += 1
-
-        async def requeued() -> None:
-            await self._write(work)
+        def requeued() -> None:
             self.state.requeued += 1
             self._wake()
 
-        return requeued()
-
-    def _move(self, db: sqlite3.Connection, destination: str, seqs: Sequence[int], change: str, value: object) -> None:
-        """Take queued (or dead) rows out of the queue, and keep the count of what is left."""
-        for seq in seqs:
-            row = db.execute(
-                "SELECT state, lane FROM outbox WHERE destination = ? AND seq = ?", (destination, seq)
-            ).fetchone()
-            if row is None or row[0] == DeliveryState.ACCEPTED:
-                continue
-            db.execute(f"UPDATE outbox SET {change} WHERE destination = ? AND seq = ?", (value, destination, seq))
-            if row[0] == DeliveryState.QUEUED:
-                self._committer.pending[destination, Lane(row[1])] -= 1
+        return self._write(lambda db, tally: requeue(db, tally, destination, seqs), then=requeued)
 
     async def deliveries(
         self,
@@ -191,20 +193,32 @@ class SqliteStore:
         after_seq: int = 0,
         limit: int = 100,
     ) -> Sequence[Delivery]:
-        rows = await self._read(
-            f"SELECT {SELECT_DELIVERY} FROM outbox o JOIN events e ON e.seq = o.seq WHERE o.seq > ? "
-            "AND (?2 IS NULL OR o.destination = ?2) AND (?3 IS NULL OR o.state = ?3) ORDER BY o.seq LIMIT ?4",
-            (after_seq, destination, state.value if state else None, limit),
+        where = "o.seq > ?1"
+        values: list[object] = [after_seq, limit - 1]
+        if destination is not None:
+            values.append(destination)
+            where += " AND o.destination = ?3"
+        if state is not None:
+            where += f" AND o.state = '{state.value}'"  # a literal, or SQLite could not use the indexes of one state
+        last = f"(SELECT o.seq FROM outbox o WHERE {where} ORDER BY o.seq LIMIT 1 OFFSET ?2)"
+        rows = await self._people.rows(
+            f"SELECT {SELECT_DELIVERY} FROM outbox o JOIN events e ON e.seq = o.seq "
+            f"WHERE {where} AND o.seq <= IFNULL({last}, {SEQ_MAX}) ORDER BY o.seq, o.destination",
+            tuple(values),
         )
         return [delivery_of(row) for row in rows]
 
     async def backlog(self, destination: str) -> Backlog:
-        oldest = await self._read(
-            "SELECT lane, (SELECT received_ms FROM events WHERE seq = first) FROM "
-            "(SELECT lane, MIN(seq) AS first FROM outbox WHERE destination = ? AND state = 'queued' GROUP BY lane)",
+        first = "SELECT MIN(seq) FROM outbox WHERE destination = ? AND lane = lanes.lane AND state = 'queued'"
+        oldest = await self._outbox.rows(
+            f"WITH lanes (lane) AS (VALUES {', '.join(f'({lane:d})' for lane in Lane)}) "
+            f"SELECT lanes.lane, e.received_ms FROM lanes JOIN events e ON e.seq = ({first})",
             (destination,),
         )
-        dead = await self._read("SELECT COUNT(*) FROM outbox WHERE destination = ? AND state = 'dead'", (destination,))
+        dead = await self._outbox.rows(
+            "SELECT COUNT(*) FROM outbox INDEXED BY outbox_dead WHERE destination = ? AND state = 'dead'",
+            (destination,),
+        )
         counts = {lane: count for (name, lane), count in dict(self._committer.pending).items() if name == destination}
         return Backlog(
             count={lane: counts.get(lane, 0) for lane in Lane},
@@ -218,52 +232,39 @@ class SqliteStore:
         self, wanted: EventFilter, *, after_seq: int = 0, limit: int = 100, newest_first: bool = False
     ) -> Sequence[Event]:
         where, values = _conditions(wanted)
-        if newest_first:
-            where.append("(?1 = 0 OR e.seq < ?1)")
-        else:
-            where.append("e.seq > ?1")
-        order = "DESC" if newest_first else "ASC"
+        beyond, order = ("<", "DESC") if newest_first else (">", "ASC")
+        where.append(f"e.seq {beyond} ?1")
+        cursor = after_seq or (SEQ_MAX if newest_first else 0)
         query = f"SELECT {SELECT_EVENT} FROM events e WHERE {' AND '.join(where)} ORDER BY e.seq {order} LIMIT ?2"
-        return [event_of(row) for row in await self._read(query, (after_seq, limit, *values))]
+        return [event_of(row) for row in await self._people.rows(query, (cursor, limit, *values))]
 
     async def event(self, event_id: str) -> Event | None:
-        rows = await self._read(f"SELECT {SELECT_EVENT} FROM events e WHERE e.id = ?", (event_id,))
+        rows = await self._people.rows(f"SELECT {SELECT_EVENT} FROM events e WHERE e.id = ?", (event_id,))
         return event_of(rows[0]) if rows else None
 
     async def latest(self, device: str) -> Mapping[tuple[Kind, int | None], Qualifier]:
-        rows = await self._read("SELECT kind, zone, qualifier FROM latest WHERE device = ?", (device,))
+        rows = await self._people.rows("SELECT kind, zone, qualifier FROM latest WHERE device = ?", (device,))
         return {(Kind(kind), None if zone == NO_ZONE else zone): Qualifier(q) for kind, zone, q in rows}
 
     async def all_heard(self) -> Sequence[Heard]:
-        rows = await self._read("SELECT device, at_ms, deadline_ms, silent, connection FROM heard", ())
+        rows = await self._people.rows("SELECT device, at_ms, deadline_ms, silent, connection FROM heard")
         return [
             Heard(device, optional_moment(at), optional_moment(deadline), bool(silent), connection)
             for device, at, deadline, silent, connection in rows
         ]
 
     async def rejected(self, *, limit: int = 100) -> Sequence[Rejected]:
-        rows = await self._read("SELECT at_ms, connection, reason, raw FROM rejected ORDER BY n DESC LIMIT ?", (limit,))
+        rows = await self._people.rows(
+            "SELECT at_ms, connection, reason, raw FROM rejected ORDER BY n DESC LIMIT ?", (limit,)
+        )
         return [Rejected(moment(at), connection, reason, raw) for at, connection, reason, raw in rows]
-
-    async def _read(self, query: str, values: tuple[object, ...]) -> list[Any]:
-        """Run a query beside the writer, off the loop: a slow disk must not stop the conversation with devices."""
-
-        def run() -> list[Any]:
-            try:
-                return self._reader.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                raise StoreError(f"cannot read the event log: {error}") from error
-
-        if self._pool is None:
-            return run()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, run)
 
     # -- keeping -------------------------------------------------------------------------------------------------------
 
     async def reject(self, rejected: Rejected) -> None:
         row = (milliseconds(rejected.at), rejected.connection, rejected.reason, rejected.raw[:RAW_MAX_BYTES])
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: sqlite3.Connection, _: Tally) -> None:
             cursor = db.execute("INSERT INTO rejected (at_ms, connection, reason, raw) VALUES (?, ?, ?, ?)", row)
             db.execute("DELETE FROM rejected WHERE n <= ?", ((cursor.lastrowid or 0) - REJECTED_MAX,))
 
@@ -276,25 +277,23 @@ class SqliteStore:
         statement = (
             "INSERT OR REPLACE INTO heard (device, at_ms, deadline_ms, silent, connection) VALUES (?, ?, ?, ?, ?)"
         )
-        return self._write(lambda db: _nothing(db.executemany(statement, values)))
+
+        def work(db: sqlite3.Connection, _: Tally) -> None:
+            db.executemany(statement, values)
+
+        return self._write(work)
 
     async def prune(self, before: datetime) -> int:
-        limit = milliseconds(before)
-
-        def work(db: sqlite3.Connection) -> int:
-            rows = db.execute(
-                "SELECT seq, lane FROM events e WHERE received_ms < ? AND NOT EXISTS "
-                "(SELECT 1 FROM outbox o WHERE o.seq = e.seq AND o.state <> 'accepted') ORDER BY seq LIMIT ?",
-                (limit, PRUNE_ROWS),
-            ).fetchall()
-            db.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq, _ in rows])
-            db.executemany("DELETE FROM events WHERE seq = ?", [(seq,) for seq, _ in rows])
-            for _, lane in rows:
-                self.state.stored[Lane(lane)] -= 1
-            return len(rows)
-
-        removed: int = await self._write(work)
-        return removed
+        removed = cursor = 0
+        count: int
+        looked_to: int | None
+        while True:
+            step = partial(prune_some, limit=milliseconds(before), after_seq=cursor)
+            count, looked_to = await self._write(step)
+            removed += count
+            if looked_to is None:
+                return removed
+            cursor = looked_to
 
     def watch(self) -> CommitWatch:
         watch = CommitWatch(self._watchers.discard)
@@ -306,11 +305,12 @@ class SqliteStore:
             watch.wake()
 
     async def close(self) -> None:
+        if self._check_up:
+            await self._check_up.close()
+        await self._outbox.close()
+        await self._people.close()
         await self._writer.close()
-        if self._pool:
-            self._pool.shutdown(wait=True)
-        self._reader.close()
-        os.close(self._lock)
+        self._lock.close()
 
 
 class CommitWatch:
@@ -332,47 +332,20 @@ class CommitWatch:
         self._forget(self)
 
 
-def _hold(data_dir: Path) -> int:
-    """An exclusive lock on the directory for as long as the process lives. Raises StoreError."""
-    descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _hold(data_dir: Path) -> FileIO:
+    """An exclusive lock on the directory until closed or the process ends. Raises StoreError or OSError."""
+    lock = FileIO(os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
         raise StoreError(
             f"another fangkong already runs on {data_dir}: stop it, or give this one its own data_dir"
         ) from error
-    return descriptor
-
-
-def _take_number(db: sqlite3.Connection, destination: str, account: str, seq: int) -> int:
-    has = db.execute("SELECT number FROM outbox WHERE destination = ? AND seq = ?", (destination, seq)).fetchone()
-    if has is None:
-        raise ValueError(f"no outbox row {seq} for {destination}")
-    if has[0] is not None:
-        return int(has[0])
-    last = db.execute(
-        "SELECT last FROM numbers WHERE destination = ? AND account = ?", (destination, account)
-    ).fetchone()
-    number = last[0] if last else 0
-    for _ in range(NUMBER_MAX):
-        number = number % NUMBER_MAX + 1
-        taken = db.execute(
-            "SELECT 1 FROM outbox WHERE destination = ? AND account = ? AND number = ? AND state <> 'accepted'",
-            (destination, account, number),
-        ).fetchone()
-        if not taken:
-            break
-    else:
-        raise ValueError(f"all {NUMBER_MAX} sequence numbers of account {account} are open")
-    db.execute(
-        "INSERT OR REPLACE INTO numbers (destination, account, last) VALUES (?, ?, ?)", (destination, account, number)
-    )
-    db.execute(
-        "UPDATE outbox SET account = ?, number = ? WHERE destination = ? AND seq = ?",
-        (account, number, destination, seq),
-    )
-    return number
+    except OSError:
+        lock.close()
+        raise
+    return lock
 
 
 def _conditions(wanted: EventFilter) -> tuple[list[str], list[object]]:
@@ -393,7 +366,3 @@ def _conditions(wanted: EventFilter) -> tuple[list[str], list[object]]:
             values.append(value)
             where.append(condition.format(len(values) + 2))
     return where, values
-
-
-def _nothing(_: object) -> None:
-    """For statements whose result nobody needs."""

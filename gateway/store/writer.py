@@ -9,22 +9,26 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.clock import Clock
+from gateway.errors import StoreError
 from gateway.store.committer import Committer, Job
 
 BATCH_MAX_ENTRIES = 5000
 """Events in one transaction: a commit of this size takes some 100 ms, the longest anybody waits behind another's batch."""
 
 RECOVERY_PROBE_S = 1.0
-"""While the disk fails, an empty commit is tried this often, so that recovery is noticed without traffic."""
+"""While the disk fails, opening the file anew is tried this often, so that recovery is noticed without traffic."""
+
+CLOSED = "not stored: the event log is closed"
 
 Observe = Callable[[float], None]
+"""Given the seconds each commit took, on the writer's thread."""
 
 
 class Writer(Protocol):
     """Takes jobs; each job's `done` is called on the loop after its commit."""
 
     def submit(self, job: Job) -> None:
-        """Queue a job. The bound is the store's: it counts what it has handed over."""
+        """Queue a job; after `close` it fails. The bound is the store's: it counts what it has handed over."""
 
     async def close(self) -> None:
         """Commit what waits, then stop."""
@@ -47,8 +51,11 @@ class ThreadWriter:
 
     def submit(self, job: Job) -> None:
         with self._wake:
-            self._waiting.append(job)
-            self._wake.notify()
+            if not self._closing:
+                self._waiting.append(job)
+                self._wake.notify()
+                return
+        self._loop.call_soon(job.done, None, StoreError(CLOSED))
 
     def _run(self) -> None:
         while True:
@@ -89,11 +96,16 @@ class InlineWriter:
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
         self._loop = asyncio.get_running_loop()
+        self._closed = False
 
     def submit(self, job: Job) -> None:
+        if self._closed:
+            self._loop.call_soon(job.done, None, StoreError(CLOSED))
+            return
         self._loop.call_soon(_call_all, self._committer.commit([job]))
 
     async def close(self) -> None:
+        self._closed = True
         self._committer.close()
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import siadc09.message as sia
+from pydantic import ValidationError
 from pysiaalarm import SIAAccount, SIAEvent
 from pysiaalarm.aio import SIAClient
 
@@ -818,6 +819,12 @@ async def test_a_key_that_cannot_be_used_is_named_without_being_shown(rig: Rig, 
     path.write_text("text:tooshort")
     path.chmod(0o600)
     with pytest.raises(ConfigError, match="key: an AES key has 16, 24 or 32 bytes") as refused:
-        Settings(connect="127.0.0.1:1", key_file=path).keys()
+        dc09.check(Settings(connect="127.0.0.1:1", key_file=Path("key")), tmp_path)
 
     assert "tooshort" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:70000", "a..b:4110", ":4110"])
+def test_an_address_that_cannot_be_called_is_refused_at_the_start(address: str) -> None:
+    with pytest.raises(ValidationError, match="HOST:PORT"):
+        Settings(connect=address)

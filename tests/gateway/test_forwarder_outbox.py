@@ -56,7 +56,7 @@ def outlet(store: Any, clock: JumpingClock, reports: list[Qualifier] | None = No
         if reports is not None:
             reports.append(qualifier)
 
-    return Outlet("110", None, "0B0C", store, clock, Random(1), Metrics(), structlog.get_logger(), report)
+    return Outlet("110", None, Path(), "0B0C", store, clock, Random(1), Metrics(), structlog.get_logger(), report)
 
 
 async def append(store: SqliteStore, clock: JumpingClock, count: int) -> None:

@@ -85,7 +85,7 @@ async def test_a_wrapped_number_skips_one_still_open(store: SqliteStore) -> None
     await (await store.append([Entry(event(), ["110"]) for _ in range(3)]))
     seqs = [row.event.seq for row in await queued(store)]
     assert await store.number("110", "A10B", seqs[:1]) == [1]
-    await store._write(lambda db: db.execute("UPDATE numbers SET last = 9999") and None)
+    await store._write(lambda db, _: db.execute("UPDATE numbers SET last = 9999") and None)
 
     assert await store.number("110", "A10B", seqs[1:2]) == [2]
 

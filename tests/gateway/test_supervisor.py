@@ -199,3 +199,32 @@ async def test_a_peer_that_sends_only_rubbish_is_disconnected(bench: Bench) -> N
 
     assert refused >= REJECTS_IN_A_ROW_MAX
     assert "refused frames in a row" in bench.log.getvalue()
+
+
+async def test_a_cancellation_that_a_library_swallowed_still_ends_the_line(bench: Bench) -> None:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[object]:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise LinkClosed("refused in the same moment") from None
+        yield object()
+
+    async with asyncio.timeout(5), running(bench, Connection("c1", driver(forever), "testing", Context(), open=opened)):
+        await bench.clock.settle()
+
+
+async def test_a_line_lost_inside_a_drivers_own_tasks_is_a_lost_line_and_no_fault(bench: Bench) -> None:
+    async def run(session: Session[Any]) -> None:
+        async def hear() -> None:
+            raise LinkClosed("unplugged")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(hear())
+            group.create_task(forever(session))
+
+    async with running(bench, line(run)):
+        await bench.clock.advance(1)
+
+        assert bench.logged("the line is lost") > 0
+        assert not bench.value("fangkong_driver_errors_total")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from gateway.forwarders import Outlet
 from gateway.forwarders._outbox import Outbox
@@ -10,14 +11,19 @@ from gateway.forwarders.dc09._line import Line
 from gateway.forwarders.dc09._message import wants
 from gateway.forwarders.dc09._settings import Settings
 
-__all__ = ["Settings", "run", "wants"]
+__all__ = ["Settings", "check", "run", "wants"]
+
+
+def check(settings: Settings, base: Path) -> None:
+    """Raises ConfigError when a key file cannot be read or holds no key."""
+    settings.keys(base)
 
 
 async def run(outlet: Outlet) -> None:
     """Deliver until cancelled. Raises ConfigError when a key cannot be read."""
     settings: Settings = outlet.settings
     outbox = Outbox(outlet)
-    line = Line(outlet, settings, settings.keys(), outbox)
+    line = Line(outlet, settings, settings.keys(outlet.base), outbox)
     async with asyncio.TaskGroup() as group:
         group.create_task(outbox.run(), name=f"{outlet.destination} outbox")
         group.create_task(line.run(), name=f"{outlet.destination} line")

@@ -38,10 +38,10 @@ class Settings(Section):
     retry_refused_s: Annotated[float, Field(ge=1, le=86_400)] = 600.0
     """Life and alarm events that the receiver cannot use (DUH) are offered again this often, for ever."""
 
-    def keys(self) -> Keys:
-        """Read the key files. Raises ConfigError."""
-        accounts = {account: _read_key(path) for account, path in self.account_key_files.items()}
-        return Keys(_read_key(self.key_file) if self.key_file else None, accounts)
+    def keys(self, base: Path) -> Keys:
+        """Read the key files, relative paths counted from `base`. Raises ConfigError."""
+        accounts = {account: _read_key(base / path) for account, path in self.account_key_files.items()}
+        return Keys(_read_key(base / self.key_file) if self.key_file else None, accounts)
 
 
 class Keys:
