@@ -91,7 +91,11 @@ class Broker:
         version = self._section.version if self.kind == "mosquitto" else "3.1.1"
         self.address = BrokerAddress(_reachable(host), port, GATEWAY_USER, passwords[GATEWAY_USER], version)
         self._write_files(host, port, passwords)
-        await self._start()
+        try:
+            await self._start()
+        except BaseException:  # refused, or we are told to stop: nobody will leave a context that was never entered
+            await self._stop()
+            raise
         self._log.info("broker started", kind=self.kind, listen=f"{host}:{port}")
         return self
 

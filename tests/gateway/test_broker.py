@@ -241,6 +241,19 @@ async def test_it_dies_with_a_daemon_that_is_killed(
     await until_port(address, is_open=False)
 
 
+async def test_a_start_that_is_cancelled_leaves_no_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")  # amqtt takes long enough to start
+    broker = made(BrokerSection(listen="127.0.0.1:0"), tmp_path)
+    async with asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as tasks:
+        starting = tasks.create_task(broker.__aenter__())
+        while broker._process is None:
+            await RealClock().sleep(0.01)  # nothing tells when the child is there
+        starting.cancel()
+
+    assert starting.cancelled()
+    assert broker._process.returncode is not None
+
+
 def broker_process(broker: Broker) -> int:
     """The process id below the leash."""
     assert broker._process is not None
