@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -16,14 +16,21 @@ import pytest
 
 from gateway import logs
 from gateway.driver import Context, FrameError, Session
-from gateway.errors import LinkClosed
+from gateway.errors import LinkClosed, StoreError
 from gateway.ids import EventIds
 from gateway.intake import Intake, Source
 from gateway.metrics import Metrics
 from gateway.model import Kind, Observation, Place, Qualifier
 from gateway.store import EventFilter
 from gateway.store.sqlite import SqliteStore
-from gateway.supervisor import DOWN_REPORTED_AFTER_S, REJECTS_IN_A_ROW_MAX, Connection, Supervisor
+from gateway.supervisor import (
+    DOWN_REPORTED_AFTER_S,
+    REJECTS_IN_A_ROW_MAX,
+    RETRY_MOST_S,
+    STABLE_S,
+    Connection,
+    Supervisor,
+)
 from tests.conftest import JumpingClock
 
 Run = Callable[[Session[Any]], Awaitable[None]]
@@ -228,3 +235,39 @@ async def test_a_line_lost_inside_a_drivers_own_tasks_is_a_lost_line_and_no_faul
 
         assert bench.logged("the line is lost") > 0
         assert not bench.value("fangkong_driver_errors_total")
+
+
+async def test_a_host_that_swallows_each_dial_is_backed_off_like_any_other(bench: Bench) -> None:
+    """A firewall that drops: each attempt takes as long to fail as a line must last to count as stable."""
+    tries: list[float] = []
+
+    @asynccontextmanager
+    async def swallowed() -> AsyncIterator[object]:
+        tries.append(bench.clock.monotonic())
+        await bench.clock.sleep(STABLE_S)
+        raise LinkClosed("no answer")
+        yield
+
+    connection = line(forever)
+    connection.open = swallowed
+    async with running(bench, connection):
+        await bench.clock.advance(3600)
+
+    assert len(tries) < 3600 / (STABLE_S + RETRY_MOST_S / 3)
+
+
+async def test_a_log_that_cannot_be_read_at_the_start_ends_no_line(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [StoreError("disk I/O error")]
+    latest = bench.store.latest
+
+    async def trying(device: str) -> Mapping[tuple[Kind, int | None], Qualifier]:
+        if answers:
+            raise answers.pop()
+        return await latest(device)
+
+    monkeypatch.setattr(bench.store, "latest", trying)
+    async with running(bench, line(forever, fails=lambda: True)):
+        await bench.clock.advance(DOWN_REPORTED_AFTER_S + 5)
+        assert await bench.faults() == [Qualifier.NEW]
