@@ -38,7 +38,7 @@ from gateway.plan import Plan, PlannedConnection, PlannedDestination
 from gateway.registry import Registry
 from gateway.sdnotify import Notifier
 from gateway.store.sqlite import SqliteStore
-from gateway.supervisor import Connection, Open, Peer, Supervisor, leave_if_cancelled
+from gateway.supervisor import Connection, Open, Peer, Supervisor, apart
 
 DRAIN_S = 2.0
 """After the last device is disconnected, forwarders get this long to finish what is in flight; the rest stays queued."""
@@ -227,12 +227,9 @@ class Daemon:
             metrics.delivery_seconds.labels(name, lane)
         while True:
             started = self._clock.monotonic()
-            try:
-                await planned.forwarder.run(outlet)
-            except Exception:  # the task boundary: a fault in one forwarder must not take the gateway down
-                metrics.forwarder_errors.labels(name).inc()
-                log.exception("a forwarder failed: this is a fault in the program")
-            leave_if_cancelled()
+            error = await apart(partial(planned.forwarder.run, outlet))
+            metrics.forwarder_errors.labels(name).inc()
+            log.error("a forwarder failed: this is a fault in the program", exc_info=error)
             metrics.destination_up.labels(name).set(0)
             if self._clock.monotonic() - started >= STEADY_S:
                 backoff.reset()

@@ -108,29 +108,28 @@ class Supervisor:
         backoff = Backoff(self._random, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
         connection.down_since = self._clock.monotonic()
         while True:
-            reason = ""
-            try:
-                if connection.listen is not None:
-                    self._up(connection, log)
-                    await connection.listen(partial(self._converse_with_peer, connection, log))
-                else:
-                    assert connection.open is not None
-                    async with connection.open() as link:
-                        leave_if_cancelled()
-                        self._up(connection, log)
-                        await self._converse(connection, link, log)
-            except (GatewayError, OSError) as error:
-                reason = str(error) or type(error).__name__
-            except Exception:  # the task boundary: a fault in one driver must not reach its neighbours
+            error = await apart(partial(self._attempt, connection, log))
+            reason = str(error) or type(error).__name__
+            if not isinstance(error, GatewayError | OSError):
                 self._metrics.driver_errors.labels(connection.name).inc()
-                log.exception("a driver failed: this is a fault in the program")
+                log.error("a driver failed: this is a fault in the program", exc_info=error)
                 reason = "driver failed"
             up_since = connection.up_since
             self._down(connection, log, reason)
-            leave_if_cancelled()
             if up_since is not None and self._clock.monotonic() - up_since >= STABLE_S:
                 backoff.reset()
             await self._clock.sleep(backoff.next_s())
+
+    async def _attempt(self, connection: Connection, log: Logger) -> None:
+        if connection.listen is not None:
+            self._up(connection, log)
+            await connection.listen(partial(self._converse_with_peer, connection, log))
+        else:
+            assert connection.open is not None
+            async with connection.open() as link:
+                _leave_if_cancelled()
+                self._up(connection, log)
+                await self._converse(connection, link, log)
 
     async def _converse_with_peer(self, connection: Connection, log: Logger, link: Any) -> None:
         """One device that dialled in. Ends with its line; its faults are its own."""
@@ -235,7 +234,26 @@ class Supervisor:
             told = is_out
 
 
-def leave_if_cancelled() -> None:
+async def apart(work: Callable[[], Awaitable[None]]) -> Exception:
+    """The task boundary: do `work` in a task of its own and return what ended it, so that its faults stay its own.
+
+    On Python 3.11 a TaskGroup that fails leaves its task marked as cancelled, or hides a stop that comes in the same
+    moment; either ends with that task.
+    """
+
+    async def contained() -> Exception:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001  # handed to the caller
+            return error
+        return LinkClosed("ended")
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(contained())
+    return LinkClosed("given up from within") if task.cancelled() else task.result()
+
+
+def _leave_if_cancelled() -> None:
     """A library may swallow a cancellation that meets a result half way (wait_for of Python 3.11 does): it still counts."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():

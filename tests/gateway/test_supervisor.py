@@ -237,6 +237,40 @@ async def test_a_line_lost_inside_a_drivers_own_tasks_is_a_lost_line_and_no_faul
         assert not bench.value("fangkong_driver_errors_total")
 
 
+@pytest.mark.parametrize("fault", [LinkClosed("unplugged"), ValueError("a bug")])
+async def test_a_line_lost_inside_a_drivers_own_tasks_comes_back(bench: Bench, fault: Exception) -> None:
+    """A TaskGroup that fails while it only waits leaves its task marked as cancelled: not to be taken for a stop."""
+    conversations: list[str] = []
+
+    async def run(session: Session[Any]) -> None:
+        async def hear() -> None:
+            await session.clock.sleep(1)
+            raise fault
+
+        conversations.append("begun")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(hear())
+            group.create_task(forever(session))
+
+    async with running(bench, line(run)):
+        await bench.clock.advance(120)
+
+    assert len(conversations) > 2
+
+
+async def test_a_driver_that_awaits_something_given_up_by_others_comes_back(bench: Bench) -> None:
+    conversations: list[str] = []
+
+    async def run(session: Session[Any]) -> None:
+        conversations.append("begun")
+        raise asyncio.CancelledError
+
+    async with running(bench, line(run)):
+        await bench.clock.advance(120)
+
+    assert len(conversations) > 2
+
+
 async def test_a_host_that_swallows_each_dial_is_backed_off_like_any_other(bench: Bench) -> None:
     """A firewall that drops: each attempt takes as long to fail as a line must last to count as stable."""
     tries: list[float] = []
