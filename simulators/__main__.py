@@ -74,7 +74,7 @@ async def _play(
             running += [
                 group.create_task(_tell_centre(clock, arguments.control, line.at_s, line.send))
                 for line in scenario.centre
-                if line.at_s < arguments.seconds
+                if arguments.stay or line.at_s < arguments.seconds
             ]
         acting = group.create_task(_act(clock, devices, plan, arguments.seconds), name="acts")
         ends = [acting, group.create_task(stop.wait()), group.create_task(quiet.wait())]
