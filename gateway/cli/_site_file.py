@@ -50,7 +50,7 @@ def data_dir(args: argparse.Namespace) -> tuple[SiteFile, Path]:
     from gateway.config import load_site_file
 
     site_file = load_site_file(args.config)
-    return site_file, site_file.data_dir(args.config.parent)
+    return site_file, site_file.data_dir(args.config.resolve().parent)
 
 
 async def open_registry(args: argparse.Namespace) -> Registry:
