@@ -64,6 +64,9 @@ class Metrics:
         self.delivery_seconds = histogram(
             "delivery_seconds", "From arrival of an event to its acceptance.", DELIVERY_SECONDS, "destination", "lane"
         )
+        self.forwarder_errors = counter(
+            "forwarder_errors", "Forwarders ended by a fault in our own code, and started again.", "destination"
+        )
         self.clock_offset = gauge(
             "destination_clock_offset_seconds", "Receiver's clock minus ours, as its NAK said.", "destination"
         )
