@@ -7,7 +7,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -268,6 +268,8 @@ class Daemon:
         revision = parts.registry.revision
         pruned = self._clock.monotonic()
         store_ok = True
+        with suppress(StoreError):
+            await self._count_backlog(parts)  # there from the first scrape on
         while True:
             await self._clock.sleep(HOUSEKEEPING_S)
             self._notify.watchdog()

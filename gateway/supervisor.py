@@ -85,6 +85,7 @@ class Supervisor:
             self.connections[connection.name] = connection
             self._metrics.connection_up.labels(connection.name).set(0)
             self._metrics.connection_lost.labels(connection.name)
+            self._metrics.driver_errors.labels(connection.name)
             self._metrics.connection_peers.labels(connection.name).set(0)
             for reason in get_args(Reason):
                 self._metrics.rejected.labels(connection.name, reason)

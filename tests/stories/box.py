@@ -95,9 +95,10 @@ class Box:
                 await asyncio.sleep(LOOK_S)  # noqa: TID251  # between two looks at another process
 
     def get(self, path: str) -> Any:
-        return json.loads(self._text(path))
+        return json.loads(self.text(path))
 
-    def _text(self, path: str) -> str:
+    def text(self, path: str) -> str:
+        """What the API answers, as it came."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.api}/{path}", headers={"Authorization": "Bearer for-this-test-only"}
         )
@@ -109,7 +110,7 @@ class Box:
         """The sum of the series of this name that carry these labels; 0 when there is none."""
         return sum(
             sample.value
-            for family in text_string_to_metric_families(self._text("metrics"))
+            for family in text_string_to_metric_families(self.text("metrics"))
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
