@@ -299,6 +299,8 @@ class Daemon:
     async def _housekeeping(self, parts: Parts) -> None:
         revision = parts.registry.revision
         store_ok = True
+        with suppress(StoreError):
+            await self._count_backlog(parts)  # there from the first scrape on
         while True:
             await self._clock.sleep(HOUSEKEEPING_S)
             self._notify.watchdog()
