@@ -85,7 +85,9 @@ async def test_expectations_are_held_against_what_the_centre_took(tmp_path: Path
 
 
 @pytest.mark.parametrize("check", [(), ("--check",)])
-async def test_expectations_without_a_record_are_refused_not_passed_over(tmp_path: Path, check: tuple[str, ...]) -> None:
+async def test_expectations_without_a_record_are_refused_not_passed_over(
+    tmp_path: Path, check: tuple[str, ...]
+) -> None:
     scenario = tmp_path / "small.toml"
     scenario.write_text(SMALL.format(restores=1))
 
