@@ -163,7 +163,7 @@ def _availability(device: str, payload: bytes) -> Sequence[Observation]:
 def _message(device: str, payload: bytes) -> dict[str, Any]:
     """The JSON object, checked for what both kinds of message share."""
     if len(payload) > PAYLOAD_MAX_BYTES:
-        raise FrameError(f"payload of {len(payload)} bytes; at most {PAYLOAD_MAX_BYTES}")
+        raise FrameError(f"payload of {len(payload)} bytes; at most {PAYLOAD_MAX_BYTES}", "too_long")
     try:
         message = json.loads(
             payload.decode("utf-8"),
@@ -181,7 +181,7 @@ def _message(device: str, payload: bytes) -> dict[str, Any]:
     if type(message.get("v")) is not int or message["v"] != 1:
         raise FrameError('"v" is not 1')
     if message.get("device") != device:
-        raise FrameError('"device" differs from the device of the topic')
+        raise FrameError('"device" differs from the device of the topic', "spoofed")
     return message
 
 
@@ -190,7 +190,7 @@ def _check_crc(payload: bytes) -> None:
     if found is None:
         raise FrameError('"crc" must be the last member, 8 hex digits')
     if zlib.crc32(payload[: found.start()]) != int(found[1], 16):
-        raise FrameError("crc does not match: the message was damaged on its way")
+        raise FrameError("crc does not match: the message was damaged on its way", "checksum")
 
 
 def _event(device: str, message: dict[str, Any], payload: bytes) -> Observation:

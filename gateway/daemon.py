@@ -299,6 +299,8 @@ class Daemon:
     async def _housekeeping(self, parts: Parts) -> None:
         revision = parts.registry.revision
         store_ok = True
+        with suppress(StoreError):
+            await self._count_backlog(parts)  # there from the first scrape on
         while True:
             await self._clock.sleep(HOUSEKEEPING_S)
             self._notify.watchdog()
@@ -337,6 +339,8 @@ class Daemon:
         metrics, state = self._metrics, parts.store.state
         metrics.store_bytes.set(state.size_bytes)
         metrics.store_budget_bytes.set(state.budget_bytes)
+        for lane, count in state.stored.items():
+            metrics.stored.labels(lane.name.lower()).set(count)
         metrics.uncommitted.set(parts.store.uncommitted)
         for lane, total in state.shed.items():
             metrics.shed.labels(lane.name.lower()).inc(total - self._shed[lane])

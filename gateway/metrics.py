@@ -45,6 +45,7 @@ class Metrics:
         self.store_up = gauge("store_up", "1 while events can be made durable.")
         self.store_bytes = gauge("store_bytes", "Disk in use by the event log.")
         self.store_budget_bytes = gauge("store_budget_bytes", "Disk the event log may use.")
+        self.stored = gauge("stored_events", "Events on disk, by lane.", "lane")
         self.commit_seconds = histogram(
             "commit_seconds", "Duration of one group commit; its count is the number of commits.", FAST_SECONDS
         )

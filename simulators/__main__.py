@@ -45,6 +45,9 @@ def main() -> int:
         for act in plan:
             print(f"{act.at_s:8.2f} s  {act.device:<12} {act.do}{' restore' if act.restore else ''} {act.zone or ''}")
         return 0
+    if scenario.expect and arguments.record is None:
+        print(f"{arguments.scenario} has [[expect]]: name the 110 centre's record with --record", file=sys.stderr)
+        return 2
     asyncio.run(_play(arguments, scenario, specs, plan))
     if arguments.record is None:
         return 0

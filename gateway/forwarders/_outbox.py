@@ -61,6 +61,7 @@ class Outbox:
         self._look = asyncio.Event()
         # Writing; at most one outcome per known row.
         self._outcomes: asyncio.Queue[_Outcome] = asyncio.Queue()
+        self._show_zeros()
 
     async def run(self) -> None:
         """Read ahead and write back until cancelled."""
@@ -68,6 +69,14 @@ class Outbox:
         async with asyncio.TaskGroup() as group:
             for job in (self._watch, self._feed, self._settle, self._offer_again):
                 group.create_task(job(), name=f"{self._outlet.destination} {job.__name__.strip('_')}")
+
+    def _show_zeros(self) -> None:
+        """A rate needs its series before the first event, an alert before the first trouble."""
+        name, metrics = self._outlet.destination, self._outlet.metrics
+        metrics.resent.labels(name)
+        for lane in Lane:
+            for series in (metrics.sent, metrics.accepted, metrics.delivery_seconds):
+                series.labels(name, lane.name.lower())
 
     # -- for the line --------------------------------------------------------------------------------------------------
 

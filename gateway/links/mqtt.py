@@ -219,6 +219,18 @@ class _Client(aiomqtt.Client):
         self.session_present = bool(flags.session_present)
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
+    def _on_disconnect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        if not self._connected.done() and not self._abandoned:  # aiomqtt would wait for the CONNACK all the same
+            self._connected.set_exception(aiomqtt.MqttError("it hung up before it answered"))
+
     def _on_subscribe(
         self,
         client: paho.Client,
