@@ -228,7 +228,10 @@ class Health:
     async def _say(self, device: str, qualifier: Qualifier, life: Life) -> bool:
         """Report the change once, also when a crash came between the event and our own record of it."""
         try:
-            told = (await self._store.latest(device)).get((Kind.SILENT, None))
+            latest = await self._store.latest(device)
+            told = latest.get((Kind.SILENT, None))
+            if qualifier is Qualifier.NEW and latest.get((Kind.COMM_FAULT, None)) is Qualifier.NEW:
+                return True  # its driver has said already that it cannot be reached: one cause, one event
             if told is qualifier or (told is None and qualifier is Qualifier.RESTORE):
                 return True
             last = life.heard_at.isoformat(timespec="seconds") if life.heard_at else None
