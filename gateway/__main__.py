@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-FAMILIES = ("setup", "run", "doctor", "explain", "simulate", "demo")
+FAMILIES = ("setup", "run", "doctor", "explain", "simulate", "demo", "site", "device", "tail", "migrate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

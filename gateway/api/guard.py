@@ -1,78 +1,110 @@
-"""What stands before every route: the bearer token, a bound on bodies, headers that keep browsers careful."""
+"""In front of every route: who may ask, how much, and what a browser may do with the answer. Deny by default."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Collection, MutableMapping
+from typing import Any
 
-from fastapi import Request
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.api.problems import problem
 from gateway.config import Secret
 
 BODY_MAX_BYTES = 64 * 1024
-"""The largest request we understand is a list of row numbers; more is an attack or a mistake."""
+"""The largest body anybody needs is a list of 500 numbers; what is longer is not for us."""
+BODY_WITHIN_S = 10.0
+"""A body of 64 KiB that takes longer is a slow-body attack."""
+QUERY_MAX_BYTES = 4096
+"""All filters at their longest, URL-encoded, stay below."""
 
-HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:",
-    ),
-]
-
-
-def bearer(token: Secret | None) -> Callable[[Request], None]:
-    """A dependency that lets only the holder of the token in; without a token nobody."""
-    wanted = hashlib.sha256(token.reveal().encode()).digest() if token else None
-
-    def check(request: Request) -> None:
-        if wanted is None:
-            raise HTTPException(401, "no [api] token_file is set in the site file: the API is closed")
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        # Digests are compared, so that neither length nor content shows in the time it takes.
-        fits = hmac.compare_digest(hashlib.sha256(given.strip().encode()).digest(), wanted)
-        if scheme.lower() != "bearer" or not fits:
-            raise HTTPException(401, "send Authorization: Bearer TOKEN; the token stands in [api] token_file")
-
-    return check
-
-
-class BodyTooLargeError(HTTPException):
-    """413, from inside the reading of a body."""
-
-    def __init__(self) -> None:
-        super().__init__(413, f"a body may have {BODY_MAX_BYTES} bytes")
+SECURITY_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "cross-origin-resource-policy": "same-origin",
+}
 
 
 class Guard:
-    """ASGI middleware: counts body bytes, adds headers."""
+    """ASGI middleware around the whole application. `open_paths` answer without a token; everything else wants it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, token: Secret | None, open_paths: Collection[str]) -> None:
         self._app = app
+        # Digests of equal length: the comparison tells nothing about the token's length either.
+        self._digest = None if token is None else hashlib.sha256(token.reveal().encode()).digest()
+        self._open_paths = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await self._app(scope, receive, send)
             return
-        read = 0
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope, headers)
+        if refusal is None:
+            await self._app(scope, _Bounded(receive), _hardened(send))
+        else:
+            await refusal(scope, receive, _hardened(send))
 
-        async def bounded() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > BODY_MAX_BYTES:
-                raise BodyTooLargeError
-            return message
+    def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        path = scope["path"]
+        if path not in self._open_paths and not self._knows(headers.get("authorization", "")):
+            closed = "no [api] token_file is set in the site file: the API is closed"
+            wanted = "send Authorization: Bearer TOKEN; the token stands in [api] token_file"
+            return problem(path, 401, wanted if self._digest else closed)
+        if len(scope["query_string"]) > QUERY_MAX_BYTES:
+            return problem(path, 414, f"the query is longer than {QUERY_MAX_BYTES} bytes")
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit() or int(length[:20]) > BODY_MAX_BYTES:
+            return problem(path, 413, f"the body is longer than {BODY_MAX_BYTES} bytes")
+        return None
 
-        async def headed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS]
-            await send(message)
+    def _knows(self, authorization: str) -> bool:
+        scheme, _, token = authorization.partition(" ")
+        if self._digest is None or scheme.lower() != "bearer":
+            return False
+        return hmac.compare_digest(hashlib.sha256(token.strip().encode()).digest(), self._digest)
 
-        await self._app(scope, bounded, headed)
+
+class _Bounded:
+    """Reads a body of bounded length within a bounded time."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._left = BODY_MAX_BYTES
+        self._is_whole = False
+
+    async def __call__(self) -> MutableMapping[str, Any]:
+        if self._is_whole:
+            return await self._receive()  # waits for the disconnect, for as long as it takes
+        try:
+            async with asyncio.timeout(BODY_WITHIN_S):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, f"the body did not arrive within {BODY_WITHIN_S:g} s") from None
+        self._left -= len(message.get("body", b""))
+        self._is_whole = not message.get("more_body", False)
+        if self._left < 0:
+            raise HTTPException(413, f"the body is longer than {BODY_MAX_BYTES} bytes")
+        return message
+
+
+def _hardened(send: Send) -> Send:
+    async def with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return with_headers

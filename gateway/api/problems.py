@@ -25,6 +25,9 @@ class Problem(BaseModel):
     errors: list[dict[str, str]] | None = None
 
 
+HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "30"}}
+FINDINGS_MAX = 20
+"""Mistakes named in one answer; a request with more is not a slip of the pen."""
 MEDIA_TYPE = "application/problem+json"
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -37,13 +40,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def problem(
-    request: Request, status: int, detail: str | None = None, errors: list[dict[str, str]] | None = None
+    path: str, status: int, detail: str | None = None, errors: list[dict[str, str]] | None = None
 ) -> JSONResponse:
     """The answer for one error."""
-    body = Problem(
-        title=HTTPStatus(status).phrase, status=status, detail=detail, instance=request.url.path, errors=errors
-    )
-    headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, instance=path, errors=errors)
+    headers = HEADERS.get(status)
     return JSONResponse(body.model_dump(exclude_none=True), status, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -52,13 +53,21 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(request, error.status_code, str(error.detail))
+        return problem(request.url.path, error.status_code, str(error.detail))
 
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [{"at": ".".join(map(str, item["loc"])), "expected": item["msg"]} for item in error.errors()]
-        return problem(request, 422, "the request has mistakes", errors)
+        errors = [
+            {"at": ".".join(map(str, item["loc"])), "expected": item["msg"]}
+            for item in list(error.errors())[:FINDINGS_MAX]
+        ]
+        return problem(request.url.path, 422, "; ".join(f"{item['at']}: {item['expected']}" for item in errors), errors)
 
     @app.exception_handler(StoreError)
     async def store(request: Request, error: StoreError) -> JSONResponse:
-        return problem(request, 503, str(error))
+        return problem(request.url.path, 503, str(error))
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> JSONResponse:
+        # The server logs the traceback; the caller learns nothing of our insides.
+        return problem(request.url.path, 500, "a fault in the gateway; its log has the details")

@@ -1,21 +1,41 @@
-"""uvicorn, without its own ideas about signals: the daemon decides when to end."""
+"""uvicorn, without its own ideas about signals: the daemon decides when to end. Impatient with peers that hold a socket."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from gateway.errors import ConfigError, Problem
 
-CONNECTIONS_MAX = 200
-"""Open requests at once; more get 503 at once instead of making everybody slow."""
-
+CONNECTIONS_MAX = 256
+"""Sockets and requests at once; more get 503 at once instead of making everybody slow."""
+HEADERS_WITHIN_S = 10.0
+"""From connect to the end of the first request's headers; slower is a slow-header attack."""
+UNTAKEN_MAX_MS = 30_000
+"""Bytes the far side does not take for so long: the kernel ends the connection, whatever waits in its buffer."""
 KEEP_ALIVE_S = 15
 GRACE_S = 2
+
+
+class _ImpatientProtocol(H11Protocol):
+    """HTTP/1.1, for peers that say what they want."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # narrowed as uvicorn does
+        super().connection_made(transport)
+        self.loop.call_later(HEADERS_WITHIN_S, self._hang_up_when_mute)
+
+    def _hang_up_when_mute(self) -> None:
+        # A cycle exists as soon as the first headers are whole; uvicorn declares it as always there.
+        cycle = cast(RequestResponseCycle | None, self.cycle)
+        if cycle is None and not self.transport.is_closing():
+            self.transport.abort()
 
 
 class _Server(uvicorn.Server):
@@ -30,23 +50,29 @@ def bind(listen: str) -> socket.socket:
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, int(port)), family=family, backlog=128)
+        sock = socket.create_server((host, int(port)), family=family, backlog=128)
     except OSError as error:
         hint = "stop the other program, or choose another port 端口被占用"
         problem = Problem("site file", None, "api.listen", f"{listen}: {error.strerror}", "a free HOST:PORT", hint)
         raise ConfigError([problem]) from error
+    # Accepted sockets inherit it. Without it a peer that never reads holds its connection for ever.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_MAX_MS)
+    return sock
 
 
 async def serve(app: FastAPI, sock: socket.socket) -> None:
     """Serve until cancelled."""
     config = uvicorn.Config(
         app,
+        http=_ImpatientProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         limit_concurrency=CONNECTIONS_MAX,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
         server_header=False,
+        proxy_headers=False,
         lifespan="off",
     )
     await _Server(config).serve(sockets=[sock])

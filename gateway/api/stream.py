@@ -11,7 +11,9 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.api.views import event_view
+from gateway.errors import StoreError
 from gateway.metrics import Metrics
+from gateway.model import Event
 from gateway.store import EventFilter, Store
 
 CLIENTS_MAX = 50
@@ -54,15 +56,12 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self, store: Store, listeners: Listeners, wanted: EventFilter, after_seq: int, *, stall_s: float = STALL_S
-    ) -> None:
+    def __init__(self, store: Store, listeners: Listeners, wanted: EventFilter, after_seq: int) -> None:
         super().__init__()
         self._store = store
         self._listeners = listeners
         self._wanted = wanted
         self._after_seq = after_seq
-        self._stall_s = stall_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
@@ -74,6 +73,8 @@ class EventStream(Response):
                 group.create_task(_end_with(receive, sending))
         except* TimeoutError:
             self._listeners.dropped()
+        except* StoreError:
+            pass  # the listener comes back with its cursor, and is told 503 while the log does not answer
         finally:
             self._listeners.left()
 
@@ -83,11 +84,9 @@ class EventStream(Response):
             await self._write(send, b": fangkong\n\n")
             while True:
                 events = await self._store.events(self._wanted, after_seq=self._after_seq, limit=PAGE)
-                for event in events:
-                    self._after_seq = event.seq
-                    data = event_view(event).model_dump_json()
-                    await self._write(send, f"id: {event.seq}\nevent: event\ndata: {data}\n\n".encode())
                 if events:
+                    await self._write(send, b"".join(map(_encoded, events)))
+                    self._after_seq = events[-1].seq
                     continue
                 try:
                     async with asyncio.timeout(KEEPALIVE_S):
@@ -99,8 +98,13 @@ class EventStream(Response):
 
     async def _write(self, send: Send, chunk: bytes) -> None:
         message: Message = {"type": "http.response.body", "body": chunk, "more_body": True}
-        async with asyncio.timeout(self._stall_s):
+        async with asyncio.timeout(STALL_S):
             await send(message)
+
+
+def _encoded(event: Event) -> bytes:
+    """One event on the wire; its id is the cursor."""
+    return f"id: {event.seq}\nevent: event\ndata: {event_view(event).model_dump_json()}\n\n".encode()
 
 
 async def _end_with(receive: Receive, sending: asyncio.Task[None]) -> None:

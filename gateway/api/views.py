@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.health import State
 from gateway.kinds import FACTS, Kind, Qualifier
@@ -14,6 +14,8 @@ from gateway.model import Delivery, DeliveryState, Device, Event, Point, Scalar,
 from gateway.store import Backlog, Rejected
 
 ItemT = TypeVar("ItemT")
+REQUEUE_MAX = 1000
+"""Rows in one request to send again: one transaction of bounded length."""
 
 
 class Page(BaseModel, Generic[ItemT]):
@@ -112,8 +114,10 @@ class RejectedView(BaseModel):
 class Requeue(BaseModel):
     """Dead rows of one destination that shall go again, under their old numbers."""
 
-    destination: str
-    seqs: list[int]
+    model_config = ConfigDict(extra="forbid")
+
+    destination: Annotated[str, Field(max_length=128)]
+    seqs: Annotated[list[Annotated[int, Field(ge=1, lt=2**63)]], Field(min_length=1, max_length=REQUEUE_MAX)]
 
 
 def event_view(event: Event) -> EventView:

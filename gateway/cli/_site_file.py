@@ -1,0 +1,84 @@
+"""What every command that works on a box's files shares: the site file, the ledger, how errors are told."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.cli import add_config
+from gateway.errors import ConfigError, GatewayError
+
+if TYPE_CHECKING:
+    from gateway.config import SiteFile
+    from gateway.registry import Registry
+
+OK, FAILED, USAGE = 0, 1, 2
+
+Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
+
+
+def add_common(parser: argparse.ArgumentParser, command: Command) -> None:
+    """`--config`, `--json`, and the command itself with its errors told."""
+    add_config(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON document for machines")
+    parser.set_defaults(run=lambda args: run(command, args))
+
+
+def run(command: Command, args: argparse.Namespace) -> int:
+    """The exit code of a command; errors go to stderr, as text or JSON."""
+    try:
+        return asyncio.run(command(args))
+    except ConfigError as error:
+        if args.json:
+            print(json.dumps({"ok": False, "problems": [asdict(each) for each in error.problems]}, ensure_ascii=False))
+        else:
+            print(error, file=sys.stderr)
+        return USAGE
+    except GatewayError as error:
+        print(json.dumps({"ok": False, "error": str(error)}) if args.json else error, file=sys.stderr)
+        return FAILED
+
+
+def data_dir(args: argparse.Namespace) -> tuple[SiteFile, Path]:
+    """The checked site file and its data directory. Raises ConfigError."""
+    from gateway.config import load_site_file
+
+    site_file = load_site_file(args.config)
+    return site_file, site_file.data_dir(args.config.parent)
+
+
+async def open_registry(args: argparse.Namespace) -> Registry:
+    """The ledger of this box, made when it is new. Raises ConfigError."""
+    from gateway.registry import Registry
+
+    return await Registry.open(data_dir(args)[1] / "registry.db")
+
+
+def show(args: argparse.Namespace, rows: list[dict[str, Any]], *, empty: str) -> None:
+    """Rows as JSON, or as columns for people."""
+    if args.json:
+        print(json.dumps(rows, ensure_ascii=False, default=str))
+    elif not rows:
+        print(empty)
+    else:
+        texts = [list(rows[0]), *([("-" if cell is None else str(cell)) for cell in row.values()] for row in rows)]
+        widths = [max(map(_width, column)) for column in zip(*texts, strict=True)]
+        for text in texts:
+            print(
+                "  ".join(
+                    cell + " " * (width - _width(cell)) for cell, width in zip(text, widths, strict=True)
+                ).rstrip()
+            )
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: Chinese characters take two."""
+    from unicodedata import east_asian_width
+
+    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)

@@ -1,0 +1,180 @@
+"""`fangkong device add|import|list|show|claim`: the devices in the ledger, and those that nobody has claimed."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.cli._site_file import FAILED, OK, add_common, data_dir, open_registry, show
+from gateway.errors import ConfigError, Problem
+from gateway.model import Device, Heard, Point
+
+if TYPE_CHECKING:
+    from gateway.cli import Commands
+    from gateway.registry import Registry
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser("device", help="devices in the ledger, and unclaimed ones")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    add = verbs.add_parser("add", help="add a device before it has reported")
+    _device_arguments(add)
+    add_common(add, _add)
+
+    claim = verbs.add_parser("claim", help="take a device that reports but is not in the ledger into it")
+    _device_arguments(claim)
+    add_common(claim, _claim)
+
+    load = verbs.add_parser("import", help="add and update devices and points from a CSV file (docs/inventory.md)")
+    load.add_argument("file", type=Path)
+    load.add_argument("--dry-run", action="store_true", help="check and count, write nothing")
+    add_common(load, _import)
+
+    listing = verbs.add_parser("list", help="list devices, unclaimed ones last")
+    listing.add_argument("--site")
+    listing.add_argument("--unclaimed", action="store_true", help="only those that nobody has claimed")
+    add_common(listing, _list)
+
+    one = verbs.add_parser("show", help="one device with its points")
+    one.add_argument("id")
+    add_common(one, _show)
+
+
+def _device_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", help="the id the device gives itself")
+    parser.add_argument("--site", required=True)
+    parser.add_argument("--name", default="")
+    parser.add_argument("--heard-within-s", type=float, help="silence longer than this is a fault")
+    parser.add_argument("--point", help="a protection point it watches")
+    parser.add_argument("--number", type=int, help="the point's zone number towards 110, 0 to 999")
+    parser.add_argument("--point-name", default="")
+    parser.add_argument("--zone", type=int, help="the device's own zone; left out: the whole device")
+
+
+@asynccontextmanager
+async def _ledger(args: argparse.Namespace) -> AsyncIterator[Registry]:
+    registry = await open_registry(args)
+    try:
+        yield registry
+    finally:
+        await registry.close()
+
+
+async def _add(args: argparse.Namespace) -> int:
+    async with _ledger(args) as registry:
+        await _put(args, registry)
+    return OK
+
+
+async def _claim(args: argparse.Namespace) -> int:
+    async with _ledger(args) as registry:
+        waiting = [heard.device for heard in _unclaimed(args, registry)]
+        if args.id not in waiting and registry.device(args.id) is None:
+            near = difflib.get_close_matches(args.id, waiting, n=1)
+            hint = f'did you mean "{near[0]}"? 是否应为 "{near[0]}"?' if near else "fangkong device list --unclaimed"
+            raise ConfigError(
+                [Problem("command line", None, "id", f"{args.id!r} was not heard", "an unclaimed device", hint)]
+            )
+        await _put(args, registry)
+    return OK
+
+
+async def _put(args: argparse.Namespace, registry: Registry) -> None:
+    things: list[Device | Point] = [Device(args.id, args.site, args.name, args.heard_within_s)]
+    if args.point is None and (args.number is not None or args.zone is not None or args.point_name):
+        raise ConfigError([Problem("command line", None, "--point", "missing", "the id of the point", "缺少点位编号")])
+    if args.point is not None:
+        if args.number is None:
+            raise ConfigError([Problem("command line", None, "--number", "missing", "0 to 999", "缺少点位编号")])
+        things.append(Point(args.point, args.site, args.number, args.point_name, args.id, args.zone))
+    await registry.add(*things)
+    show(args, [asdict(things[0])], empty="")
+
+
+async def _import(args: argparse.Namespace) -> int:
+    from gateway.cli._device_csv import PROBLEMS_MAX, read_device_list
+
+    wanted = read_device_list(args.file)
+    async with _ledger(args) as registry:
+        try:
+            written = await registry.put(list(wanted.things.values()), dry_run=args.dry_run, report=wanted.report)
+        except ConfigError as error:
+            raise ConfigError(error.problems[:PROBLEMS_MAX]) from error
+    counts = asdict(written)
+    if args.json:
+        print(json.dumps({"ok": True, "dry_run": args.dry_run, **counts}))
+    else:
+        would = "would be " if args.dry_run else ""
+        print(f"{written.added} {would}added, {written.updated} {would}updated, {written.unchanged} unchanged")
+    return OK
+
+
+async def _list(args: argparse.Namespace) -> int:
+    async with _ledger(args) as registry:
+        last = {heard.device: heard for heard in heard_devices(args)}
+        rows: list[dict[str, Any]] = []
+        if not args.unclaimed:
+            devices = [device for device in registry.devices() if args.site in (None, device.site)]
+            rows += [
+                _row(device.id, device.site, device.name, last.get(device.id))
+                for device in sorted(devices, key=lambda device: device.id)
+            ]
+        if args.site is None:
+            rows += [_row(heard.device, None, "(unclaimed 未登记)", heard) for heard in _unclaimed(args, registry)]
+    show(args, rows, empty="no devices 没有设备")
+    return OK
+
+
+async def _show(args: argparse.Namespace) -> int:
+    async with _ledger(args) as registry:
+        device = registry.device(args.id)
+        heard = next((heard for heard in heard_devices(args) if heard.device == args.id), None)
+        if device is None and heard is None:
+            print(f"{args.id}: neither in the ledger nor heard 台账中没有,也未收到过")
+            return FAILED
+        points = [asdict(point) for point in registry.points() if point.device == args.id]
+    row = _row(args.id, device.site if device else None, device.name if device else "", heard)
+    if args.json:
+        print(json.dumps({**row, "points": points}, ensure_ascii=False, default=str))
+    else:
+        show(args, [row], empty="")
+        show(args, points, empty="no points 没有点位")
+    return OK
+
+
+def _row(device_id: str, site: str | None, name: str, heard: Heard | None) -> dict[str, Any]:
+    return {
+        "id": device_id,
+        "site": site,
+        "name": name,
+        "last_heard": _moment(heard.at if heard else None),
+        "deadline": _moment(heard.deadline if heard else None),
+    }
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="seconds") if moment else None
+
+
+def _unclaimed(args: argparse.Namespace, registry: Registry) -> list[Heard]:
+    return [heard for heard in heard_devices(args) if heard.at is not None and registry.device(heard.device) is None]
+
+
+def heard_devices(args: argparse.Namespace) -> Sequence[Heard]:
+    """What the daemon has heard, read beside it from its log. Empty when there is none yet; raises ConfigError."""
+    from gateway.store.beside import read_heard
+
+    path = data_dir(args)[1] / "events.db"
+    try:
+        return read_heard(path)
+    except sqlite3.Error as error:
+        raise ConfigError([Problem(str(path), None, "store", str(error), "an event log of this program")]) from error

@@ -1,0 +1,55 @@
+"""`fangkong site add|list`: the places that answer for themselves towards 110."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from gateway.cli._site_file import OK, add_common, open_registry, show
+from gateway.model import Site
+
+if TYPE_CHECKING:
+    from gateway.cli import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser("site", help="sites in the ledger")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    add = verbs.add_parser("add", help="add a site")
+    add.add_argument("id", help="letters, digits, '.', '_', '-'; at most 64")
+    add.add_argument("--name", required=True)
+    add.add_argument("--account", required=True, help="DC-09 account towards 110: 3 to 16 hex digits")
+    add.add_argument("--kind", default="residential_estate", help="residential_estate (default), bank_branch, ...")
+    add.add_argument("--address", default="")
+    add.add_argument("--latitude", type=float)
+    add.add_argument("--longitude", type=float)
+    add.add_argument(
+        "--contact", default="", help="call-back role and phone, e.g. '值班室 0535-1234567'; never a person's name"
+    )
+    add_common(add, _add)
+
+    add_common(verbs.add_parser("list", help="list sites"), _list)
+
+
+async def _add(args: argparse.Namespace) -> int:
+    registry = await open_registry(args)
+    try:
+        site = Site(
+            args.id, args.name, args.account, args.kind, args.address, args.latitude, args.longitude, args.contact
+        )  # fmt: skip
+        await registry.add(site)
+        show(args, [asdict(registry.snapshot.sites[site.id])], empty="")
+    finally:
+        await registry.close()
+    return OK
+
+
+async def _list(args: argparse.Namespace) -> int:
+    registry = await open_registry(args)
+    try:
+        show(args, [asdict(site) for site in registry.sites()], empty="no sites yet: fangkong site add 尚无场所")
+    finally:
+        await registry.close()
+    return OK

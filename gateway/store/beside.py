@@ -1,0 +1,33 @@
+"""The log read from outside the daemon: read-only, beside its writer, without taking hold of the directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from gateway.model import Event, Heard
+from gateway.store.rows import SELECT_EVENT, event_of, optional_moment
+from gateway.store.schema import connect
+
+
+def read_heard(path: Path) -> Sequence[Heard]:
+    """Every device ever heard, by id; none when there is no log yet. Raises sqlite3.Error."""
+    if not path.exists():
+        return []
+    with closing(connect(path, read_only=True)) as connection:
+        rows = connection.execute("SELECT device, at_ms, deadline_ms, silent, connection FROM heard ORDER BY device")
+        return [
+            Heard(device, optional_moment(at), optional_moment(deadline), bool(silent), line)
+            for device, at, deadline, silent, line in rows
+        ]
+
+
+def read_newest(path: Path, limit: int, lane: int | None = None) -> Sequence[Event]:
+    """The newest events, oldest of them first; none when there is no log yet. Raises sqlite3.Error."""
+    if not path.exists():
+        return []
+    where, values = ("", ()) if lane is None else ("WHERE e.lane = ?", (lane,))
+    with closing(connect(path, read_only=True)) as connection:
+        query = f"SELECT {SELECT_EVENT} FROM events e {where} ORDER BY e.seq DESC LIMIT ?"
+        return [event_of(row) for row in reversed(connection.execute(query, (*values, limit)).fetchall())]
