@@ -19,6 +19,7 @@ from gateway.driver import (
     Context,
     FrameError,
     Kind,
+    LinkClosed,
     Message,
     Observation,
     Position,
@@ -47,8 +48,9 @@ NUMBER_DIGITS_MAX = 32
 OFFLINE_HOLD_S = 20.0
 """Longer than a restart of gateway and broker with everybody's reconnect, shorter than the first missed heartbeat."""
 LOOK_S = 1.0
+"""How much longer than that it may take."""
 HELD_MAX = 10_000
-"""Devices whose word is held back; beyond it "offline" is reported at once."""
+"""Devices whose "offline" is held, some 5 MB; that of one more is reported at once."""
 
 _TOPIC = re.compile(r"fangkong/v1/([A-Za-z0-9_.-]{1,64})/(event|heartbeat|availability)")
 _SESSION = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -85,10 +87,15 @@ def answer(topic: str, payload: bytes, context: Context) -> tuple[str, bytes] | 
 async def run(session: Session[Topics]) -> None:
     """Ends by LinkClosed."""
     availability = Availability(session)
-    async with asyncio.TaskGroup() as group:
-        watching = group.create_task(availability.watch(), name="availability")
-        await _hear(session, availability)
-        watching.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(availability.watch(), name="availability")
+            await _hear(session, availability)
+            watching.cancel()
+    except ExceptionGroup as ended:
+        if len(ended.exceptions) > 1:
+            raise
+        raise ended.exceptions[0] from None
 
 
 async def _hear(session: Session[Topics], availability: Availability) -> None:
@@ -122,29 +129,46 @@ class Availability:
     def __init__(self, session: Session[Topics]) -> None:
         self._session = session
         self._held: dict[str, tuple[float, Observation]] = {}
+        """Until when, in the order of their end."""
         self._underway: dict[str, tuple[Qualifier, Receipt]] = {}
         """Reported and not yet committed: as many as there are open receipts."""
+        self._turn = asyncio.Lock()
+        """Between asking what is stored and reporting, nobody else may report."""
+        self._lost: Receipt | None = None
+        """A report that was not committed."""
 
     async def changed(self, seen: Observation, *, is_live: bool) -> Receipt:
-        """Take note of one availability message."""
-        if seen.qualifier is Qualifier.RESTORE:
-            self._held.pop(seen.device, None)
-            if is_live:
-                self._session.heard(seen.device)
-            return await self._report(seen)
-        if seen.device in self._held or len(self._held) < HELD_MAX:
+        """Take note of one availability message. The receipt of one that is held is settled."""
+        async with self._turn:
+            if seen.qualifier is Qualifier.RESTORE:
+                self._held.pop(seen.device, None)
+                if is_live:
+                    self._session.heard(seen.device)
+                return await self._report(seen)
+            if seen.device not in self._held and len(self._held) >= HELD_MAX:
+                return await self._report(seen)
             self._held.setdefault(seen.device, (self._session.clock.monotonic() + OFFLINE_HOLD_S, seen))
             return Receipt.settled()
-        return await self._report(seen)
 
     async def watch(self) -> None:
-        """Report, for ever, those who stayed offline."""
+        """Report, for ever, those who stayed offline. Raises LinkClosed when that is not stored: they are told anew."""
         while True:
             await self._session.clock.sleep(LOOK_S)
-            now = self._session.clock.monotonic()
-            for device in [device for device, (until, _) in self._held.items() if until <= now]:
-                _, seen = self._held.pop(device)
-                await self._report(seen)
+            if self._lost is not None:
+                raise LinkClosed(f"an availability could not be stored: {self._lost.error}")
+            is_more = True
+            while is_more:
+                async with self._turn:  # for each anew, so that messages are not kept waiting by many
+                    is_more = await self._report_overdue()
+
+    async def _report_overdue(self) -> bool:
+        """Report the one that is held longest, if long enough."""
+        until, seen = next(iter(self._held.values()), (math.inf, None))
+        if seen is None or until > self._session.clock.monotonic():
+            return False
+        del self._held[seen.device]
+        await self._report(seen)
+        return True
 
     async def _report(self, seen: Observation) -> Receipt:
         device = seen.device
@@ -157,12 +181,14 @@ class Availability:
             return Receipt.settled()
         receipt = await self._session.report([seen])
         self._underway[device] = (seen.qualifier, receipt)
-        receipt.when_settled(lambda settled: self._forget(device, settled))
+        receipt.when_settled(lambda settled: self._settled(device, settled))
         return receipt
 
-    def _forget(self, device: str, settled: Receipt) -> None:
-        if device in self._underway and self._underway[device][1] is settled:
+    def _settled(self, device: str, receipt: Receipt) -> None:
+        if device in self._underway and self._underway[device][1] is receipt:
             del self._underway[device]
+        if receipt.error is not None:
+            self._lost = receipt
 
 
 def _news(message: Message, context: Context) -> Sequence[Observation]:
