@@ -374,7 +374,6 @@ async def open_topics(
     subscriptions: Sequence[str],
     log: Logger,
     had_session: bool = False,
-    on_connected: Callable[[Connected], None] | None = None,
 ) -> AsyncIterator[TopicsLink]:
     """One connection with a persistent session under a fixed `client_id`. Raises LinkClosed, Refused.
 
@@ -388,8 +387,6 @@ async def open_topics(
     link = TopicsLink(client, connected, gap_possible=gap_possible, log=log)
     try:
         await link.subscribe(subscriptions)
-        if on_connected is not None:
-            on_connected(connected)
         yield link
     finally:
         try:
