@@ -116,7 +116,9 @@ async def _hear(session: Session[Topics], availability: Availability) -> None:
             message.accept(after=receipt)
             for observation in seen:
                 if (reply := _receipt(observation)) is not None:
-                    session.link.publish(*reply, after=receipt)
+                    # QoS 0: a receipt that gets lost is asked for by the repeat, and a broker that saves every QoS 1
+                    # message to disk falls behind a crowd of repeating devices for ever.
+                    session.link.publish(*reply, after=receipt, qos=0)
 
 
 class Availability:
