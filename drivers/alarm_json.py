@@ -116,7 +116,9 @@ async def _hear(session: Session[Topics], availability: Availability) -> None:
             message.accept(after=receipt)
             for observation in seen:
                 if (reply := _receipt(observation)) is not None:
-                    session.link.publish(*reply, after=receipt)
+                    # QoS 0: a receipt that gets lost is asked for by the repeat, and a broker that saves every QoS 1
+                    # message to disk falls behind a crowd of repeating devices for ever.
+                    session.link.publish(*reply, after=receipt, qos=0)
 
 
 class Availability:
@@ -229,7 +231,7 @@ def _availability(device: str, payload: bytes) -> Sequence[Observation]:
 def _message(device: str, payload: bytes) -> dict[str, Any]:
     """The JSON object, checked for what both kinds of message share."""
     if len(payload) > PAYLOAD_MAX_BYTES:
-        raise FrameError(f"payload of {len(payload)} bytes; at most {PAYLOAD_MAX_BYTES}")
+        raise FrameError(f"payload of {len(payload)} bytes; at most {PAYLOAD_MAX_BYTES}", "too_long")
     try:
         message = json.loads(
             payload.decode("utf-8"),
@@ -247,7 +249,7 @@ def _message(device: str, payload: bytes) -> dict[str, Any]:
     if type(message.get("v")) is not int or message["v"] != 1:
         raise FrameError('"v" is not 1')
     if message.get("device") != device:
-        raise FrameError('"device" differs from the device of the topic')
+        raise FrameError('"device" differs from the device of the topic', "spoofed")
     return message
 
 
@@ -256,7 +258,7 @@ def _check_crc(payload: bytes) -> None:
     if found is None:
         raise FrameError('"crc" must be the last member, 8 hex digits')
     if zlib.crc32(payload[: found.start()]) != int(found[1], 16):
-        raise FrameError("crc does not match: the message was damaged on its way")
+        raise FrameError("crc does not match: the message was damaged on its way", "checksum")
 
 
 def _event(device: str, message: dict[str, Any], payload: bytes) -> Observation:

@@ -45,6 +45,9 @@ def main() -> int:
         for act in plan:
             print(f"{act.at_s:8.2f} s  {act.device:<12} {act.do}{' restore' if act.restore else ''} {act.zone or ''}")
         return 0
+    if scenario.expect and arguments.record is None:
+        print(f"{arguments.scenario} has [[expect]]: name the 110 centre's record with --record", file=sys.stderr)
+        return 2
     asyncio.run(_play(arguments, scenario, specs, plan))
     if arguments.record is None:
         return 0
@@ -74,7 +77,7 @@ async def _play(
             running += [
                 group.create_task(_tell_centre(clock, arguments.control, line.at_s, line.send))
                 for line in scenario.centre
-                if line.at_s < arguments.seconds
+                if arguments.stay or line.at_s < arguments.seconds
             ]
         acting = group.create_task(_act(clock, devices, plan, arguments.seconds), name="acts")
         ends = [acting, group.create_task(stop.wait()), group.create_task(quiet.wait())]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import structlog
@@ -261,7 +262,9 @@ class Wire:
                 yield [Letter(*message, self) for message in step]
         raise LinkClosed("the end")
 
-    def publish(self, topic: str, payload: bytes, *, after: Receipt, retain: bool = False) -> None:
+    def publish(
+        self, topic: str, payload: bytes, *, after: Receipt, retain: bool = False, qos: Literal[0, 1] = 1
+    ) -> None:
         assert not retain
         after.when_settled(lambda _: self.done.append(f"published {topic} {payload.decode()}"))
 

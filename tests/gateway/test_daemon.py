@@ -1,131 +1,149 @@
-"""The whole daemon in this process: what only the parts together can show."""
+"""The whole daemon in this process: which faults of a part it must outlive, and what it counts from the first second on."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from random import Random
+from types import ModuleType
+from typing import Any
 
-import aiomqtt
 import pytest
 
+from gateway import daemon as daemon_module
 from gateway import logs
-from gateway.broker import Broker
 from gateway.clock import RealClock
-from gateway.config import BrokerSection
 from gateway.daemon import Daemon
-from gateway.kinds import Kind, Qualifier
+from gateway.forwarders import Outlet
 from gateway.plan import prepare
-from gateway.store import EventFilter
 from gateway.store.sqlite import SqliteStore
-from tests.conftest import tool
-from tests.gateway.mqtt_brokers import address_of
 
-TIMEOUT_S = 30
-GAP = (Kind.COMM_FAULT, Qualifier.UPDATE, "消息代理丢失会话,可能有缺口")
-SITE_FILE = """
+PATIENCE_S = 20
+SITE = """
+[gateway]
+data_dir = "var"
 [api]
 listen = "127.0.0.1:0"
-
-[broker]
-url = "mqtt://127.0.0.1:{port}"
-username = "demo"
-password_file = "demo.password"
-
-[[connection]]
-name = "wireless"
-driver = "alarm_json"
-link = "mqtt://broker"
+[[destination]]
+name = "centre"
+forwarder = "testing_forwarder"
+lanes = ["life", "fault"]
 """
 
 
-class Bench:
-    """A broker that is not the daemon's, and may lose its memory."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = 0
-
-    @asynccontextmanager
-    async def broker(self, *, forgets: bool) -> AsyncIterator[Broker]:
-        if forgets:
-            (self.folder / "broker" / "mosquitto.db").unlink()
-        section = BrokerSection(
-            listen=f"127.0.0.1:{self.port}", passwords={"demo": Path("demo.password")}, topics={"demo": ("#",)}
-        )
-        async with Broker(section, self.folder, RealClock(), Random(7), logs.logger(), base=self.folder) as broker:
-            self.port = broker.address.port
-            yield broker
-
-    @asynccontextmanager
-    async def daemon(self) -> AsyncIterator[None]:
-        site = self.folder / "site.toml"
-        site.write_text(SITE_FILE.format(port=self.port))
-        daemon = Daemon(prepare(site), clock=RealClock(), random=Random(7), log=logs.logger())
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(daemon.run())
-            async with asyncio.timeout(TIMEOUT_S):
-                await daemon.ready.wait()
-            yield
-            daemon.stop()
-
-    async def heard(self, broker: Broker, seq: int) -> None:
-        """A device speaks until it has its receipt: by then the daemon talks with this broker."""
-        address = address_of("demo", broker, self.folder)
-        assert address.password is not None
-        event = f'{{"v":1,"device":"a001","session":"s","seq":{seq},"kind":"panic"}}'
-        async with (
-            asyncio.timeout(TIMEOUT_S),
-            aiomqtt.Client(
-                address.host, address.port, username=address.username, password=address.password.reveal()
-            ) as client,
-        ):
-            await client.subscribe("fangkong/v1/a001/receipt", qos=1)
-            receipts = client.messages
-            while True:
-                await client.publish("fangkong/v1/a001/event", event, qos=1)
-                try:
-                    async with asyncio.timeout(0.2):
-                        await anext(receipts)
-                        return
-                except TimeoutError:
-                    continue  # it does not listen yet
-
-    async def faults(self) -> Sequence[tuple[Kind, Qualifier, str | None]]:
-        store = await SqliteStore.open(self.folder / "var", RealClock())
-        events = await store.events(EventFilter(device="gateway"))
-        await store.close()
-        return [(event.kind, event.qualifier, event.text) for event in events]
-
-
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    """With mosquitto: amqtt has no memory that it could keep."""
-    tool("mosquitto")
-    return Bench(tmp_path)
+def forwarder(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Outlet], Awaitable[None]]], None]:
+    """Register a forwarder whose `run` is the one given."""
+
+    def register(run: Callable[[Outlet], Awaitable[None]]) -> None:
+        module = ModuleType("gateway.forwarders.testing_forwarder")
+        vars(module).update(run=run, wants=lambda event: True, check=lambda settings, base: None)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    return register
 
 
-@pytest.mark.full
-async def test_a_broker_that_lost_our_session_is_told_once_each_time(bench: Bench) -> None:
-    for seq in (1, 2):
-        async with bench.broker(forgets=False) as broker, bench.daemon():
-            await bench.heard(broker, seq)
-    assert await bench.faults() == []  # a start of both alone loses nothing
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Daemon]:
+    """A ready daemon, ended in order at the end of the block."""
+    logs.set_up("info")
+    (folder / "site.toml").write_text(SITE)
+    made = Daemon(prepare(folder / "site.toml"), clock=RealClock(), random=Random(1), log=logs.logger())
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+        group.create_task(made.run())
+        await made.ready.wait()
+        yield made
+        made.stop()
 
-    async with bench.broker(forgets=True) as broker, bench.daemon():  # lost while we were away
-        await bench.heard(broker, 3)
-    assert await bench.faults() == [GAP]
+
+def value(made: Daemon, name: str, **labels: str) -> float | None:
+    return made._metrics.registry.get_sample_value(f"fangkong_{name}", labels)
 
 
-@pytest.mark.full
-async def test_a_session_lost_under_a_running_daemon_is_told(bench: Bench) -> None:
-    async with AsyncExitStack() as stack:
-        async with bench.broker(forgets=False) as broker:
-            await stack.enter_async_context(bench.daemon())
-            await bench.heard(broker, 1)
-        async with bench.broker(forgets=True) as broker:
-            await bench.heard(broker, 2)
-            await stack.aclose()
-    assert await bench.faults() == [GAP]
+async def test_a_forwarder_that_fails_is_started_again_and_the_gateway_stays(
+    tmp_path: Path, forwarder: Callable[[Any], None]
+) -> None:
+    again = asyncio.Event()
+    starts: list[str] = []
+
+    async def run(outlet: Outlet) -> None:
+        starts.append(outlet.destination)
+        if len(starts) == 1:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+        again.set()
+        await asyncio.Event().wait()
+
+    async def fail() -> None:
+        raise ValueError("an event that nobody thought of")
+
+    forwarder(run)
+    async with running(tmp_path) as made:
+        await again.wait()
+
+        assert starts == ["centre", "centre"]
+        assert value(made, "forwarder_errors_total", destination="centre") == 1
+
+
+async def test_a_forwarder_that_fails_as_it_is_stopped_does_not_hold_up_the_end(
+    tmp_path: Path, forwarder: Callable[[Any], None]
+) -> None:
+    async def run(outlet: Outlet) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("fails while it says goodbye")
+
+    forwarder(run)
+    async with running(tmp_path):
+        pass  # ends within the patience of `running`
+
+
+async def test_what_can_be_counted_is_there_before_the_first_event(
+    tmp_path: Path, forwarder: Callable[[Any], None]
+) -> None:
+    """An alert sees no increase in a series that begins with its first error."""
+
+    async def run(outlet: Outlet) -> None:
+        await asyncio.Event().wait()
+
+    forwarder(run)
+    async with running(tmp_path) as made:
+        for name in ("sent_total", "accepted_total", "delivery_seconds_count"):
+            assert value(made, name, destination="centre", lane="life") == 0
+            assert value(made, name, destination="centre", lane="bulk") is None
+        for name in ("resent_total", "forwarder_errors_total"):
+            assert value(made, name, destination="centre") == 0
+        assert value(made, "repeats_total") == 0
+
+
+async def test_a_long_pruning_does_not_starve_the_watchdog(
+    tmp_path: Path, forwarder: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(outlet: Outlet) -> None:
+        await asyncio.Event().wait()
+
+    async def endless(store: SqliteStore, before: datetime) -> int:
+        pruning.set()
+        return await asyncio.Future()
+
+    pruning = asyncio.Event()
+    forwarder(run)
+    monkeypatch.setattr(SqliteStore, "prune", endless)
+    monkeypatch.setattr(daemon_module, "PRUNE_EVERY_S", 0.01)
+    monkeypatch.setattr(daemon_module, "HOUSEKEEPING_S", 0.02)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        async with running(tmp_path):
+            await pruning.wait()
+            loop = asyncio.get_running_loop()
+            said = [await loop.sock_recv(manager, 64) for _ in range(20)]  # far more than went before the pruning
+
+    assert said[-3:] == [b"WATCHDOG=1"] * 3
