@@ -124,7 +124,7 @@ class Broker:
             delay_s = min(delay_s * 2, BACKOFF_MAX_S)
             try:
                 await self._start()
-            except Refused as error:
+            except (Refused, OSError) as error:  # OSError: no process or descriptor to be had at the moment
                 self._log.error("broker did not start", kind=self.kind, reason=str(error))
             else:
                 self._log.warning("broker is back", kind=self.kind)
@@ -304,9 +304,11 @@ def _mosquitto_hash(password: Secret) -> str:
 
 
 def _amqtt_hashes(passwords: Mapping[str, Secret]) -> str:
-    from pwdlib import PasswordHash  # only the demo broker needs it
+    from pwdlib.hashers.argon2 import Argon2Hasher  # only the demo broker needs it
 
-    hasher = PasswordHash.recommended()
+    # amqtt checks a hash on its event loop at every connect: the usual 0.1 s each would keep forty devices waiting for
+    # four. The passwords are long and random, and the file is as private as those they came from.
+    hasher = Argon2Hasher(time_cost=1, memory_cost=1024, parallelism=1)
     return "".join(f"{user}:{hasher.hash(password.reveal())}\n" for user, password in passwords.items())
 
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.api import Looks, bind, create_app, serve
+from gateway.backoff import Backoff
 from gateway.broker import Broker
 from gateway.clock import Clock
 from gateway.errors import StoreError
@@ -37,7 +38,7 @@ from gateway.plan import Plan, PlannedConnection, PlannedDestination
 from gateway.registry import Registry
 from gateway.sdnotify import Notifier
 from gateway.store.sqlite import SqliteStore
-from gateway.supervisor import Connection, Open, Peer, Supervisor
+from gateway.supervisor import Connection, Open, Peer, Supervisor, apart
 
 DRAIN_S = 2.0
 """After the last device is disconnected, forwarders get this long to finish what is in flight; the rest stays queued."""
@@ -46,6 +47,11 @@ HOUSEKEEPING_S = 1.0
 """Counting the backlog for the metrics, and following the ledger file."""
 
 PRUNE_EVERY_S = 600.0
+
+STEADY_S = 60.0
+"""A forwarder that ran this long is started again at once after a fault."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 VERSION = version("fangkong")
 
@@ -101,6 +107,7 @@ class Daemon:
                     group.create_task(parts.health.run(), name="health"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
                     group.create_task(self._housekeeping(parts), name="housekeeping"),
+                    group.create_task(self._prune(parts), name="prune"),
                 ]
                 if parts.broker:
                     inside.append(group.create_task(parts.broker.supervise(), name="broker"))
@@ -168,6 +175,7 @@ class Daemon:
             line_is_up=supervisor.line_is_up,
         )
         await health.load()
+        await intake.load()
         return Parts(store, registry, intake, health, supervisor, broker, metrics, api_socket)
 
     def _lines(self, parts: Parts) -> Sequence[Connection]:
@@ -206,13 +214,35 @@ class Daemon:
                 )
 
     async def _forward(self, parts: Parts, planned: PlannedDestination) -> None:
+        """Run one forwarder for ever, each time from what is on disk: its faults are its own, and devices go on being heard."""
+        name, metrics = planned.section.name, self._metrics
+        log = self._log.bind(destination=name)
+        backoff = Backoff(self._random)
+        outlet = self._outlet(parts, planned, log)
+        metrics.forwarder_errors.labels(name)
+        metrics.resent.labels(name)
+        for lane in planned.section.lanes:
+            metrics.sent.labels(name, lane)
+            metrics.accepted.labels(name, lane)
+            metrics.delivery_seconds.labels(name, lane)
+        while True:
+            started = self._clock.monotonic()
+            error = await apart(partial(planned.forwarder.run, outlet))
+            metrics.forwarder_errors.labels(name).inc()
+            log.error("a forwarder failed: this is a fault in the program", exc_info=error)
+            metrics.destination_up.labels(name).set(0)
+            if self._clock.monotonic() - started >= STEADY_S:
+                backoff.reset()
+            await self._clock.sleep(backoff.next_s())
+
+    def _outlet(self, parts: Parts, planned: PlannedDestination, log: Logger) -> Outlet:
         name = planned.section.name
 
         async def report(kind: Kind, qualifier: Qualifier, text: str) -> None:
             observation = Observation(f"destination/{name}", kind, qualifier, text=text)
             await (await parts.intake.report(self._own, [observation]))
 
-        outlet = Outlet(
+        return Outlet(
             destination=name,
             settings=planned.settings,
             base=self._plan.path.resolve().parent,
@@ -221,10 +251,9 @@ class Daemon:
             clock=self._clock,
             random=self._random,
             metrics=self._metrics,
-            log=self._log.bind(destination=name),
+            log=log,
             report=report,
         )
-        await planned.forwarder.run(outlet)
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -257,16 +286,18 @@ class Daemon:
     async def _tell_what_the_store_found(self, parts: Parts) -> None:
         name = parts.store.state.salvaged
         if name != self._told_of_damage:
+            text = f"事件存储损坏,已另存为 {name}"
+            try:
+                await (await parts.intake.report(self._own, [Observation("gateway", Kind.JOURNAL_FAULT, text=text)]))
+            except StoreError:
+                return  # told at a later look; _journal_state says that nothing can be stored
             self._log.error(
                 "the event log was damaged; it was set aside and what could be read was taken over", file=name
             )
-            text = f"事件存储损坏,已另存为 {name}"
-            await parts.intake.report(self._own, [Observation("gateway", Kind.JOURNAL_FAULT, text=text)])
             self._told_of_damage = name
 
     async def _housekeeping(self, parts: Parts) -> None:
         revision = parts.registry.revision
-        pruned = self._clock.monotonic()
         store_ok = True
         with suppress(StoreError):
             await self._count_backlog(parts)  # there from the first scrape on
@@ -277,15 +308,17 @@ class Daemon:
                 revision = parts.registry.revision
                 parts.health.ledger_changed()
             store_ok = await self._journal_state(parts, store_ok)
-            try:
-                await self._tell_what_the_store_found(parts)  # damage may come to light at any time
+            await self._tell_what_the_store_found(parts)  # damage may come to light at any time
+            with suppress(StoreError):  # _journal_state says so, once
                 await self._count_backlog(parts)
-                if self._clock.monotonic() - pruned >= PRUNE_EVERY_S:
-                    pruned = self._clock.monotonic()
-                    keep = timedelta(days=self._plan.site.store.retention_days)
-                    await parts.store.prune(self._clock.now() - keep)
-            except StoreError:
-                continue  # _journal_state says so, once
+
+    async def _prune(self, parts: Parts) -> None:
+        """Remove what is too old, beside the housekeeping: after a shorter retention it takes longer than the watchdog waits."""
+        keep = timedelta(days=self._plan.site.store.retention_days)
+        while True:
+            await self._clock.sleep(PRUNE_EVERY_S)
+            with suppress(StoreError):
+                await parts.store.prune(self._clock.now() - keep)
 
     async def _journal_state(self, parts: Parts, was_ok: bool) -> bool:
         state = parts.store.state
@@ -306,6 +339,8 @@ class Daemon:
         metrics, state = self._metrics, parts.store.state
         metrics.store_bytes.set(state.size_bytes)
         metrics.store_budget_bytes.set(state.budget_bytes)
+        for lane, count in state.stored.items():
+            metrics.stored.labels(lane.name.lower()).set(count)
         metrics.uncommitted.set(parts.store.uncommitted)
         for lane, total in state.shed.items():
             metrics.shed.labels(lane.name.lower()).inc(total - self._shed[lane])
@@ -356,13 +391,18 @@ async def run_until_signalled(plan: Plan, *, clock: Clock, random: Random, log: 
     """Run a daemon; SIGTERM or SIGINT ends it in order, at whatever moment it comes, also while it starts."""
     daemon = Daemon(plan, clock=clock, random=random, log=log)
     loop = asyncio.get_running_loop()
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(daemon.run(), name="daemon")
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(daemon.run(), name="daemon")
 
-        def stop() -> None:
-            daemon.stop()
-            if not daemon.ready.is_set():
-                task.cancel()
+            def stop() -> None:
+                daemon.stop()
+                if not daemon.ready.is_set():
+                    task.cancel()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
+            # Not loop.add_signal_handler: a loop that closes gives the signal back its deadly default.
+            for number in STOP_SIGNALS:
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+    finally:
+        for number in STOP_SIGNALS:  # the end is under way: one more signal must not make it a failure
+            signal.signal(number, signal.SIG_IGN)

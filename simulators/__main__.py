@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("scenario", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fills {NAME} in connect")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long devices raise events (default 60)")
-    parser.add_argument("--stay", action="store_true", help="afterwards stay connected and repeat until SIGTERM")
+    parser.add_argument("--stay", action="store_true", help="afterwards, or at SIGUSR1, stay connected until SIGTERM")
     parser.add_argument("--ledger", type=Path, help="JSON lines: what was raised and what was acknowledged")
     parser.add_argument("--record", type=Path, help="the 110 centre's record, to check [[expect]] against")
     parser.add_argument("--control", metavar="HOST:PORT", help="control port of the 110 centre, for [[centre]]")
@@ -67,23 +67,25 @@ async def _play(
     devices: dict[str, Simulated] = {}
     for simulator, spec in specs:
         devices[spec.device] = importlib.import_module(f"simulators.{simulator}").make(spec, world)
-    stop = asyncio.Event()
+    stop, quiet = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, quiet.set)
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(device.run(), name=name) for name, device in devices.items()]
         if arguments.control:
             running += [
                 group.create_task(_tell_centre(clock, arguments.control, line.at_s, line.send))
                 for line in scenario.centre
-                if line.at_s < arguments.seconds
+                if arguments.stay or line.at_s < arguments.seconds
             ]
         acting = group.create_task(_act(clock, devices, plan, arguments.seconds), name="acts")
-        stopping = group.create_task(stop.wait())
-        await asyncio.wait({acting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        ends = [acting, group.create_task(stop.wait()), group.create_task(quiet.wait())]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        acting.cancel()
         if arguments.stay:
             await stop.wait()
-        for task in (*running, acting, stopping):
+        for task in (*running, *ends):
             task.cancel()
     ledger.close()
 

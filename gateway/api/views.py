@@ -50,6 +50,7 @@ class EventView(BaseModel):
     test: bool
     claimed: bool
     site: str | None
+    site_name: str | None
     point: str | None
     point_name: str | None
     driver: str
@@ -144,6 +145,7 @@ def event_view(event: Event) -> EventView:
         test=event.test,
         claimed=place is not None,
         site=place.site if place else None,
+        site_name=place.site_name if place else None,
         point=place.point if place else None,
         point_name=place.point_name if place else None,
         driver=event.driver,

@@ -51,6 +51,7 @@ class Stage:
         self._line_cut = False
         self._ports: dict[str, int] = {}
         self._daemon: Process | None = None
+        self._devices: Process
         self._control: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._token = secrets.token_urlsafe(24)
 
@@ -102,7 +103,7 @@ class Stage:
         await self._broker_accepts()
         password = (self._dir / "demo.password").read_text(encoding="utf-8").strip()
         settings["mqtt"] = f"mqtt://demo:{password}@127.0.0.1:{self._ports['mqtt']}"
-        await self._start(
+        self._devices = await self._start(
             stack, "-m", "simulators", str(_scenario()), "--stay", "--seconds", str(self._raising_s()),
             "--ledger", str(self._ledger), "--control", f"127.0.0.1:{self._ports['control']}",
             *(f"--set={name}={value}" for name, value in settings.items()),
@@ -168,6 +169,8 @@ class Stage:
             loop.add_reader(sys.stdin, _take_key, keys)
             stack.callback(loop.remove_reader, sys.stdin)
             await self._at_terminal(stack, keys)
+            self._devices.send_signal(signal.SIGUSR1)  # raise nothing new, but hear the answers to what is raised
+            await self._drain()
             return
         print(f"fangkong demo: {self._seconds:.0f} s, API {self.url} (token {self._token}), files in {self._dir}")
         await self._clock.sleep(self._seconds / 2)

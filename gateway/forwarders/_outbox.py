@@ -250,14 +250,15 @@ class Outbox:
     async def _settle(self) -> None:
         while True:
             outcome = await self._outcomes.get()
-            written = outcome.written
+            written, is_again = outcome.written, False
             while True:
                 try:
                     await written
                     break
                 except StoreError as error:  # an acceptance that is not on disk is no acceptance
-                    await self._store_fails("an outcome cannot be stored", error)
-                    written = outcome.write()
+                    if is_again:  # first at once: many failed together, and the disk may long be well
+                        await self._store_fails("an outcome cannot be stored", error)
+                    written, is_again = outcome.write(), True
             for row in outcome.rows:
                 self._gone.add(row.event.seq)
                 self._forget(row)

@@ -9,6 +9,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +131,11 @@ class Box:
             return await self.process.wait()
 
 
-async def until(condition: Any, *, within_s: float, what: str) -> None:
-    """Wait for a condition of other processes."""
+async def until(condition: Any, *, within_s: float, what: str, tell: Callable[[], str] = str) -> None:
+    """Wait for a condition of other processes. `tell` says how things stand when it never comes."""
     try:
         async with asyncio.timeout(within_s):
             while not condition():
                 await asyncio.sleep(LOOK_S)  # noqa: TID251  # between two looks at another process
     except TimeoutError:
-        raise AssertionError(f"not within {within_s} s: {what}") from None
+        raise AssertionError(f"not within {within_s} s: {what}\n{tell()}") from None

@@ -37,7 +37,7 @@ function draw(event) {
   cell(row, new Date(event.received_at).toLocaleTimeString(language, { hour12: false }));
   cell(row, word(event.lane), event.lane);
   cell(row, [event.test ? `[${word("test")}]` : "", kind, word(event.qualifier), event.kind === "unknown" ? event.code ?? "" : ""].filter(Boolean).join(" "), event.qualifier === "new" ? event.lane : "");
-  cell(row, event.claimed ? [event.site, event.point_name].filter(Boolean).join(" ") : word("unclaimed"));
+  cell(row, event.claimed ? [event.site_name, event.point_name].filter(Boolean).join(" ") : word("unclaimed"));
   cell(row, event.zone === null ? event.device : `${event.device} / ${event.zone}`);
   while (body.rows.length > ROWS) body.deleteRow(-1);
 }
