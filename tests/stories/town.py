@@ -78,9 +78,7 @@ class Town:
     @asynccontextmanager
     async def stranger(self) -> AsyncIterator[aiomqtt.Client]:
         """Somebody with the devices' password who publishes what he likes."""
-        async with aiomqtt.Client(
-            "127.0.0.1", self.box.mqtt, username="demo", password="for-this-test-only"
-        ) as client:
+        async with aiomqtt.Client("127.0.0.1", self.box.mqtt, username="demo", password="for-this-test-only") as client:
             yield client
 
     # -- the centre ------------------------------------------------------------------------------------------------------
