@@ -22,6 +22,7 @@ from gateway.api import Looks, bind, create_app, serve
 from gateway.backoff import Backoff
 from gateway.broker import Broker
 from gateway.clock import Clock
+from gateway.driver import Topics
 from gateway.errors import StoreError
 from gateway.forwarders import Outlet
 from gateway.health import Health
@@ -83,6 +84,9 @@ class Daemon:
         self._metrics = Metrics()
         self._shed: Counter[Lane] = Counter()
         self._told_of_damage = ""
+        self._subscribed_before: set[str] = set()
+        """Connections for which a broker should have a session, of this run or an earlier one."""
+        self._gap_untold = False
         self._own = Source(
             driver="gateway",
             connection="gateway",
@@ -153,6 +157,7 @@ class Daemon:
             broker = await stack.enter_async_context(
                 Broker(site.broker, plan.data_dir, clock, self._random, self._log, base=plan.path.resolve().parent)
             )
+            self._subscribed_before = {row.connection for row in await store.all_heard()}
         intake = Intake(
             store=store,
             places=registry,
@@ -200,18 +205,33 @@ class Daemon:
             case "serial":
                 return lambda: _closing(open_serial(link))
             case "mqtt":
-                assert parts.broker is not None
-                return partial(
-                    open_topics,
-                    parts.broker.address,
-                    client_id=f"fangkong-{self._plan.site.gateway.name}-{section.name}",
-                    subscriptions=planned.driver.subscriptions(planned.context),
-                    log=log,
-                )
+                return partial(self._subscribed, parts, planned, log)
             case _:
                 return partial(
                     open_bus, link, clock=self._clock, log=log, metrics=self._metrics, connection=section.name
                 )
+
+    @asynccontextmanager
+    async def _subscribed(self, parts: Parts, planned: PlannedConnection, log: Logger) -> AsyncIterator[Topics]:
+        """Topics at the broker. A session that it has lost is told before the conversation goes on."""
+        assert parts.broker is not None
+        name = planned.section.name
+        async with open_topics(
+            parts.broker.address,
+            client_id=f"fangkong-{self._plan.site.gateway.name}-{name}",
+            subscriptions=planned.driver.subscriptions(planned.context),
+            log=log,
+            had_session=name in self._subscribed_before,
+        ) as link:
+            self._subscribed_before.add(name)
+            self._gap_untold |= link.gap_possible
+            if self._gap_untold:
+                # Without the connection's name: a broker that loses the sessions of several is one event.
+                text = "消息代理丢失会话,可能有缺口"
+                observation = Observation("gateway", Kind.COMM_FAULT, Qualifier.UPDATE, text=text)
+                await (await parts.intake.report(self._own, [observation]))
+                self._gap_untold = False
+            yield link
 
     async def _forward(self, parts: Parts, planned: PlannedDestination) -> None:
         """Run one forwarder for ever, each time from what is on disk: its faults are its own, and devices go on being heard."""
