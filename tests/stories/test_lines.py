@@ -111,6 +111,8 @@ async def test_a_killed_broker_comes_back_and_nothing_acknowledged_is_lost(
         await until(lambda: place.audit().delivered == 2 * len(alarms), within_s=IN_TIME_S, what="all are at 110")
         audit = place.audit()
         assert (audit.lost, audit.duplicates) == (0, 0)
+        # The broker's fault is none of its devices: their wills, which it sends when it is back, are no outage of theirs.
+        assert sum(place.count_at_110(f"a{n:03}", None, Kind.COMM_FAULT) for n in range(1, 4)) == 0
         place.assert_unhurt()
 
 
