@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -26,9 +25,10 @@ from gateway.driver import Topics
 from gateway.errors import StoreError
 from gateway.forwarders import Outlet
 from gateway.health import Health
+from gateway.housekeeping import Housekeeping
 from gateway.ids import EventIds
 from gateway.intake import Intake, Route, Source
-from gateway.kinds import Kind, Lane, Qualifier
+from gateway.kinds import Kind, Qualifier
 from gateway.links.modbus import open_bus
 from gateway.links.mqtt import open_topics
 from gateway.links.serial import open_serial
@@ -43,11 +43,6 @@ from gateway.supervisor import Connection, Open, Peer, Supervisor, apart
 
 DRAIN_S = 2.0
 """After the last device is disconnected, forwarders get this long to finish what is in flight; the rest stays queued."""
-
-HOUSEKEEPING_S = 1.0
-"""Counting the backlog for the metrics, and following the ledger file."""
-
-PRUNE_EVERY_S = 600.0
 
 STEADY_S = 60.0
 """A forwarder that ran this long is started again at once after a fault."""
@@ -82,8 +77,6 @@ class Daemon:
         self._stop = asyncio.Event()
         self._notify = Notifier.from_environment()
         self._metrics = Metrics()
-        self._shed: Counter[Lane] = Counter()
-        self._told_of_damage = ""
         self._subscribed_before: set[str] = set()
         """Connections for which a broker should have a session, of this run or an earlier one."""
         self._gap_untold = False
@@ -104,14 +97,15 @@ class Daemon:
         """Start everything, serve until `stop`, take everything down. Raises StoreError, ConfigError when it cannot start."""
         async with AsyncExitStack() as stack:
             parts = await self._build(stack)
+            keeping = self._housekeeping(parts)
             async with asyncio.TaskGroup() as group:
                 api = group.create_task(self._serve_api(parts), name="api")
                 inside = [
                     group.create_task(parts.intake.keep_rejects(), name="rejects"),
                     group.create_task(parts.health.run(), name="health"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
-                    group.create_task(self._housekeeping(parts), name="housekeeping"),
-                    group.create_task(self._prune(parts), name="prune"),
+                    group.create_task(keeping.run(), name="housekeeping"),
+                    group.create_task(keeping.prune(), name="prune"),
                 ]
                 if parts.broker:
                     inside.append(group.create_task(parts.broker.supervise(), name="broker"))
@@ -120,7 +114,7 @@ class Daemon:
                     for planned in self._plan.destinations
                 ]
                 south = group.create_task(parts.supervisor.run(self._lines(parts)), name="connections")
-                await self._tell_what_the_store_found(parts)
+                await keeping.tell_damage()
                 self._notify.ready()
                 self.ready.set()
                 self._log.info(
@@ -303,78 +297,20 @@ class Daemon:
                 )
         return checks
 
-    async def _tell_what_the_store_found(self, parts: Parts) -> None:
-        name = parts.store.state.salvaged
-        if name != self._told_of_damage:
-            text = f"事件存储损坏,已另存为 {name}"
-            try:
-                await (await parts.intake.report(self._own, [Observation("gateway", Kind.JOURNAL_FAULT, text=text)]))
-            except StoreError:
-                return  # told at a later look; _journal_state says that nothing can be stored
-            self._log.error(
-                "the event log was damaged; it was set aside and what could be read was taken over", file=name
-            )
-            self._told_of_damage = name
-
-    async def _housekeeping(self, parts: Parts) -> None:
-        revision = parts.registry.revision
-        store_ok = True
-        with suppress(StoreError):
-            await self._count_backlog(parts)  # there from the first scrape on
-        while True:
-            await self._clock.sleep(HOUSEKEEPING_S)
-            self._notify.watchdog()
-            if parts.registry.revision != revision:
-                revision = parts.registry.revision
-                parts.health.ledger_changed()
-            store_ok = await self._journal_state(parts, store_ok)
-            await self._tell_what_the_store_found(parts)  # damage may come to light at any time
-            with suppress(StoreError):  # _journal_state says so, once
-                await self._count_backlog(parts)
-
-    async def _prune(self, parts: Parts) -> None:
-        """Remove what is too old, beside the housekeeping: after a shorter retention it takes longer than the watchdog waits."""
-        keep = timedelta(days=self._plan.site.store.retention_days)
-        while True:
-            await self._clock.sleep(PRUNE_EVERY_S)
-            with suppress(StoreError):
-                await parts.store.prune(self._clock.now() - keep)
-
-    async def _journal_state(self, parts: Parts, was_ok: bool) -> bool:
-        state = parts.store.state
-        self._metrics.store_up.set(state.ok)
-        if state.ok == was_ok:
-            return was_ok
-        if state.ok:
-            self._log.warning("events are stored again")
-            text = "事件存储曾中断,现已恢复"
-            await parts.intake.report(
-                self._own, [Observation("gateway", Kind.JOURNAL_FAULT, Qualifier.UPDATE, text=text)]
-            )
-        else:
-            self._log.error("events cannot be stored: no device is answered until they can", reason=state.error)
-        return state.ok
-
-    async def _count_backlog(self, parts: Parts) -> None:
-        metrics, state = self._metrics, parts.store.state
-        metrics.store_bytes.set(state.size_bytes)
-        metrics.store_budget_bytes.set(state.budget_bytes)
-        for lane, count in state.stored.items():
-            metrics.stored.labels(lane.name.lower()).set(count)
-        metrics.uncommitted.set(parts.store.uncommitted)
-        for lane, total in state.shed.items():
-            metrics.shed.labels(lane.name.lower()).inc(total - self._shed[lane])
-            self._shed[lane] = total
-        now = self._clock.now()
-        for planned in self._plan.destinations:
-            name = planned.section.name
-            backlog = await parts.store.backlog(name)
-            for lane, count in backlog.count.items():
-                metrics.pending.labels(name, lane.name.lower()).set(count)
-                oldest = backlog.oldest.get(lane)
-                age = (now - oldest).total_seconds() if oldest else 0.0
-                metrics.oldest_seconds.labels(name, lane.name.lower()).set(max(0.0, age))
-            metrics.dead.labels(name).set(backlog.dead)
+    def _housekeeping(self, parts: Parts) -> Housekeeping:
+        return Housekeeping(
+            store=parts.store,
+            registry=parts.registry,
+            health=parts.health,
+            intake=parts.intake,
+            metrics=self._metrics,
+            clock=self._clock,
+            log=self._log,
+            own=self._own,
+            destinations=[planned.section.name for planned in self._plan.destinations],
+            keep=timedelta(days=self._plan.site.store.retention_days),
+            alive=self._notify.watchdog,
+        )
 
     async def _drain(self, parts: Parts) -> None:
         """Let forwarders finish, for a bounded time. What they do not finish stays queued on disk."""

@@ -21,7 +21,9 @@ def main() -> int:
     """Exit code 0: done, everything expected arrived; 1: something is missing; 2: the scenario or a setting is wrong."""
     parser = argparse.ArgumentParser(prog="python -m simulators", description=__doc__)
     parser.add_argument("scenario", type=Path)
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fills {NAME} in connect")
+    parser.add_argument(
+        "--set", action="append", default=[], type=_setting, metavar="NAME=VALUE", help="fills {NAME} in connect"
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="how long devices raise events (default 60)")
     parser.add_argument("--stay", action="store_true", help="afterwards, or at SIGUSR1, stay connected until SIGTERM")
     parser.add_argument("--ledger", type=Path, help="JSON lines: what was raised and what was acknowledged")
@@ -30,16 +32,22 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="check the file, list the acts, do nothing")
     arguments = parser.parse_args()
     try:
-        settings = dict(item.split("=", 1) for item in arguments.set)
-        scenario = load(arguments.scenario)
-        specs = [
-            (table.simulator, Spec(name, connect, table.options))
-            for table in scenario.device
-            for name, connect in devices_of(table, settings)
-        ]
-    except (ScenarioError, ValueError, KeyError) as error:
-        print(f"the scenario cannot be run: {error}", file=sys.stderr)
-        return 2
+        return _run(arguments)
+    except* ScenarioError as group:
+        for error in group.exceptions:
+            print(f"the scenario cannot be run: {error}", file=sys.stderr)
+    return 2
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=VALUE")
+    return name, value
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    scenario = load(arguments.scenario)
     plan = acts(scenario, until_s=arguments.seconds)
     if arguments.check:
         for act in plan:
@@ -48,6 +56,12 @@ def main() -> int:
     if scenario.expect and arguments.record is None:
         print(f"{arguments.scenario} has [[expect]]: name the 110 centre's record with --record", file=sys.stderr)
         return 2
+    settings = dict(arguments.set)
+    specs = [
+        (table.simulator, Spec(name, connect, table.options))
+        for table in scenario.device
+        for name, connect in devices_of(table, settings)
+    ]
     asyncio.run(_play(arguments, scenario, specs, plan))
     if arguments.record is None:
         return 0
@@ -66,7 +80,10 @@ async def _play(
     world = World(clock, Random(scenario.seed), ledger)
     devices: dict[str, Simulated] = {}
     for simulator, spec in specs:
-        devices[spec.device] = importlib.import_module(f"simulators.{simulator}").make(spec, world)
+        try:
+            devices[spec.device] = importlib.import_module(f"simulators.{simulator}").make(spec, world)
+        except ValueError as error:
+            raise ScenarioError(f"{spec.device}: {error}") from error
     stop, quiet = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -94,7 +111,10 @@ async def _act(clock: Clock, devices: Mapping[str, Simulated], plan: Sequence[Pl
     started = clock.monotonic()
     for act in plan:
         await clock.sleep(max(0.0, started + act.at_s - clock.monotonic()))
-        await devices[act.device].do(act.do, restore=act.restore, zone=act.zone)
+        try:
+            await devices[act.device].do(act.do, restore=act.restore, zone=act.zone)
+        except ValueError as error:
+            raise ScenarioError(f"{act.device} at {act.at_s:g} s: {error}") from error
     await clock.sleep(max(0.0, started + until_s - clock.monotonic()))
 
 

@@ -258,6 +258,7 @@ class Wire:
         """`course`: batches, and seconds that pass between them."""
         self.clock = clock
         self.course = course
+        self.delivered = 0
         self.reported: list[Observation] = []
         self.receipts: list[Receipt] = []
         self.done: list[str] = []
@@ -274,6 +275,7 @@ class Wire:
             if isinstance(step, float):
                 await self.clock.advance(step)
             else:
+                self.delivered += 1
                 yield [Letter(*message, self) for message in step]
         raise LinkClosed("the end")
 
@@ -456,16 +458,24 @@ async def test_beyond_the_bound_nobody_is_held_and_nobody_lost(jumping_clock: Ju
 async def test_an_online_while_the_store_is_asked_about_the_offline_comes_after_it(
     jumping_clock: JumpingClock,
 ) -> None:
-    wire = Wire(jumping_clock, OFFLINE, HELD, ONLINE, 3600.0)
+    wire = Wire(jumping_clock, OFFLINE, OFFLINE_HOLD_S, ONLINE)
     original = wire.latest
+    asked, answered = asyncio.Event(), asyncio.Event()
 
     async def slowly(device: str) -> Mapping[LatestKey, Qualifier]:
         found = await original(device)
-        await jumping_clock.sleep(0.1)
+        asked.set()
+        await answered.wait()
         return found
 
     wire.latest = slowly  # type: ignore[method-assign]  # a busy disk
-    await wire.run()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(wire.run())
+        await asked.wait()
+        while wire.delivered < 2:
+            await jumping_clock.settle()
+        await jumping_clock.settle()  # what the driver does with it at once
+        answered.set()
 
     assert wire.words == ["new", "restore"]
 

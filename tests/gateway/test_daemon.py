@@ -31,7 +31,7 @@ data_dir = "var"
 listen = "127.0.0.1:0"
 [[destination]]
 name = "centre"
-forwarder = "testing_forwarder"
+forwarder = "testing.forwarder"
 lanes = ["life", "fault"]
 """
 
@@ -41,7 +41,7 @@ def forwarder(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Outlet], A
     """Register a forwarder whose `run` is the one given."""
 
     def register(run: Callable[[Outlet], Awaitable[None]]) -> None:
-        module = ModuleType("gateway.forwarders.testing_forwarder")
+        module = ModuleType("testing.forwarder")
         vars(module).update(run=run, wants=lambda event: True, check=lambda settings, base: None)
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
