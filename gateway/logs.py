@@ -28,8 +28,18 @@ def set_up(level: str = "info", stream: TextIO | None = None) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=False,
     )
-    # pymodbus writes its last packets to the log on every error; paho and uvicorn report what we report ourselves.
-    logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
+    # Libraries that use the standard library's logging join the same lines. Two of them say in many words, and with
+    # tracebacks, what our own links say in one: that a line is lost.
+    logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
+    for name in ("pymodbus", "mqtt"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+class _ToStructlog(logging.Handler):
+    """A library's record as one of our lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(record.levelno, record.getMessage(), library=record.name, exc_info=record.exc_info)
 
 
 def logger(**fields: object) -> FilteringBoundLogger:

@@ -119,6 +119,8 @@ class _Client(aiomqtt.Client):
             timeout=math.inf,
         )
         self._client.manual_ack_set(True)
+        for ended in (self._connected, self._disconnected):
+            ended.add_done_callback(_seen)  # also when we are cancelled before anybody could look
         self.session_present = False
         self.unconfirmed = 0
         self.refused_publishes = 0
@@ -137,7 +139,7 @@ class _Client(aiomqtt.Client):
         if (sock := self._client.socket()) is not None:
             self._fd = sock.fileno()
             self._loop.add_reader(self._fd, self._read)
-        self._disconnected.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # has been seen
+        self._disconnected.add_done_callback(_seen)
         self._disconnected.add_done_callback(lambda _: on_closed())
 
     def resume(self) -> None:
@@ -253,6 +255,12 @@ class _Client(aiomqtt.Client):
         self.unconfirmed -= 1
         self.refused_publishes += reason_code.is_failure
         super()._on_publish(client, userdata, mid, reason_code, properties)
+
+
+def _seen(ended: asyncio.Future[None]) -> None:
+    """Nobody needs to be told of this error by asyncio: the link says why it closed."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 class TopicsLink:
