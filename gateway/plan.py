@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from gateway.config import (
     ConnectionSection,
     DestinationSection,
+    GatewaySection,
     Loc,
     Secret,
     SiteFile,
@@ -20,6 +21,7 @@ from gateway.config import (
     load_site_file,
     read_secret,
     read_toml,
+    sound,
 )
 from gateway.driver import Context
 from gateway.errors import ConfigError, Problem
@@ -60,27 +62,35 @@ class Plan:
 
 
 def prepare(path: Path) -> Plan:
-    """Read the site file and everything it names. Raises ConfigError with every mistake found."""
-    site = load_site_file(path)
-    _, lines = read_toml(path)
+    """Read the site file and everything it names. Raises ConfigError with every mistake found, in the order of the file."""
     base = path.resolve().parent
     problems: list[Problem] = []
+    site: SiteFile | None = None
+    with _noting(problems):
+        site = load_site_file(path)
+    try:
+        content, lines = read_toml(path)
+    except ConfigError:
+        raise ConfigError(problems) from None  # it is not even TOML, or not there: that is noted already
 
-    own_profiles = base / site.gateway.profiles_dir if site.gateway.profiles_dir else None
+    # Also when the file as a whole cannot be used: its sound tables may name a driver that does not exist.
+    gateway = site.gateway if site else sound(GatewaySection, [content.get("gateway", {})]).get(0, GatewaySection())
+    own_profiles = base / gateway.profiles_dir if gateway.profiles_dir else None
     connections: list[PlannedConnection] = []
-    for index, connection in enumerate(site.connection):
+    for index, connection in sound(ConnectionSection, content.get("connection")).items():
         with _noting(problems):
             connections.append(_connection(connection, own_profiles, path, lines, ("connection", index)))
     destinations: list[PlannedDestination] = []
-    for index, destination in enumerate(site.destination):
+    for index, destination in sound(DestinationSection, content.get("destination")).items():
         with _noting(problems):
             destinations.append(_destination(destination, path, lines, ("destination", index)))
     token: Secret | None = None
-    if site.api.token_file:
+    if site and site.api.token_file:
         with _noting(problems):
             token = read_secret(base / site.api.token_file)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(sorted(problems, key=lambda problem: (problem.file != str(path), problem.line or 0)))
+    assert site is not None
     return Plan(path, site, site.data_dir(base), token, tuple(connections), tuple(destinations))
 
 
@@ -102,8 +112,9 @@ def _connection(
     if scheme not in LINKS_OF[driver.LINK]:
         expected = f"a link for a {driver.LINK} driver: " + ", ".join(sorted(LINKS_OF[driver.LINK]))
         problem = Problem(
-            file, line_of(lines, (*at, "link")), f"connection.{section.name}.link", f"{scheme}://", expected
-        )
+            file, line_of(lines, (*at, "link")), f"connection.{section.name}.link", f"{scheme}://", expected,
+            "连接方式与驱动不符",
+        )  # fmt: skip
         raise ConfigError([problem])
     settings = load_settings(driver, section.settings, file=file, lines=lines, at=(*at, "settings"))
     profiles = load_profiles(driver, own_profiles)
@@ -117,7 +128,7 @@ def _check_together(driver: ModuleType, context: Context, file: str, line: int |
     mistakes: Sequence[tuple[str, str]] = driver.mistakes(context) if hasattr(driver, "mistakes") else ()
     if mistakes:
         key = f"connection.{context.connection}.settings"
-        raise ConfigError([Problem(file, line, key, found, expected) for found, expected in mistakes])
+        raise ConfigError([Problem(file, line, key, found, expected, "取值不符") for found, expected in mistakes])
 
 
 def _destination(section: DestinationSection, path: Path, lines: Mapping[Loc, int], at: Loc) -> PlannedDestination:

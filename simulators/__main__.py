@@ -6,21 +6,29 @@ import argparse
 import asyncio
 import importlib
 import json
+import pkgutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
+from types import ModuleType
+from typing import Any
 
+import simulators
 from simulators._clock import Clock, RealClock
 from simulators._world import Ledger, Option, Simulated, Spec, World
-from simulators.scenario import Planned, Scenario, ScenarioError, acts, devices_of, load, missing
+from simulators.scenario import Planned, Scenario, ScenarioError, acts, connects_of, load, missing, names_of
 
 
 def main() -> int:
     """Exit code 0: done, everything expected arrived; 1: something is missing; 2: the scenario or a setting is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m simulators", description=__doc__)
-    parser.add_argument("scenario", type=Path)
+    parser = argparse.ArgumentParser(
+        prog="fangkong simulate",
+        description="Be the devices of a scenario (docs/simulators.md), and say in the end what was raised and what was "
+        "acknowledged. Exit codes: 0 done, everything expected arrived; 1 something is missing; 2 the scenario cannot be run.",
+    )
+    parser.add_argument("scenario", type=Path, help="TOML file")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fills {NAME} in connect")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long devices raise events (default 60)")
     parser.add_argument("--stay", action="store_true", help="afterwards, or at SIGUSR1, stay connected until SIGTERM")
@@ -29,41 +37,95 @@ def main() -> int:
     parser.add_argument("--control", metavar="HOST:PORT", help="control port of the 110 centre, for [[centre]]")
     parser.add_argument("--check", action="store_true", help="check the file, list the acts, do nothing")
     arguments = parser.parse_args()
+    clock = RealClock()
     try:
-        settings = dict(item.split("=", 1) for item in arguments.set)
         scenario = load(arguments.scenario)
-        specs = [
-            (table.simulator, Spec(name, connect, table.options))
-            for table in scenario.device
-            for name, connect in devices_of(table, settings)
-        ]
-    except (ScenarioError, ValueError, KeyError) as error:
+        ledger = Ledger(clock, None if arguments.check else arguments.ledger)
+        world = World(clock, Random(scenario.seed), ledger, run=int(clock.now() * 1000) & 0xFFFFFFFF)
+        devices = _devices(scenario, _settings(arguments.set), world)
+        plan = acts(scenario, until_s=arguments.seconds)
+        _check(plan, devices)
+    except (ScenarioError, OSError) as error:
         print(f"the scenario cannot be run: {error}", file=sys.stderr)
         return 2
-    plan = acts(scenario, until_s=arguments.seconds)
     if arguments.check:
         for act in plan:
-            print(f"{act.at_s:8.2f} s  {act.device:<12} {act.do}{' restore' if act.restore else ''} {act.zone or ''}")
+            zone = "" if act.zone is None else f" zone {act.zone}"
+            print(f"{act.at_s:8.2f} s  {act.device:<12} {act.do}{' restore' if act.restore else ''}{zone}")
         return 0
-    asyncio.run(_play(arguments, scenario, specs, plan))
-    if arguments.record is None:
-        return 0
-    received = [json.loads(line) for line in arguments.record.read_text(encoding="utf-8").splitlines()]
-    complaints = missing(scenario, [row for row in received if row.get("answer") in {"ACK", "*ACK"}])
+    complaints: list[str] = []
+    try:
+        asyncio.run(_play(arguments, scenario, world, devices, plan))
+    except* OSError as broken:  # a port that is taken, a centre's control port that nobody serves
+        complaints += [str(error) for error in broken.exceptions]
+    ledger.close()
+    print(f"raised {ledger.raised_count}, acknowledged {ledger.acknowledged_count}")
+    if arguments.record is not None:
+        complaints += missing(scenario, _accepted(arguments.record))
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     return 1 if complaints else 0
 
 
-async def _play(
-    arguments: argparse.Namespace, scenario: Scenario, specs: Sequence[tuple[str, Spec]], plan: Sequence[Planned]
-) -> None:
-    clock = RealClock()
-    ledger = Ledger(clock, arguments.ledger)
-    world = World(clock, Random(scenario.seed), ledger)
+def _accepted(record: Path) -> Sequence[Mapping[str, Any]]:
+    """What the centre acknowledged. A centre that received nothing has no record yet."""
+    lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else ()
+    return [row for row in map(json.loads, lines) if row.get("answer") in {"ACK", "*ACK"}]
+
+
+def _settings(given: Sequence[str]) -> Mapping[str, str]:
+    for item in given:
+        if "=" not in item:
+            raise ScenarioError(f"--set {item}: expected NAME=VALUE")
+    return dict(item.split("=", 1) for item in given)
+
+
+def _devices(scenario: Scenario, settings: Mapping[str, str], world: World) -> dict[str, Simulated]:
+    """Every device of the scenario, not yet running. Raises ScenarioError."""
     devices: dict[str, Simulated] = {}
-    for simulator, spec in specs:
-        devices[spec.device] = importlib.import_module(f"simulators.{simulator}").make(spec, world)
+    for table in scenario.device:
+        simulator = _simulator(table.simulator)
+        for name, connect in zip(names_of(table), connects_of(table, settings), strict=True):
+            if name in devices:
+                raise ScenarioError(f'device {name} is there twice; expected ids of their own, as in "a{{n:03}}"')
+            try:
+                devices[name] = simulator.make(Spec(name, connect, table.options), world)
+            except (ValueError, TypeError) as error:
+                raise ScenarioError(f"device {name}: {error}") from error
+    return devices
+
+
+def _simulator(name: str) -> ModuleType:
+    """The module `simulators.<name>`: its file's name is all its registration. Raises ScenarioError."""
+    known = [info.name for info in pkgutil.iter_modules(simulators.__path__) if not info.name.startswith("_")]
+    if name in known:
+        module = importlib.import_module(f"simulators.{name}")
+        if hasattr(module, "make"):
+            return module
+    offered = [each for each in known if hasattr(importlib.import_module(f"simulators.{each}"), "make")]
+    raise ScenarioError(f"simulator = {name!r} is not known; expected one of {', '.join(offered)}")
+
+
+def _check(plan: Sequence[Planned], devices: Mapping[str, Simulated]) -> None:
+    """Whether each device can do what is asked of it. Raises ScenarioError with every act that is none."""
+    complaints: dict[str, None] = {}
+    for act in plan:
+        try:
+            devices[act.device].check(act.do, restore=act.restore, zone=act.zone)
+        except ValueError as error:
+            complaints[f"at {act.at_s:.2f} s: {error}"] = None
+    if complaints:
+        raise ScenarioError("\n".join(complaints))
+
+
+async def _play(
+    arguments: argparse.Namespace,
+    scenario: Scenario,
+    world: World,
+    devices: Mapping[str, Simulated],
+    plan: Sequence[Planned],
+) -> None:
+    clock = world.clock
     stop, quiet = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -84,7 +146,6 @@ async def _play(
             await stop.wait()
         for task in (*running, *ends):
             task.cancel()
-    ledger.close()
 
 
 async def _act(clock: Clock, devices: Mapping[str, Simulated], plan: Sequence[Planned], until_s: float) -> None:

@@ -164,6 +164,11 @@ class Slave:
         finally:
             del self.wire.units[self.unit]
 
+    def check(self, what: str, *, restore: bool = False, zone: int | None = None) -> None:
+        """See Simulated.check."""
+        if what != "back" and what not in MISBEHAVIOUR:
+            self._zone(what, zone)
+
     async def do(self, what: str, *, restore: bool = False, zone: int | None = None) -> None:
         """See Simulated.do."""
         if what == "back" or (what in MISBEHAVIOUR and restore):
@@ -177,7 +182,7 @@ class Slave:
         zones = [known for kind, known in MODELS[self.model] if kind == what]
         if not zones:
             kinds = sorted({kind for kind, _ in MODELS[self.model]} | MISBEHAVIOUR | {"back"})
-            raise ValueError(f'{self.model} cannot do "{what}"; it knows {", ".join(kinds)}')
+            raise ValueError(f"{self.model} cannot do {what!r}; expected one of {', '.join(kinds)}")
         chosen = zones[0] if zone is None else zone
         if chosen not in zones:
             raise ValueError(f"{self.model} has no {what} in zone {zone}; it has {zones[0]} to {zones[-1]}")

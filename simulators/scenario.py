@@ -120,7 +120,7 @@ def load(path: Path) -> Scenario:
             for item in error.errors()
         ]
         raise ScenarioError("\n".join(mistakes)) from error
-    names = {name for table in scenario.device for name, _ in devices_of(table, {})}
+    names = {name for table in scenario.device for name in names_of(table)}
     if unknown := [
         f"{path}:{_line(text, ('step', index, 'device'))}: step.{index}.device: no device {step.device!r}; expected one of [[device]]"
         for index, step in enumerate(scenario.step)
@@ -130,12 +130,19 @@ def load(path: Path) -> Scenario:
     return scenario
 
 
-def devices_of(table: DeviceTable, settings: Mapping[str, str]) -> Sequence[tuple[str, str]]:
-    """(id, connect) of each device of the table."""
-    numbers = range(table.first, table.first + table.count)
-    if not settings:
-        return [(table.id.format(n=n), table.connect) for n in numbers]
-    return [(table.id.format(n=n), table.connect.format(n=n, **settings)) for n in numbers]
+def names_of(table: DeviceTable) -> Sequence[str]:
+    """The id of each device of the table."""
+    return [table.id.format(n=n) for n in range(table.first, table.first + table.count)]
+
+
+def connects_of(table: DeviceTable, settings: Mapping[str, str]) -> Sequence[str]:
+    """The `connect` of each device of the table. Raises ScenarioError for a {name} that --set does not give."""
+    try:
+        return [table.connect.format(**settings, n=n) for n in range(table.first, table.first + table.count)]
+    except (KeyError, IndexError) as error:
+        raise ScenarioError(f"connect = {table.connect!r} of {table.id}: expected --set {error.args[0]}=...") from error
+    except ValueError as error:
+        raise ScenarioError(f"connect = {table.connect!r} of {table.id}: {error}") from error
 
 
 def acts(scenario: Scenario, *, until_s: float) -> Sequence[Planned]:
@@ -146,7 +153,7 @@ def acts(scenario: Scenario, *, until_s: float) -> Sequence[Planned]:
         if step.restore_after_s is not None:
             at_s = step.at_s + step.restore_after_s
             planned.append(Planned(at_s=at_s, device=step.device, do=step.do, zone=step.zone, restore=True))
-    names = [name for table in scenario.device for name, _ in devices_of(table, {})]
+    names = [name for table in scenario.device for name in names_of(table)]
     for index, traffic in enumerate(scenario.traffic):
         planned += _traffic(traffic, names, Random(f"{scenario.seed}/{index}"), until_s)
     return sorted((act for act in planned if act.at_s < until_s), key=lambda act: act.at_s)
