@@ -85,6 +85,9 @@ def _devices(scenario: Scenario, settings: Mapping[str, str], world: World) -> d
     devices: dict[str, Simulated] = {}
     for table in scenario.device:
         simulator = _simulator(table.simulator)
+        if unknown := sorted(table.options.keys() - simulator.OPTIONS):
+            expected = ", ".join(sorted(simulator.OPTIONS))
+            raise ScenarioError(f"options of {table.id}: {', '.join(unknown)} unknown; expected {expected}")
         for name, connect in zip(names_of(table), connects_of(table, settings), strict=True):
             if name in devices:
                 raise ScenarioError(f'device {name} is there twice; expected ids of their own, as in "a{{n:03}}"')

@@ -89,7 +89,8 @@ class Spec:
 
 
 class Simulated(Protocol):
-    """A running simulated device. A simulator module offers `def make(spec: Spec, world: World) -> Simulated`."""
+    """A simulated device. A simulator module offers `def make(spec: Spec, world: World) -> Simulated` and, in `OPTIONS`,
+    the names of the options it knows."""
 
     async def run(self) -> None:
         """Be the device: connect, reconnect for ever, send heartbeats, repeat what is not acknowledged. Ends by cancellation."""

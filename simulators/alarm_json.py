@@ -20,6 +20,9 @@ import aiomqtt
 
 from simulators._world import Spec, World
 
+OPTIONS = frozenset(
+    {"username", "password", "password_file", "heartbeat_s", "repeat_s", "crc", "text", "latitude", "longitude"}
+)
 PENDING_MAX = 1000
 """Events a device remembers until they are acknowledged: what a small microcontroller's flash holds."""
 REPEAT_MAX_S = 10.0

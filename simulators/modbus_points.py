@@ -134,6 +134,7 @@ class _DeviceError(Exception):
 
 # -- one slave ------------------------------------------------------------------------------------------------------------
 
+OPTIONS = frozenset({"model", "unit", "late_s"})
 MISBEHAVIOUR = frozenset({"silent", "late", "wrong_unit", "garble", "exception"})
 
 

@@ -18,6 +18,7 @@ import serial
 
 from simulators._world import Spec, World
 
+OPTIONS = frozenset({"sensors", "first", "queue", "baud", "garbage", "half", "glue"})
 REPEAT_S = 1.0
 HEARTBEAT_S = 60.0
 IN_FLIGHT_MAX = 8

@@ -37,6 +37,7 @@ def step(device: str, do: str, more: str = "") -> str:
         (ALARM, ("--set", "mqtt=http://x"), "expected mqtt://HOST:PORT"),
         (ALARM.replace("alarm_json", "alarm_jsn"), (), "expected one of alarm_json, modbus_points, rf_serial"),
         (ALARM.replace("alarm_json", "police_centre"), (), "expected one of alarm_json, modbus_points, rf_serial"),
+        (FENCE.replace("model =", "modell ="), (), "options of f: modell unknown; expected late_s, model, unit"),
         (FENCE + FENCE, (), "device f is there twice"),
         (FENCE + step("f", "burglary"), (), "at 0.50 s: fence8 cannot do 'burglary'; expected one of ac_loss, back"),
         (FENCE + step("f", "perimeter", "zone = 9"), (), "fence8 has no perimeter in zone 9; it has 1 to 8"),
