@@ -5,6 +5,7 @@ A device repeats an event until it has the receipt, which leaves after the commi
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -18,6 +19,7 @@ from gateway.driver import (
     Context,
     FrameError,
     Kind,
+    LinkClosed,
     Message,
     Observation,
     Position,
@@ -42,6 +44,13 @@ INTEGER_MAX = 2**53 - 1
 """What every JSON reader keeps exactly (RFC 8259, section 6)."""
 ZONE_MAX = 9999
 NUMBER_DIGITS_MAX = 32
+
+OFFLINE_HOLD_S = 20.0
+"""Longer than a restart of gateway and broker with everybody's reconnect, shorter than the first missed heartbeat."""
+LOOK_S = 1.0
+"""How much longer than that it may take."""
+HELD_MAX = 10_000
+"""Devices whose "offline" is held, some 5 MB; that of one more is reported at once."""
 
 _TOPIC = re.compile(r"fangkong/v1/([A-Za-z0-9_.-]{1,64})/(event|heartbeat|availability)")
 _SESSION = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -75,13 +84,21 @@ def answer(topic: str, payload: bytes, context: Context) -> tuple[str, bytes] | 
     return None
 
 
-Underway = dict[str, tuple[Qualifier, Receipt]]
-"""Availability by device, reported and not yet committed: as many as there are open receipts."""
-
-
 async def run(session: Session[Topics]) -> None:
     """Ends by LinkClosed."""
-    underway: Underway = {}
+    availability = Availability(session)
+    try:
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(availability.watch(), name="availability")
+            await _hear(session, availability)
+            watching.cancel()
+    except ExceptionGroup as ended:
+        if len(ended.exceptions) > 1:
+            raise
+        raise ended.exceptions[0] from None
+
+
+async def _hear(session: Session[Topics], availability: Availability) -> None:
     async for batch in session.link.batches():
         for message in batch:
             try:
@@ -93,13 +110,87 @@ async def run(session: Session[Topics]) -> None:
             if not seen:
                 receipt = Receipt.settled()
             elif message.topic.endswith("/availability"):
-                receipt = await _report_change(session, seen[0], underway, is_live=not message.retained)
+                receipt = await availability.changed(seen[0], is_live=not message.retained)
             else:
                 receipt = await session.report(seen)
             message.accept(after=receipt)
             for observation in seen:
                 if (reply := _receipt(observation)) is not None:
-                    session.link.publish(*reply, after=receipt)
+                    # QoS 0: a receipt that gets lost is asked for by the repeat, and a broker that saves every QoS 1
+                    # message to disk falls behind a crowd of repeating devices for ever.
+                    session.link.publish(*reply, after=receipt, qos=0)
+
+
+class Availability:
+    """Who is online, as the broker repeats it at every subscription: reported once, when it differs from what is stored.
+
+    "offline" is held for a moment: a broker that restarts says it of everybody, and they are back before a person
+    could look. While it is held nothing is lost by a crash: the broker keeps the retained word for the next start.
+    """
+
+    def __init__(self, session: Session[Topics]) -> None:
+        self._session = session
+        self._held: dict[str, tuple[float, Observation]] = {}
+        """Until when, in the order of their end."""
+        self._underway: dict[str, tuple[Qualifier, Receipt]] = {}
+        """Reported and not yet committed: as many as there are open receipts."""
+        self._turn = asyncio.Lock()
+        """Between asking what is stored and reporting, nobody else may report."""
+        self._lost: Receipt | None = None
+        """A report that was not committed."""
+
+    async def changed(self, seen: Observation, *, is_live: bool) -> Receipt:
+        """Take note of one availability message. The receipt of one that is held is settled."""
+        async with self._turn:
+            if seen.qualifier is Qualifier.RESTORE:
+                self._held.pop(seen.device, None)
+                if is_live:
+                    self._session.heard(seen.device)
+                return await self._report(seen)
+            if seen.device not in self._held and len(self._held) >= HELD_MAX:
+                return await self._report(seen)
+            self._held.setdefault(seen.device, (self._session.clock.monotonic() + OFFLINE_HOLD_S, seen))
+            return Receipt.settled()
+
+    async def watch(self) -> None:
+        """Report, for ever, those who stayed offline. Raises LinkClosed when that is not stored: they are told anew."""
+        while True:
+            await self._session.clock.sleep(LOOK_S)
+            if self._lost is not None:
+                raise LinkClosed(f"an availability could not be stored: {self._lost.error}")
+            is_more = True
+            while is_more:
+                async with self._turn:  # for each anew, so that messages are not kept waiting by many
+                    is_more = await self._report_overdue()
+
+    async def _report_overdue(self) -> bool:
+        """Report the one that is held longest, if long enough."""
+        until, seen = next(iter(self._held.values()), (math.inf, None))
+        if seen is None or until > self._session.clock.monotonic():
+            return False
+        del self._held[seen.device]
+        await self._report(seen)
+        return True
+
+    async def _report(self, seen: Observation) -> Receipt:
+        device = seen.device
+        if device in self._underway:
+            known: Qualifier | None = self._underway[device][0]
+        else:
+            known = (await self._session.latest(device)).get((Kind.COMM_FAULT, None))
+        was_offline = known is not None and known is not Qualifier.RESTORE
+        if was_offline == (seen.qualifier is not Qualifier.RESTORE):
+            return Receipt.settled()
+        receipt = await self._session.report([seen])
+        self._underway[device] = (seen.qualifier, receipt)
+        receipt.when_settled(lambda settled: self._settled(device, settled))
+        return receipt
+
+    def _settled(self, device: str, receipt: Receipt) -> None:
+        if device in self._underway and self._underway[device][1] is receipt:
+            del self._underway[device]
+        if receipt.error is not None:
+            self._lost = receipt
 
 
 def _news(message: Message, context: Context) -> Sequence[Observation]:
@@ -110,29 +201,6 @@ def _news(message: Message, context: Context) -> Sequence[Observation]:
     if message.topic.endswith("/heartbeat"):
         return ()  # was true once; no proof that the device lives
     raise FrameError("an event was published with the retain flag: it would come back at every start")
-
-
-async def _report_change(session: Session[Topics], seen: Observation, underway: Underway, *, is_live: bool) -> Receipt:
-    """Availability is a state that the broker repeats at every subscription: report it when it differs from ours."""
-    device = seen.device
-    if is_live and seen.qualifier is Qualifier.RESTORE:
-        session.heard(device)
-    if device in underway:
-        known: Qualifier | None = underway[device][0]
-    else:
-        known = (await session.latest(device)).get((Kind.COMM_FAULT, None))
-    was_offline = known is not None and known is not Qualifier.RESTORE
-    if was_offline == (seen.qualifier is not Qualifier.RESTORE):
-        return Receipt.settled()
-    receipt = await session.report([seen])
-    underway[device] = (seen.qualifier, receipt)
-    receipt.when_settled(lambda settled: _forget(underway, device, settled))
-    return receipt
-
-
-def _forget(underway: Underway, device: str, settled: Receipt) -> None:
-    if device in underway and underway[device][1] is settled:
-        del underway[device]
 
 
 def _receipt(seen: Observation) -> tuple[str, bytes] | None:
@@ -163,7 +231,7 @@ def _availability(device: str, payload: bytes) -> Sequence[Observation]:
 def _message(device: str, payload: bytes) -> dict[str, Any]:
     """The JSON object, checked for what both kinds of message share."""
     if len(payload) > PAYLOAD_MAX_BYTES:
-        raise FrameError(f"payload of {len(payload)} bytes; at most {PAYLOAD_MAX_BYTES}")
+        raise FrameError(f"payload of {len(payload)} bytes; at most {PAYLOAD_MAX_BYTES}", "too_long")
     try:
         message = json.loads(
             payload.decode("utf-8"),
@@ -181,7 +249,7 @@ def _message(device: str, payload: bytes) -> dict[str, Any]:
     if type(message.get("v")) is not int or message["v"] != 1:
         raise FrameError('"v" is not 1')
     if message.get("device") != device:
-        raise FrameError('"device" differs from the device of the topic')
+        raise FrameError('"device" differs from the device of the topic', "spoofed")
     return message
 
 
@@ -190,7 +258,7 @@ def _check_crc(payload: bytes) -> None:
     if found is None:
         raise FrameError('"crc" must be the last member, 8 hex digits')
     if zlib.crc32(payload[: found.start()]) != int(found[1], 16):
-        raise FrameError("crc does not match: the message was damaged on its way")
+        raise FrameError("crc does not match: the message was damaged on its way", "checksum")
 
 
 def _event(device: str, message: dict[str, Any], payload: bytes) -> Observation:

@@ -124,7 +124,7 @@ class Broker:
             delay_s = min(delay_s * 2, BACKOFF_MAX_S)
             try:
                 await self._start()
-            except Refused as error:
+            except (Refused, OSError) as error:  # OSError: no process or descriptor to be had at the moment
                 self._log.error("broker did not start", kind=self.kind, reason=str(error))
             else:
                 self._log.warning("broker is back", kind=self.kind)

@@ -6,12 +6,11 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from gateway.errors import ConfigError, Problem
 from gateway.kinds import Lane
@@ -24,6 +23,9 @@ LINK_SCHEMES = {
     "modbus+tcp": "modbus+tcp://HOST:PORT polls a Modbus TCP server",
     "modbus+rtu": "modbus+rtu:///dev/ttyUSB0?baud=9600&parity=N polls a Modbus RTU line",
 }
+
+TOPIC_BYTES_MAX = 65_535
+"""MQTT 3.1.1, 4.7.3."""
 
 
 def _link(value: str) -> str:
@@ -57,10 +59,26 @@ def _account(value: str) -> str:
     return value
 
 
+def _topic_filter(value: str) -> str:
+    levels = value.split("/")
+    if (
+        not value
+        or len(value.encode()) > TOPIC_BYTES_MAX
+        or any("#" in level for level in levels[:-1])
+        or any("+" in level or "#" in level for level in levels if len(level) > 1)
+    ):
+        raise ValueError("an MQTT topic filter: + stands for one whole level, # for all that follow, at the end only")
+    if not value.isprintable() or value != value.strip():  # it becomes a line of the broker's access list
+        raise ValueError("an MQTT topic filter of printable characters, without blanks around it")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_name)]
 """Names become metric labels and file names: lower case, digits, '-' and '_', at most 32."""
 Link = Annotated[str, AfterValidator(_link)]
 Address = Annotated[str, AfterValidator(_address)]
+TopicFilter = Annotated[str, AfterValidator(_topic_filter)]
+"""MQTT 3.1.1, 4.7."""
 
 
 class Section(BaseModel):
@@ -101,8 +119,15 @@ class BrokerSection(Section):
     version: Literal["auto", "3.1.1", "5"] = "auto"
     passwords: dict[str, Path] = Field(default_factory=dict)
     """Own broker only: device user name -> file with its password (mode 0600; made when missing). One per device or bridge."""
-    topics: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    topics: dict[str, tuple[TopicFilter, ...]] = Field(default_factory=dict)
     """Own broker only: user name -> topic filters it may use. Without: `fangkong/v1/NAME/#` and `NAME/#`."""
+
+    @field_validator("topics")
+    @classmethod
+    def _of_known_users(cls, topics: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if strangers := sorted(topics.keys() - info.data.get("passwords", topics).keys()):
+            raise ValueError(f"users who stand in broker.passwords, which {', '.join(strangers)} does not")
+        return topics
 
 
 class StoreSection(Section):
@@ -260,15 +285,6 @@ def check_model(
             )
         return None, problems
     return checked, []
-
-
-def sound(model: type[M], tables: object) -> dict[int, M]:
-    """Those of the tables that are right by themselves, by their number: what they name can be checked all the same."""
-    found: dict[int, M] = {}
-    for index, table in enumerate(tables if isinstance(tables, list) else ()):
-        with suppress(ValidationError):
-            found[index] = model.model_validate(table)
-    return found
 
 
 def _found(kind: str, value: object) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,14 +18,17 @@ from urllib.parse import urlsplit
 from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.api import Looks, bind, create_app, serve
+from gateway.backoff import Backoff
 from gateway.broker import Broker
 from gateway.clock import Clock
+from gateway.driver import Topics
 from gateway.errors import StoreError
 from gateway.forwarders import Outlet
 from gateway.health import Health
+from gateway.housekeeping import Housekeeping
 from gateway.ids import EventIds
 from gateway.intake import Intake, Route, Source
-from gateway.kinds import Kind, Lane, Qualifier
+from gateway.kinds import Kind, Qualifier
 from gateway.links.modbus import open_bus
 from gateway.links.mqtt import open_topics
 from gateway.links.serial import open_serial
@@ -37,15 +39,15 @@ from gateway.plan import Plan, PlannedConnection, PlannedDestination
 from gateway.registry import Registry
 from gateway.sdnotify import Notifier
 from gateway.store.sqlite import SqliteStore
-from gateway.supervisor import Connection, Open, Peer, Supervisor
+from gateway.supervisor import Connection, Open, Peer, Supervisor, apart
 
 DRAIN_S = 2.0
 """After the last device is disconnected, forwarders get this long to finish what is in flight; the rest stays queued."""
 
-HOUSEKEEPING_S = 1.0
-"""Counting the backlog for the metrics, and following the ledger file."""
+STEADY_S = 60.0
+"""A forwarder that ran this long is started again at once after a fault."""
 
-PRUNE_EVERY_S = 600.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 VERSION = version("fangkong")
 
@@ -75,8 +77,9 @@ class Daemon:
         self._stop = asyncio.Event()
         self._notify = Notifier.from_environment()
         self._metrics = Metrics()
-        self._shed: Counter[Lane] = Counter()
-        self._told_of_damage = ""
+        self._subscribed_before: set[str] = set()
+        """Connections for which a broker should have a session, of this run or an earlier one."""
+        self._gap_untold = False
         self._own = Source(
             driver="gateway",
             connection="gateway",
@@ -94,13 +97,15 @@ class Daemon:
         """Start everything, serve until `stop`, take everything down. Raises StoreError, ConfigError when it cannot start."""
         async with AsyncExitStack() as stack:
             parts = await self._build(stack)
+            keeping = self._housekeeping(parts)
             async with asyncio.TaskGroup() as group:
                 api = group.create_task(self._serve_api(parts), name="api")
                 inside = [
                     group.create_task(parts.intake.keep_rejects(), name="rejects"),
                     group.create_task(parts.health.run(), name="health"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
-                    group.create_task(self._housekeeping(parts), name="housekeeping"),
+                    group.create_task(keeping.run(), name="housekeeping"),
+                    group.create_task(keeping.prune(), name="prune"),
                 ]
                 if parts.broker:
                     inside.append(group.create_task(parts.broker.supervise(), name="broker"))
@@ -109,7 +114,7 @@ class Daemon:
                     for planned in self._plan.destinations
                 ]
                 south = group.create_task(parts.supervisor.run(self._lines(parts)), name="connections")
-                await self._tell_what_the_store_found(parts)
+                await keeping.tell_damage()
                 self._notify.ready()
                 self.ready.set()
                 self._log.info(
@@ -146,6 +151,7 @@ class Daemon:
             broker = await stack.enter_async_context(
                 Broker(site.broker, plan.data_dir, clock, self._random, self._log, base=plan.path.resolve().parent)
             )
+            self._subscribed_before = {row.connection for row in await store.all_heard()}
         intake = Intake(
             store=store,
             places=registry,
@@ -168,6 +174,7 @@ class Daemon:
             line_is_up=supervisor.line_is_up,
         )
         await health.load()
+        await intake.load()
         return Parts(store, registry, intake, health, supervisor, broker, metrics, api_socket)
 
     def _lines(self, parts: Parts) -> Sequence[Connection]:
@@ -192,27 +199,64 @@ class Daemon:
             case "serial":
                 return lambda: _closing(open_serial(link))
             case "mqtt":
-                assert parts.broker is not None
-                return partial(
-                    open_topics,
-                    parts.broker.address,
-                    client_id=f"fangkong-{self._plan.site.gateway.name}-{section.name}",
-                    subscriptions=planned.driver.subscriptions(planned.context),
-                    log=log,
-                )
+                return partial(self._subscribed, parts, planned, log)
             case _:
                 return partial(
                     open_bus, link, clock=self._clock, log=log, metrics=self._metrics, connection=section.name
                 )
 
+    @asynccontextmanager
+    async def _subscribed(self, parts: Parts, planned: PlannedConnection, log: Logger) -> AsyncIterator[Topics]:
+        """Topics at the broker. A session that it has lost is told before the conversation goes on."""
+        assert parts.broker is not None
+        name = planned.section.name
+        async with open_topics(
+            parts.broker.address,
+            client_id=f"fangkong-{self._plan.site.gateway.name}-{name}",
+            subscriptions=planned.driver.subscriptions(planned.context),
+            log=log,
+            had_session=name in self._subscribed_before,
+        ) as link:
+            self._subscribed_before.add(name)
+            self._gap_untold |= link.gap_possible
+            if self._gap_untold:
+                # Without the connection's name: a broker that loses the sessions of several is one event.
+                text = "消息代理丢失会话,可能有缺口"
+                observation = Observation("gateway", Kind.COMM_FAULT, Qualifier.UPDATE, text=text)
+                await (await parts.intake.report(self._own, [observation]))
+                self._gap_untold = False
+            yield link
+
     async def _forward(self, parts: Parts, planned: PlannedDestination) -> None:
+        """Run one forwarder for ever, each time from what is on disk: its faults are its own, and devices go on being heard."""
+        name, metrics = planned.section.name, self._metrics
+        log = self._log.bind(destination=name)
+        backoff = Backoff(self._random)
+        outlet = self._outlet(parts, planned, log)
+        metrics.forwarder_errors.labels(name)
+        metrics.resent.labels(name)
+        for lane in planned.section.lanes:
+            metrics.sent.labels(name, lane)
+            metrics.accepted.labels(name, lane)
+            metrics.delivery_seconds.labels(name, lane)
+        while True:
+            started = self._clock.monotonic()
+            error = await apart(partial(planned.forwarder.run, outlet))
+            metrics.forwarder_errors.labels(name).inc()
+            log.error("a forwarder failed: this is a fault in the program", exc_info=error)
+            metrics.destination_up.labels(name).set(0)
+            if self._clock.monotonic() - started >= STEADY_S:
+                backoff.reset()
+            await self._clock.sleep(backoff.next_s())
+
+    def _outlet(self, parts: Parts, planned: PlannedDestination, log: Logger) -> Outlet:
         name = planned.section.name
 
         async def report(kind: Kind, qualifier: Qualifier, text: str) -> None:
             observation = Observation(f"destination/{name}", kind, qualifier, text=text)
             await (await parts.intake.report(self._own, [observation]))
 
-        outlet = Outlet(
+        return Outlet(
             destination=name,
             settings=planned.settings,
             base=self._plan.path.resolve().parent,
@@ -221,10 +265,9 @@ class Daemon:
             clock=self._clock,
             random=self._random,
             metrics=self._metrics,
-            log=self._log.bind(destination=name),
+            log=log,
             report=report,
         )
-        await planned.forwarder.run(outlet)
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -254,70 +297,20 @@ class Daemon:
                 )
         return checks
 
-    async def _tell_what_the_store_found(self, parts: Parts) -> None:
-        name = parts.store.state.salvaged
-        if name != self._told_of_damage:
-            self._log.error(
-                "the event log was damaged; it was set aside and what could be read was taken over", file=name
-            )
-            text = f"事件存储损坏,已另存为 {name}"
-            await parts.intake.report(self._own, [Observation("gateway", Kind.JOURNAL_FAULT, text=text)])
-            self._told_of_damage = name
-
-    async def _housekeeping(self, parts: Parts) -> None:
-        revision = parts.registry.revision
-        pruned = self._clock.monotonic()
-        store_ok = True
-        while True:
-            await self._clock.sleep(HOUSEKEEPING_S)
-            self._notify.watchdog()
-            if parts.registry.revision != revision:
-                revision = parts.registry.revision
-                parts.health.ledger_changed()
-            store_ok = await self._journal_state(parts, store_ok)
-            try:
-                await self._tell_what_the_store_found(parts)  # damage may come to light at any time
-                await self._count_backlog(parts)
-                if self._clock.monotonic() - pruned >= PRUNE_EVERY_S:
-                    pruned = self._clock.monotonic()
-                    keep = timedelta(days=self._plan.site.store.retention_days)
-                    await parts.store.prune(self._clock.now() - keep)
-            except StoreError:
-                continue  # _journal_state says so, once
-
-    async def _journal_state(self, parts: Parts, was_ok: bool) -> bool:
-        state = parts.store.state
-        self._metrics.store_up.set(state.ok)
-        if state.ok == was_ok:
-            return was_ok
-        if state.ok:
-            self._log.warning("events are stored again")
-            text = "事件存储曾中断,现已恢复"
-            await parts.intake.report(
-                self._own, [Observation("gateway", Kind.JOURNAL_FAULT, Qualifier.UPDATE, text=text)]
-            )
-        else:
-            self._log.error("events cannot be stored: no device is answered until they can", reason=state.error)
-        return state.ok
-
-    async def _count_backlog(self, parts: Parts) -> None:
-        metrics, state = self._metrics, parts.store.state
-        metrics.store_bytes.set(state.size_bytes)
-        metrics.store_budget_bytes.set(state.budget_bytes)
-        metrics.uncommitted.set(parts.store.uncommitted)
-        for lane, total in state.shed.items():
-            metrics.shed.labels(lane.name.lower()).inc(total - self._shed[lane])
-            self._shed[lane] = total
-        now = self._clock.now()
-        for planned in self._plan.destinations:
-            name = planned.section.name
-            backlog = await parts.store.backlog(name)
-            for lane, count in backlog.count.items():
-                metrics.pending.labels(name, lane.name.lower()).set(count)
-                oldest = backlog.oldest.get(lane)
-                age = (now - oldest).total_seconds() if oldest else 0.0
-                metrics.oldest_seconds.labels(name, lane.name.lower()).set(max(0.0, age))
-            metrics.dead.labels(name).set(backlog.dead)
+    def _housekeeping(self, parts: Parts) -> Housekeeping:
+        return Housekeeping(
+            store=parts.store,
+            registry=parts.registry,
+            health=parts.health,
+            intake=parts.intake,
+            metrics=self._metrics,
+            clock=self._clock,
+            log=self._log,
+            own=self._own,
+            destinations=[planned.section.name for planned in self._plan.destinations],
+            keep=timedelta(days=self._plan.site.store.retention_days),
+            alive=self._notify.watchdog,
+        )
 
     async def _drain(self, parts: Parts) -> None:
         """Let forwarders finish, for a bounded time. What they do not finish stays queued on disk."""
@@ -354,13 +347,18 @@ async def run_until_signalled(plan: Plan, *, clock: Clock, random: Random, log: 
     """Run a daemon; SIGTERM or SIGINT ends it in order, at whatever moment it comes, also while it starts."""
     daemon = Daemon(plan, clock=clock, random=random, log=log)
     loop = asyncio.get_running_loop()
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(daemon.run(), name="daemon")
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(daemon.run(), name="daemon")
 
-        def stop() -> None:
-            daemon.stop()
-            if not daemon.ready.is_set():
-                task.cancel()
+            def stop() -> None:
+                daemon.stop()
+                if not daemon.ready.is_set():
+                    task.cancel()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
+            # Not loop.add_signal_handler: a loop that closes gives the signal back its deadly default.
+            for number in STOP_SIGNALS:
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+    finally:
+        for number in STOP_SIGNALS:  # the end is under way: one more signal must not make it a failure
+            signal.signal(number, signal.SIG_IGN)

@@ -75,8 +75,10 @@ class Topics(Protocol):
     def batches(self) -> AsyncIterator[Sequence[Message]]:
         """Everything that has arrived since the last batch, in order, until LinkClosed."""
 
-    def publish(self, topic: str, payload: bytes, *, after: Receipt, retain: bool = False) -> None:
-        """Publish at QoS 1 once `after` is on disk, in the order of the calls."""
+    def publish(
+        self, topic: str, payload: bytes, *, after: Receipt, retain: bool = False, qos: Literal[0, 1] = 1
+    ) -> None:
+        """Publish once `after` is on disk, in the order of the calls. QoS 0 for what the other side asks for again."""
 
 
 Table = Literal["coil", "discrete_input", "holding_register", "input_register"]

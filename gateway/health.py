@@ -19,7 +19,7 @@ from gateway.kinds import Kind, Qualifier
 from gateway.metrics import Metrics
 from gateway.model import Device, Heard, Observation
 from gateway.receipt import Receipt
-from gateway.store import Store
+from gateway.store import EventFilter, Store
 
 State = Literal["heard", "silent", "unproven", "unclaimed"]
 STATES: tuple[State, ...] = get_args(State)
@@ -228,9 +228,13 @@ class Health:
     async def _say(self, device: str, qualifier: Qualifier, life: Life) -> bool:
         """Report the change once, also when a crash came between the event and our own record of it."""
         try:
-            told = (await self._store.latest(device)).get((Kind.SILENT, None))
+            latest = await self._store.latest(device)
+            told = latest.get((Kind.SILENT, None))
             if told is qualifier or (told is None and qualifier is Qualifier.RESTORE):
                 return True
+            is_unreachable = latest.get((Kind.COMM_FAULT, None)) in (Qualifier.NEW, Qualifier.UPDATE)
+            if qualifier is Qualifier.NEW and is_unreachable and not await self._heard_since_its_fault(device, life):
+                return True  # its driver has said so already: one cause, one event
             last = life.heard_at.isoformat(timespec="seconds") if life.heard_at else None
             observation = Observation(
                 device, Kind.SILENT, qualifier, values={"last_heard": last, "within_s": life.within_s}
@@ -239,6 +243,12 @@ class Health:
         except StoreError:
             return False  # tried again at the next look; the store reports its own state
         return True
+
+    async def _heard_since_its_fault(self, device: str, life: Life) -> bool:
+        """A last will that came late is contradicted by nobody: who spoke after it and fell silent did so anew."""
+        wanted = EventFilter(device=device, kind=Kind.COMM_FAULT)
+        newest = await self._store.events(wanted, limit=1, newest_first=True)
+        return life.heard_at is not None and all(life.heard_at > fault.received_at for fault in newest)
 
     async def flush(self) -> None:
         """Write what changed."""

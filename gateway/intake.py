@@ -18,13 +18,16 @@ from gateway.kinds import FACTS, Kind, Lane, Qualifier
 from gateway.metrics import Metrics
 from gateway.model import Event, Observation, Place, TimeQuality
 from gateway.receipt import Receipt
-from gateway.store import Entry, Rejected, Store
+from gateway.store import Entry, EventFilter, Rejected, Store
 
 REPEAT_WINDOW_S = 60.0
 """A condition reported again unchanged inside this window, by a protocol that gives neither sequence nor time, is a repeat."""
 
 REPEATS_REMEMBERED = 10_000
 """Conditions remembered for that; the oldest are forgotten first."""
+
+LOAD_PAGE = 500
+"""Events read at once when starting: a few milliseconds of work."""
 
 REJECTS_WAITING = 1000
 """Refused frames waiting to be kept; beyond it they are only counted, so that rubbish cannot crowd out events."""
@@ -104,48 +107,77 @@ class Intake:
 
         Waits only while the store's bound on uncommitted events is reached.
         """
+        own = Receipt()
+        try:
+            entries, earlier = self._sort(source, observations, own)
+            if not entries:
+                return Receipt.of_all(earlier)
+            stored = await self._store.append(entries)
+        except BaseException:  # or what was remembered would wait for this receipt for ever
+            own.settle(StoreError("not stored: the report was broken off"))
+            raise
+        stored.when_settled(lambda _: own.settle(stored.error))
+        stored.when_settled(lambda _: self._count(entries, stored))
+        return Receipt.of_all([own, *earlier])
+
+    def _sort(
+        self, source: Source, observations: Sequence[Observation], own: Receipt
+    ) -> tuple[list[Entry], list[Receipt]]:
+        """What is news, and the receipts of what was reported before. News is remembered under `own` at once: the same
+        may be reported again while the store makes room."""
         entries: list[Entry] = []
-        former: Receipt | None = None
-        recent: list[tuple[str, Qualifier]] = []
+        earlier: list[Receipt] = []
+        now = self._clock.now()
         for observation in observations:
             if source.proves_life and not _is_loss(observation):
                 self.heard(observation.device, source)
             if observation.kind is Kind.HEARTBEAT:
                 continue
-            key = content_key(observation)
+            key = content_key(observation, now)
             if key is not None and (known := self._seen(key, observation.qualifier)) is not None:
                 self._metrics.repeats.inc()
-                former = known
+                if known is not own:
+                    earlier.append(known)
                 continue
+            entries.append(self._entry(source, observation, now))
             if key is not None:
-                recent.append((key, observation.qualifier))
-            entries.append(self._entry(source, observation))
-        if not entries:
-            return former or Receipt.settled()
-        receipt = await self._store.append(entries)
-        for key, qualifier in recent:
-            self._remember(key, qualifier, receipt)
-        receipt.when_settled(lambda settled: self._count(entries, settled.error))
-        return receipt
+                self._remember(key, observation.qualifier, own)
+        return entries, earlier
 
-    def _entry(self, source: Source, observation: Observation) -> Entry:
-        now = self._clock.now()
+    def _entry(self, source: Source, observation: Observation, now: datetime) -> Entry:
         place = source.place or self._places.place(observation.device, observation.zone)
         event = judge(observation, source, place=place, event_id=self._ids.next(), now=now)
         if place is None:
             return Entry(event)  # unclaimed: kept and shown, sent to nobody until a person claims the device
         return Entry(event, [route.destination for route in self._routes[event.lane] if route.wants(event)])
 
-    def _count(self, entries: Sequence[Entry], error: StoreError | None) -> None:
-        if error is not None:
+    def _count(self, entries: Sequence[Entry], stored: Receipt) -> None:
+        if stored.error is not None:
             return
-        for entry in entries:
+        self._metrics.repeats.inc(len(stored.repeats))
+        for position, entry in enumerate(entries):
+            if position in stored.repeats:
+                continue
             event = entry.event
             self._metrics.events.labels(event.kind.value, event.lane.name.lower()).inc()
             if event.place is None:
                 self._metrics.unclaimed.inc()
 
     # -- repeats without a key of their own ------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Take up the conditions of the last minute: a device whose answer was lost in a crash repeats after it."""
+        now, before_seq = self._clock.now(), 0
+        while page := await self._store.events(EventFilter(), after_seq=before_seq, limit=LOAD_PAGE, newest_first=True):
+            for event in page:
+                age_s = (now - event.received_at).total_seconds()
+                if age_s > REPEAT_WINDOW_S or len(self._recent) >= REPEATS_REMEMBERED:
+                    return
+                key = content_key(observation_of(event), event.received_at)
+                if event.repeat_key is None and key is not None and key not in self._recent:
+                    self._recent[key] = self._clock.monotonic() - max(0.0, age_s), event.qualifier, Receipt.settled()
+                    self._recent.move_to_end(key, last=False)  # read from the newest on: the oldest are forgotten first
+            before_seq = page[-1].seq
 
     def _seen(self, key: str, qualifier: Qualifier) -> Receipt | None:
         """The receipt of the same word about the same condition. An alarm after its restore is another alarm."""
@@ -183,20 +215,38 @@ class Intake:
                     await self._store.reject(self._rejects.popleft())
 
 
-def content_key(observation: Observation) -> str | None:
-    """What makes an unnumbered, undated condition recognisable inside the window; None when it must not be merged.
+def content_key(observation: Observation, now: datetime) -> str | None:
+    """What makes an unnumbered condition without a true time recognisable inside the window; None when it must not be
+    merged.
 
-    Two presses of a panic button are two events: momentary kinds are never merged by content.
+    Two presses of a panic button are two events: momentary kinds are never merged by content alone.
     """
-    if observation.repeat_key is not None or observation.at is not None or FACTS[observation.kind].momentary:
+    if observation.repeat_key is not None or time_quality(observation.at, now) is TimeQuality.OK:
+        return None
+    if observation.at is None and FACTS[observation.kind].momentary:
         return None
     facts = (
         observation.device,
         observation.kind.value,
         observation.zone,
         observation.code,
+        observation.test,  # a real alarm right after a walk test is no repeat of it
+        observation.at and observation.at.isoformat(),
     )
     return repr(facts)
+
+
+def observation_of(event: Event) -> Observation:
+    """What the event was made of, as far as repeats go by it."""
+    return Observation(
+        event.device,
+        event.kind,
+        event.qualifier,
+        zone=event.zone,
+        at=event.device_time,
+        code=event.code,
+        test=event.test,
+    )
 
 
 def _is_loss(observation: Observation) -> bool:
@@ -227,7 +277,7 @@ def judge(observation: Observation, source: Source, *, place: Place | None, even
         test=observation.test,
         place=place,
         raw=observation.raw,
-        repeat_key=repeat_key(observation),
+        repeat_key=repeat_key(observation, now),
     )
 
 
@@ -238,11 +288,14 @@ def time_quality(at: datetime | None, now: datetime) -> TimeQuality:
     return TimeQuality.OK
 
 
-def repeat_key(observation: Observation) -> str | None:
-    """The store's unique key for this message: the protocol's own, else device time with content, else none."""
+def repeat_key(observation: Observation, now: datetime) -> str | None:
+    """The store's unique key for this message: the protocol's own, else device time with content, else none.
+
+    A time that cannot be true is no key: a clock that stands still gives it to every alarm there will ever be.
+    """
     if observation.repeat_key is not None:
         return f"{observation.device}|{observation.repeat_key}"
-    if observation.at is None:
+    if observation.at is None or time_quality(observation.at, now) is not TimeQuality.OK:
         return None
     content = (
         observation.kind.value,
@@ -250,6 +303,7 @@ def repeat_key(observation: Observation) -> str | None:
         observation.zone,
         observation.code,
         observation.text,
+        observation.test,
         sorted(observation.values.items()),
     )
     digest = hashlib.blake2b(repr(content).encode(), digest_size=8).hexdigest()

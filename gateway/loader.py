@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,11 @@ from pydantic import BaseModel
 
 from gateway.config import Loc, check_model, line_of, read_toml
 from gateway.errors import ConfigError, Problem
+
+PARTS = {"drivers": ("LINK", "HEARD_WITHIN_S", "decode", "run"), "gateway.forwarders": ("wants", "check", "run")}
+"""What a module of each package must offer (`gateway.driver`, `gateway.forwarders.Forwarder`)."""
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def names_in(package: str) -> list[str]:
@@ -25,16 +31,24 @@ def names_in(package: str) -> list[str]:
 def load_module(package: str, name: str, *, file: str = "command line", line: int | None = None) -> ModuleType:
     """`acme` is `<package>.acme`, `vendor.panel9` is itself. Raises ConfigError naming the nearest spelling."""
     target = name if "." in name else f"{package}.{name}"
+    known = names_in(package)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f'did you mean "{near[0]}"? 是否应为 "{near[0]}"?' if near else "没有这个模块"
+
+    def wrong(found: str, expected: str, hint: str = "模块不可用") -> ConfigError:
+        return ConfigError([Problem(file, line, package.rstrip("s"), f'"{name}" {found}', expected, hint)])
+
+    if not (name in known or _DOTTED.fullmatch(name)):
+        raise wrong("is not known", "one of " + ", ".join(known), hint)
     try:
-        return importlib.import_module(target)
+        module = importlib.import_module(target)
     except ModuleNotFoundError as error:
         if error.name is None or not (target == error.name or target.startswith(error.name + ".")):
-            raise  # the module is there, something it needs is not: that is its own story
-        known = names_in(package)
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f'did you mean "{near[0]}"? 是否应为 "{near[0]}"?' if near else "没有这个模块"
-        problem = Problem(file, line, package.rstrip("s"), f'"{name}" is not known', "one of " + ", ".join(known), hint)
-        raise ConfigError([problem]) from error
+            raise wrong(f"needs {error.name}, which is not installed", "a module whose packages are there") from error
+        raise wrong("is not known", "one of " + ", ".join(known), hint) from error
+    if lacking := [part for part in PARTS[package] if not hasattr(module, part)]:
+        raise wrong(f"lacks {', '.join(lacking)}", f"a module with {', '.join(PARTS[package])}", hint)
+    return module
 
 
 def load_settings(

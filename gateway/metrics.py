@@ -45,6 +45,7 @@ class Metrics:
         self.store_up = gauge("store_up", "1 while events can be made durable.")
         self.store_bytes = gauge("store_bytes", "Disk in use by the event log.")
         self.store_budget_bytes = gauge("store_budget_bytes", "Disk the event log may use.")
+        self.stored = gauge("stored_events", "Events on disk, by lane.", "lane")
         self.commit_seconds = histogram(
             "commit_seconds", "Duration of one group commit; its count is the number of commits.", FAST_SECONDS
         )
@@ -63,6 +64,9 @@ class Metrics:
         self.answers = counter("answers", "Answers of the receiver, by what they were.", "destination", "answer")
         self.delivery_seconds = histogram(
             "delivery_seconds", "From arrival of an event to its acceptance.", DELIVERY_SECONDS, "destination", "lane"
+        )
+        self.forwarder_errors = counter(
+            "forwarder_errors", "Forwarders ended by a fault in our own code, and started again.", "destination"
         )
         self.clock_offset = gauge(
             "destination_clock_offset_seconds", "Receiver's clock minus ours, as its NAK said.", "destination"

@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.config import (
+    ApiSection,
+    BrokerSection,
     ConnectionSection,
     DestinationSection,
-    GatewaySection,
     Loc,
+    M,
     Secret,
     SiteFile,
+    check_model,
     line_of,
     load_site_file,
     read_secret,
     read_toml,
-    sound,
 )
 from gateway.driver import Context
 from gateway.errors import ConfigError, Problem
+from gateway.links import modbus, tcp
+from gateway.links.serial import SerialUrl
 from gateway.loader import load_module, load_profiles, load_settings
 
 LINKS_OF = {"stream": {"tcp", "tcp-listen", "serial"}, "topics": {"mqtt"}, "bus": {"modbus+tcp", "modbus+rtu"}}
 """Which link schemes fit which shape of driver."""
+
+
+def _mqtt(link: str) -> None:
+    if link != "mqtt://broker":
+        raise ValueError("mqtt://broker; the broker's address stands in [broker] url")
+
+
+READERS: Mapping[str, Callable[[str], object]] = {
+    "tcp": tcp.host_and_port,
+    "tcp-listen": tcp.host_and_port,
+    "serial": SerialUrl.parse,
+    "mqtt": _mqtt,
+    "modbus+tcp": modbus.line,
+    "modbus+rtu": modbus.line,
+}
+"""Who reads a link in the end; asked before the start, so that no line fails for ever on a slip of the pen. Each raises
+ConfigError, or ValueError with what it expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,27 +92,85 @@ def prepare(path: Path) -> Plan:
     try:
         content, lines = read_toml(path)
     except ConfigError:
-        raise ConfigError(problems) from None  # it is not even TOML, or not there: that is noted already
+        raise ConfigError(problems) from None  # not there, or no TOML: that is noted already
 
-    # Also when the file as a whole cannot be used: its sound tables may name a driver that does not exist.
-    gateway = site.gateway if site else sound(GatewaySection, [content.get("gateway", {})]).get(0, GatewaySection())
-    own_profiles = base / gateway.profiles_dir if gateway.profiles_dir else None
+    # Section by section, so that a mistake in one hides none in another.
+    own_profiles = _own_profiles(content, base)
     connections: list[PlannedConnection] = []
-    for index, connection in sound(ConnectionSection, content.get("connection")).items():
+    for at, connection in _sound(ConnectionSection, content, "connection"):
         with _noting(problems):
-            connections.append(_connection(connection, own_profiles, path, lines, ("connection", index)))
+            connections.append(_connection(connection, own_profiles, path, lines, at))
     destinations: list[PlannedDestination] = []
-    for index, destination in sound(DestinationSection, content.get("destination")).items():
+    for at, destination in _sound(DestinationSection, content, "destination"):
         with _noting(problems):
-            destinations.append(_destination(destination, path, lines, ("destination", index)))
+            destinations.append(_destination(destination, path, lines, at))
     token: Secret | None = None
-    if site and site.api.token_file:
+    for _, api in _sound(ApiSection, content, "api"):
         with _noting(problems):
-            token = read_secret(base / site.api.token_file)
-    if problems:
+            token = read_secret(base / api.token_file) if api.token_file else None
+    for _, broker in _sound(BrokerSection, content, "broker"):
+        for secret in _passwords(broker, base):
+            with _noting(problems):
+                read_secret(secret)
+    if site is not None:
+        problems += _taken_twice(site, path, lines)
+    if problems or site is None:
         raise ConfigError(sorted(problems, key=lambda problem: (problem.file != str(path), problem.line or 0)))
-    assert site is not None
     return Plan(path, site, site.data_dir(base), token, tuple(connections), tuple(destinations))
+
+
+def _own_profiles(content: Mapping[str, Any], base: Path) -> Path | None:
+    """As the file has it, also when another key of [gateway] is wrong: or profiles that are there would be missed."""
+    gateway = content.get("gateway")
+    folder = gateway.get("profiles_dir") if isinstance(gateway, dict) else None
+    return base / folder if isinstance(folder, str) else None
+
+
+def _sound(model: type[M], content: Mapping[str, Any], name: str) -> Iterator[tuple[Loc, M]]:
+    """The tables of this name that are right in themselves, each with its place in the file."""
+    found = content.get(name, {})
+    tables = (
+        {(name, index): table for index, table in enumerate(found)} if isinstance(found, list) else {(name,): found}
+    )
+    for at, table in tables.items():
+        section, _ = check_model(model, table, file=name, lines={})
+        if section is not None:
+            yield at, section
+
+
+def _passwords(section: BrokerSection, base: Path) -> Iterator[Path]:
+    """Files that must be readable by us alone. A device's that is missing is made at the start."""
+    if section.password_file:
+        yield base / section.password_file
+    yield from (base / path for path in section.passwords.values() if (base / path).exists())
+
+
+def _taken_twice(site: SiteFile, path: Path, lines: Mapping[Loc, int]) -> Iterator[Problem]:
+    """What only one can have: a port to listen on, a serial port."""
+    holders: dict[str, str] = {}
+    wanted: list[tuple[str, Loc, str]] = [("api.listen", ("api", "listen"), _port(site.api.listen))]
+    if not site.broker.url and any(connection.link.startswith("mqtt:") for connection in site.connection):
+        wanted.append(("broker.listen", ("broker", "listen"), _port(site.broker.listen)))
+    for index, connection in enumerate(site.connection):
+        link = urlsplit(connection.link)
+        held = ""
+        if link.scheme == "tcp-listen":
+            held = _port(link.netloc)
+        elif link.scheme in {"serial", "modbus+rtu"}:
+            held = link.path
+        wanted.append((f"connection.{connection.name}.link", ("connection", index, "link"), held))
+    for key, at, held in wanted:
+        if held and held in holders:
+            yield Problem(
+                str(path), line_of(lines, at), key, f"{held} is taken by {holders[held]}", "one of its own", "已被占用"
+            )
+        holders.setdefault(held, key)
+
+
+def _port(address: str) -> str:
+    """One port is one holder's, whatever the host: 0.0.0.0 has them all. Port 0 is any free one."""
+    port = address.rpartition(":")[2]
+    return f"port {port}" if port != "0" else ""
 
 
 @contextmanager
@@ -116,11 +195,22 @@ def _connection(
             "连接方式与驱动不符",
         )  # fmt: skip
         raise ConfigError([problem])
+    _check_link(section, file, line_of(lines, (*at, "link")))
     settings = load_settings(driver, section.settings, file=file, lines=lines, at=(*at, "settings"))
     profiles = load_profiles(driver, own_profiles)
     context = Context(settings=settings, profiles=profiles, connection=section.name)
     _check_together(driver, context, file, line_of(lines, (*at, "settings")))
     return PlannedConnection(section, driver, context)
+
+
+def _check_link(section: ConnectionSection, file: str, line: int | None) -> None:
+    key, link = f"connection.{section.name}.link", section.link
+    try:
+        READERS[urlsplit(link).scheme](link)
+    except ConfigError as error:
+        raise ConfigError([replace(problem, file=file, line=line, key=key) for problem in error.problems]) from None
+    except ValueError as error:
+        raise ConfigError([Problem(file, line, key, f"found {link!r}", str(error), "取值不符")]) from None
 
 
 def _check_together(driver: ModuleType, context: Context, file: str, line: int | None) -> None:

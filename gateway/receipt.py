@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
 
 from gateway.errors import StoreError
 
@@ -11,12 +11,14 @@ from gateway.errors import StoreError
 class Receipt:
     """Settles once, on the event loop, after the commit it belongs to. Await it or give it to `answer(after=...)`."""
 
-    __slots__ = ("_callbacks", "_error", "_settled")
+    __slots__ = ("_callbacks", "_error", "_settled", "repeats")
 
     def __init__(self) -> None:
         self._settled = False
         self._error: StoreError | None = None
         self._callbacks: list[Callable[[Receipt], None]] = []
+        self.repeats: Collection[int] = ()
+        """Positions, in what was handed over, of what was stored already; known once settled."""
 
     @classmethod
     def settled(cls) -> Receipt:
@@ -24,6 +26,23 @@ class Receipt:
         receipt = cls()
         receipt.settle()
         return receipt
+
+    @classmethod
+    def of_all(cls, receipts: Sequence[Receipt]) -> Receipt:
+        """Settles with the last of `receipts`, and fails when one of them has."""
+        if len(receipts) == 1:
+            return receipts[0]
+        whole = cls()
+
+        def one_settled(_: Receipt) -> None:
+            if not whole.is_settled and all(receipt.is_settled for receipt in receipts):
+                whole.settle(next((receipt.error for receipt in receipts if receipt.error), None))
+
+        if not receipts:
+            whole.settle()
+        for receipt in receipts:
+            receipt.when_settled(one_settled)
+        return whole
 
     @property
     def is_settled(self) -> bool:
@@ -34,10 +53,11 @@ class Receipt:
         """Why the commit failed; None while open and after success."""
         return self._error
 
-    def settle(self, error: StoreError | None = None) -> None:
+    def settle(self, error: StoreError | None = None, repeats: Collection[int] = ()) -> None:
         """Called by the store, on the loop, exactly once."""
         assert not self._settled, "a receipt settles once"
         self._settled = True
+        self.repeats = repeats
         self._error = error
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:

@@ -33,6 +33,9 @@ STABLE_S = 10.0
 REJECTS_IN_A_ROW_MAX = 200
 """Refused frames without one good one between: the peer does not speak this protocol, its line is closed."""
 
+LOOK_S = 1.0
+"""Between two looks at whether a line is away."""
+
 DOWN_REPORTED_AFTER_S = 10.0
 """A line that is away longer than this is a fault event; a shorter flap is only a log line and a count."""
 
@@ -53,10 +56,14 @@ class Connection:
     """Dial, open a port, subscribe, open a bus: one conversation at a time."""
     listen: Listen | None = None
     """Serve for ever, calling the function given with the link of each peer that dials in."""
-    is_up: bool = False
+    up_since: float | None = None
     peers: int = 0
     down_since: float | None = None
     last_reason: str = ""
+
+    @property
+    def is_up(self) -> bool:
+        return self.up_since is not None
 
 
 class Supervisor:
@@ -85,6 +92,7 @@ class Supervisor:
             self.connections[connection.name] = connection
             self._metrics.connection_up.labels(connection.name).set(0)
             self._metrics.connection_lost.labels(connection.name)
+            self._metrics.driver_errors.labels(connection.name)
             self._metrics.connection_peers.labels(connection.name).set(0)
             for reason in get_args(Reason):
                 self._metrics.rejected.labels(connection.name, reason)
@@ -100,28 +108,28 @@ class Supervisor:
         backoff = Backoff(self._random, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
         connection.down_since = self._clock.monotonic()
         while True:
-            reason, started = "", self._clock.monotonic()
-            try:
-                if connection.listen is not None:
-                    self._up(connection, log)
-                    await connection.listen(partial(self._converse_with_peer, connection, log))
-                else:
-                    assert connection.open is not None
-                    async with connection.open() as link:
-                        _leave_if_cancelled()
-                        self._up(connection, log)
-                        await self._converse(connection, link, log)
-            except (GatewayError, OSError) as error:
-                reason = str(error) or type(error).__name__
-            except Exception:  # the task boundary: a fault in one driver must not reach its neighbours
+            error = await apart(partial(self._attempt, connection, log))
+            reason = str(error) or type(error).__name__
+            if not isinstance(error, GatewayError | OSError):
                 self._metrics.driver_errors.labels(connection.name).inc()
-                log.exception("a driver failed: this is a fault in the program")
+                log.error("a driver failed: this is a fault in the program", exc_info=error)
                 reason = "driver failed"
+            up_since = connection.up_since
             self._down(connection, log, reason)
-            _leave_if_cancelled()
-            if self._clock.monotonic() - started >= STABLE_S:
+            if up_since is not None and self._clock.monotonic() - up_since >= STABLE_S:
                 backoff.reset()
             await self._clock.sleep(backoff.next_s())
+
+    async def _attempt(self, connection: Connection, log: Logger) -> None:
+        if connection.listen is not None:
+            self._up(connection, log)
+            await connection.listen(partial(self._converse_with_peer, connection, log))
+        else:
+            assert connection.open is not None
+            async with connection.open() as link:
+                _leave_if_cancelled()
+                self._up(connection, log)
+                await self._converse(connection, link, log)
 
     async def _converse_with_peer(self, connection: Connection, log: Logger, link: Any) -> None:
         """One device that dialled in. Ends with its line; its faults are its own."""
@@ -187,7 +195,7 @@ class Supervisor:
     # -- up and down: once in the log, once as an event --------------------------------------------------------------------
 
     def _up(self, connection: Connection, log: Logger) -> None:
-        connection.is_up = True
+        connection.up_since = self._clock.monotonic()
         connection.down_since = None
         connection.last_reason = ""
         self._metrics.connection_up.labels(connection.name).set(1)
@@ -200,16 +208,16 @@ class Supervisor:
             connection.down_since = self._clock.monotonic()
         elif reason != connection.last_reason:  # once for each cause, not once for each attempt
             log.warning("the line cannot be opened", reason=reason)
-        connection.is_up = False
+        connection.up_since = None
         connection.last_reason = reason
         self._metrics.connection_up.labels(connection.name).set(0)
 
     async def _tell_outage(self, connection: Connection) -> None:
         """Report a line that stays away, and its return, once each, also across restarts."""
         device = f"connection/{connection.name}"
-        told = (await self._store.latest(device)).get((Kind.COMM_FAULT, None)) is Qualifier.NEW
+        told: bool | None = None
         while True:
-            await self._clock.sleep(1.0)
+            await self._clock.sleep(LOOK_S)
             since = connection.down_since
             is_out = since is not None and self._clock.monotonic() - since >= DOWN_REPORTED_AFTER_S
             if is_out == told or (not is_out and not connection.is_up):
@@ -217,10 +225,32 @@ class Supervisor:
             qualifier = Qualifier.NEW if is_out else Qualifier.RESTORE
             observation = Observation(device, Kind.COMM_FAULT, qualifier, text=connection.name)
             try:
-                await (await self._intake.report(self._own, [observation]))
+                if told is None:
+                    told = (await self._store.latest(device)).get((Kind.COMM_FAULT, None)) is Qualifier.NEW
+                if is_out != told:
+                    await (await self._intake.report(self._own, [observation]))
             except StoreError:
                 continue  # tried again at the next look; the store reports its own state
             told = is_out
+
+
+async def apart(work: Callable[[], Awaitable[None]]) -> Exception:
+    """The task boundary: do `work` in a task of its own and return what ended it, so that its faults stay its own.
+
+    On Python 3.11 a TaskGroup that fails leaves its task marked as cancelled, or hides a stop that comes in the same
+    moment; either ends with that task.
+    """
+
+    async def contained() -> Exception:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001  # handed to the caller
+            return error
+        return LinkClosed("ended")
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(contained())
+    return LinkClosed("given up from within") if task.cancelled() else task.result()
 
 
 def _leave_if_cancelled() -> None:

@@ -6,19 +6,16 @@ import argparse
 import asyncio
 import importlib
 import json
-import pkgutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from types import ModuleType
 from typing import Any
 
-import simulators
 from simulators._clock import Clock, RealClock
 from simulators._world import Ledger, Option, Simulated, Spec, World
-from simulators.scenario import Planned, Scenario, ScenarioError, acts, connects_of, load, missing, names_of
+from simulators.scenario import Planned, Scenario, ScenarioError, acts, devices_of, load, missing
 
 
 def main() -> int:
@@ -29,7 +26,9 @@ def main() -> int:
         "acknowledged. Exit codes: 0 done, everything expected arrived; 1 something is missing; 2 the scenario cannot be run.",
     )
     parser.add_argument("scenario", type=Path, help="TOML file")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fills {NAME} in connect")
+    parser.add_argument(
+        "--set", action="append", default=[], type=_setting, metavar="NAME=VALUE", help="fills {NAME} in connect"
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="how long devices raise events (default 60)")
     parser.add_argument("--stay", action="store_true", help="afterwards, or at SIGUSR1, stay connected until SIGTERM")
     parser.add_argument("--ledger", type=Path, help="JSON lines: what was raised and what was acknowledged")
@@ -37,25 +36,43 @@ def main() -> int:
     parser.add_argument("--control", metavar="HOST:PORT", help="control port of the 110 centre, for [[centre]]")
     parser.add_argument("--check", action="store_true", help="check the file, list the acts, do nothing")
     arguments = parser.parse_args()
-    clock = RealClock()
     try:
-        scenario = load(arguments.scenario)
-        ledger = Ledger(clock, None if arguments.check else arguments.ledger)
-        world = World(clock, Random(scenario.seed), ledger, run=int(clock.now() * 1000) & 0xFFFFFFFF)
-        devices = _devices(scenario, _settings(arguments.set), world)
-        plan = acts(scenario, until_s=arguments.seconds)
-        _check(plan, devices)
-    except (ScenarioError, OSError) as error:
-        print(f"the scenario cannot be run: {error}", file=sys.stderr)
-        return 2
+        return _run(arguments)
+    except* ScenarioError as group:
+        for error in group.exceptions:
+            print(f"the scenario cannot be run: {error}", file=sys.stderr)
+    return 2
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=VALUE")
+    return name, value
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    scenario = load(arguments.scenario)
+    plan = acts(scenario, until_s=arguments.seconds)
     if arguments.check:
+        if arguments.set:  # without, it is not known where the devices find the gateway
+            world = World(RealClock(), Random(scenario.seed), Ledger(RealClock()))
+            _check(plan, _devices(scenario, dict(arguments.set), world))
         for act in plan:
             zone = "" if act.zone is None else f" zone {act.zone}"
             print(f"{act.at_s:8.2f} s  {act.device:<12} {act.do}{' restore' if act.restore else ''}{zone}")
         return 0
+    if scenario.expect and arguments.record is None:
+        print(f"{arguments.scenario} has [[expect]]: name the 110 centre's record with --record", file=sys.stderr)
+        return 2
+    clock = RealClock()
+    ledger = Ledger(clock, arguments.ledger)
+    world = World(clock, Random(scenario.seed), ledger, run=int(clock.now() * 1000) & 0xFFFFFFFF)
+    devices = _devices(scenario, dict(arguments.set), world)
+    _check(plan, devices)
     complaints: list[str] = []
     try:
-        asyncio.run(_play(arguments, scenario, world, devices, plan))
+        asyncio.run(_play(arguments, scenario, clock, devices, plan))
     except* OSError as broken:  # a port that is taken, a centre's control port that nobody serves
         complaints += [str(error) for error in broken.exceptions]
     ledger.close()
@@ -73,40 +90,20 @@ def _accepted(record: Path) -> Sequence[Mapping[str, Any]]:
     return [row for row in map(json.loads, lines) if row.get("answer") in {"ACK", "*ACK"}]
 
 
-def _settings(given: Sequence[str]) -> Mapping[str, str]:
-    for item in given:
-        if "=" not in item:
-            raise ScenarioError(f"--set {item}: expected NAME=VALUE")
-    return dict(item.split("=", 1) for item in given)
-
-
 def _devices(scenario: Scenario, settings: Mapping[str, str], world: World) -> dict[str, Simulated]:
     """Every device of the scenario, not yet running. Raises ScenarioError."""
     devices: dict[str, Simulated] = {}
     for table in scenario.device:
-        simulator = _simulator(table.simulator)
+        simulator = importlib.import_module(f"simulators.{table.simulator}")
         if unknown := sorted(table.options.keys() - simulator.OPTIONS):
             expected = ", ".join(sorted(simulator.OPTIONS))
             raise ScenarioError(f"options of {table.id}: {', '.join(unknown)} unknown; expected {expected}")
-        for name, connect in zip(names_of(table), connects_of(table, settings), strict=True):
-            if name in devices:
-                raise ScenarioError(f'device {name} is there twice; expected ids of their own, as in "a{{n:03}}"')
+        for name, connect in devices_of(table, settings):
             try:
                 devices[name] = simulator.make(Spec(name, connect, table.options), world)
-            except (ValueError, TypeError) as error:
-                raise ScenarioError(f"device {name}: {error}") from error
+            except ValueError as error:
+                raise ScenarioError(f"{name}: {error}") from error
     return devices
-
-
-def _simulator(name: str) -> ModuleType:
-    """The module `simulators.<name>`: its file's name is all its registration. Raises ScenarioError."""
-    known = [info.name for info in pkgutil.iter_modules(simulators.__path__) if not info.name.startswith("_")]
-    if name in known:
-        module = importlib.import_module(f"simulators.{name}")
-        if hasattr(module, "make"):
-            return module
-    offered = [each for each in known if hasattr(importlib.import_module(f"simulators.{each}"), "make")]
-    raise ScenarioError(f"simulator = {name!r} is not known; expected one of {', '.join(offered)}")
 
 
 def _check(plan: Sequence[Planned], devices: Mapping[str, Simulated]) -> None:
@@ -116,7 +113,7 @@ def _check(plan: Sequence[Planned], devices: Mapping[str, Simulated]) -> None:
         try:
             devices[act.device].check(act.do, restore=act.restore, zone=act.zone)
         except ValueError as error:
-            complaints[f"at {act.at_s:.2f} s: {error}"] = None
+            complaints[f"{act.device} at {act.at_s:g} s: {error}"] = None
     if complaints:
         raise ScenarioError("\n".join(complaints))
 
@@ -124,11 +121,10 @@ def _check(plan: Sequence[Planned], devices: Mapping[str, Simulated]) -> None:
 async def _play(
     arguments: argparse.Namespace,
     scenario: Scenario,
-    world: World,
+    clock: Clock,
     devices: Mapping[str, Simulated],
     plan: Sequence[Planned],
 ) -> None:
-    clock = world.clock
     stop, quiet = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

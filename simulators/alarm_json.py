@@ -136,11 +136,13 @@ class Alarm:
         if self._is_cut and isinstance(line, socket.socket):
             line.shutdown(socket.SHUT_RDWR)
 
-    async def _publish(self, client: aiomqtt.Client, name: str, payload: bytes, *, retain: bool = False) -> None:
+    async def _publish(
+        self, client: aiomqtt.Client, name: str, payload: bytes, *, retain: bool = False, qos: int = 1
+    ) -> None:
         """Raises MqttError. Not by aiomqtt's own timeout: `asyncio.wait_for` of Python 3.11 may swallow a cancellation."""
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_S):
-                await client.publish(f"{self._topic}/{name}", payload, qos=1, retain=retain, timeout=math.inf)
+                await client.publish(f"{self._topic}/{name}", payload, qos=qos, retain=retain, timeout=math.inf)
         except TimeoutError as error:
             raise aiomqtt.MqttError("the broker did not answer") from error
 
@@ -172,8 +174,11 @@ class Alarm:
         self._fresh.put_nowait(self._seq)
 
     async def _insist(self, seq: int) -> None:
-        """Send, and send again, until the receipt is there."""
-        delay_s = self._repeat_s
+        """Send, and send again, until the receipt is there.
+
+        The first time at QoS 1, which the broker keeps for a gateway that is away; then at QoS 0, so that nothing piles up.
+        """
+        delay_s, qos = self._repeat_s, 1
         while True:
             await self._connected.wait()
             pending, client = self._pending.get(seq), self._client
@@ -181,7 +186,8 @@ class Alarm:
                 return
             if client is not None:
                 with suppress(aiomqtt.MqttError):  # the line broke: the next round finds the new one
-                    await self._publish(client, "event", pending.payload)
+                    await self._publish(client, "event", pending.payload, qos=qos)
+                    qos = 0
             await self._world.clock.sleep(delay_s * self._world.random.uniform(0.8, 1.2))
             delay_s = min(delay_s * 1.5, REPEAT_MAX_S)
 

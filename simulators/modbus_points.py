@@ -183,7 +183,7 @@ class Slave:
         zones = [known for kind, known in MODELS[self.model] if kind == what]
         if not zones:
             kinds = sorted({kind for kind, _ in MODELS[self.model]} | MISBEHAVIOUR | {"back"})
-            raise ValueError(f"{self.model} cannot do {what!r}; expected one of {', '.join(kinds)}")
+            raise ValueError(f'{self.model} cannot do "{what}"; it knows {", ".join(kinds)}')
         chosen = zones[0] if zone is None else zone
         if chosen not in zones:
             raise ValueError(f"{self.model} has no {what} in zone {zone}; it has {zones[0]} to {zones[-1]}")

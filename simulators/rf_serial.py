@@ -200,8 +200,8 @@ class Receiver:
         if (what, restore) not in KEYS:
             can = sorted({known for known, of_restore in KEYS if of_restore == restore})
             raise ValueError(
-                f"{self._spec.device} cannot do {what!r}{' restore' if restore else ''}; "
-                f"expected one of {', '.join([*can, 'rf_jamming', *self._verbs])}"
+                f'{self._spec.device} cannot do "{what}"{" restore" if restore else ""}; '
+                f"it knows {', '.join([*can, 'rf_jamming', *self._verbs])}"
             )
         if zone is not None and not 1 <= zone <= self._sensors:
             raise ValueError(f"zone {zone} of {self._spec.device}: there are sensors 1 to {self._sensors}")

@@ -9,8 +9,12 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from random import Random
@@ -110,8 +114,11 @@ def load(path: Path) -> Scenario:
     try:
         text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"line (\d+)", str(error))
+        raise ScenarioError(f"{path}:{line[1] if line else 1}: {error}") from error
     try:
         scenario = Scenario.model_validate(content)
     except ValidationError as error:
@@ -120,29 +127,65 @@ def load(path: Path) -> Scenario:
             for item in error.errors()
         ]
         raise ScenarioError("\n".join(mistakes)) from error
-    names = {name for table in scenario.device for name in names_of(table)}
-    if unknown := [
-        f"{path}:{_line(text, ('step', index, 'device'))}: step.{index}.device: no device {step.device!r}; expected one of [[device]]"
-        for index, step in enumerate(scenario.step)
-        if step.device not in names
-    ]:
-        raise ScenarioError("\n".join(unknown))
+    mistakes = [f"{path}:{_line(text, loc)}: {'.'.join(map(str, loc))}: {what}" for loc, what in _mistakes(scenario)]
+    if mistakes:
+        raise ScenarioError("\n".join(mistakes))
     return scenario
 
 
-def names_of(table: DeviceTable) -> Sequence[str]:
+def _mistakes(scenario: Scenario) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """What only the whole file shows, each with the key it stands at."""
+    names: Counter[str] = Counter()
+    for index, table in enumerate(scenario.device):
+        if not hasattr(_module(table.simulator), "make"):
+            yield (
+                ("device", index, "simulator"),
+                f"no simulator {table.simulator!r}; expected one of {', '.join(simulators())}",
+            )
+        try:
+            found = ids_of(table)
+        except (LookupError, ValueError) as error:
+            yield ("device", index, "id"), f"{table.id!r}: {error!r}; expected a name with at most {{n}} in it"
+            continue
+        names.update(found)
+        if twice := [name for name in found if names[name] > 1]:
+            yield ("device", index, "id"), f"{twice[0]!r} is there twice; expected a name of its own for each device"
+    for index, step in enumerate(scenario.step):
+        if step.device not in names:
+            yield ("step", index, "device"), f"no device {step.device!r}; expected one of [[device]]"
+    for index, traffic in enumerate(scenario.traffic):
+        if not any(fnmatchcase(name, traffic.devices) for name in names):
+            yield ("traffic", index, "devices"), f"no device is like {traffic.devices!r}; expected one of [[device]]"
+
+
+def _module(simulator: str) -> object:
+    return importlib.import_module(f"simulators.{simulator}") if simulator in _modules() else None
+
+
+def _modules() -> Sequence[str]:
+    package = importlib.import_module("simulators")
+    return sorted(info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_"))
+
+
+def simulators() -> Sequence[str]:
+    """The modules that can be a device."""
+    return [name for name in _modules() if hasattr(_module(name), "make")]
+
+
+def ids_of(table: DeviceTable) -> Sequence[str]:
     """The id of each device of the table."""
     return [table.id.format(n=n) for n in range(table.first, table.first + table.count)]
 
 
-def connects_of(table: DeviceTable, settings: Mapping[str, str]) -> Sequence[str]:
-    """The `connect` of each device of the table. Raises ScenarioError for a {name} that --set does not give."""
+def devices_of(table: DeviceTable, settings: Mapping[str, str]) -> Sequence[tuple[str, str]]:
+    """(id, connect) of each device of the table. Raises ScenarioError for a name in `connect` that nothing fills."""
+    numbers = range(table.first, table.first + table.count)
     try:
-        return [table.connect.format(**settings, n=n) for n in range(table.first, table.first + table.count)]
-    except (KeyError, IndexError) as error:
-        raise ScenarioError(f"connect = {table.connect!r} of {table.id}: expected --set {error.args[0]}=...") from error
-    except ValueError as error:
-        raise ScenarioError(f"connect = {table.connect!r} of {table.id}: {error}") from error
+        connects = [table.connect.format(n=n, **settings) for n in numbers]
+    except (LookupError, ValueError) as error:
+        name = error.args[0]
+        raise ScenarioError(f"connect = {table.connect!r}: nothing for {name!r}; give --set {name}=VALUE") from error
+    return list(zip(ids_of(table), connects, strict=True))
 
 
 def acts(scenario: Scenario, *, until_s: float) -> Sequence[Planned]:
@@ -153,7 +196,7 @@ def acts(scenario: Scenario, *, until_s: float) -> Sequence[Planned]:
         if step.restore_after_s is not None:
             at_s = step.at_s + step.restore_after_s
             planned.append(Planned(at_s=at_s, device=step.device, do=step.do, zone=step.zone, restore=True))
-    names = [name for table in scenario.device for name in names_of(table)]
+    names = [name for table in scenario.device for name in ids_of(table)]
     for index, traffic in enumerate(scenario.traffic):
         planned += _traffic(traffic, names, Random(f"{scenario.seed}/{index}"), until_s)
     return sorted((act for act in planned if act.at_s < until_s), key=lambda act: act.at_s)

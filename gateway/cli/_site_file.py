@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
-from collections.abc import Callable, Coroutine
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli import add_config
-from gateway.errors import ConfigError, GatewayError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
     from gateway.config import SiteFile
     from gateway.registry import Registry
 
-OK, FAILED, USAGE = 0, 1, 2
+    Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 
-Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
+OK, FAILED, USAGE = 0, 1, 2
 
 
 def add_common(parser: argparse.ArgumentParser, command: Command) -> None:
@@ -32,6 +30,11 @@ def add_common(parser: argparse.ArgumentParser, command: Command) -> None:
 
 def run(command: Command, args: argparse.Namespace) -> int:
     """The exit code of a command; errors go to stderr, as text or JSON."""
+    import asyncio
+    from dataclasses import asdict
+
+    from gateway.errors import ConfigError, GatewayError
+
     try:
         return asyncio.run(command(args))
     except ConfigError as error:
@@ -50,7 +53,7 @@ def data_dir(args: argparse.Namespace) -> tuple[SiteFile, Path]:
     from gateway.config import load_site_file
 
     site_file = load_site_file(args.config)
-    return site_file, site_file.data_dir(args.config.parent)
+    return site_file, site_file.data_dir(args.config.resolve().parent)
 
 
 async def open_registry(args: argparse.Namespace) -> Registry:

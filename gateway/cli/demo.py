@@ -14,11 +14,10 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("demo", help="try everything on this machine: no hardware, no root")
-    seconds = os.environ.get("DEMO_SECONDS")
     parser.add_argument(
         "--seconds",
         type=float,
-        default=float(seconds) if seconds else None,
+        default=os.environ.get("DEMO_SECONDS") or None,  # argparse reads it as it reads the option
         help="end by itself after this time, kill the gateway once on the way, print a summary (or set DEMO_SECONDS)",
     )
     parser.add_argument("--dir", type=Path, help="keep site file, logs and records here (default: a temporary folder)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -24,15 +25,17 @@ def draw(url: str, token: str, folder: Path, audit: Audit, *, kills: int, line_c
         destinations = _ask(url, token, "api/v1/destinations")
         devices = _ask(url, token, "api/v1/devices?limit=1000")
         events = _ask(url, token, "api/v1/events?newest_first=true&limit=12")
+        stored = _stored(url)
     except (OSError, urllib.error.URLError, ValueError):
         lines.append(f"{RED}the gateway does not answer (killed, or starting){PLAIN}")
     else:
-        lines += _state(destinations, devices, events)
-    colour = RED if audit.lost or audit.duplicates else GREEN
+        lines += _state(destinations, devices, events, stored)
+    colour = RED if audit.duplicates else GREEN
     lines += [
         "",
-        f"alarms raised {audit.alarms}, accepted by 110 {audit.delivered}, {colour}missing now {audit.lost}, "
-        f"doubled {audit.duplicates}{PLAIN}, kills {kills}" + (f"   {YELLOW}110 line cut{PLAIN}" if line_cut else ""),
+        f"alarms raised {audit.alarms}, accepted by 110 {audit.delivered}, on the way {audit.lost}, "
+        f"{colour}doubled {audit.duplicates}{PLAIN}, kills {kills}"
+        + (f"   {YELLOW}110 line cut{PLAIN}" if line_cut else ""),
         "",
         f"{BOLD}k{PLAIN} kill -9 the gateway   {BOLD}o{PLAIN} cut or restore the 110 line   {BOLD}q{PLAIN} end",
     ]
@@ -40,11 +43,18 @@ def draw(url: str, token: str, folder: Path, audit: Audit, *, kills: int, line_c
     sys.stdout.flush()
 
 
-def _state(destinations: Any, devices: Any, events: Any) -> list[str]:
+def _stored(url: str) -> list[tuple[str, str]]:
+    """Events on disk by lane, as Prometheus would scrape them."""
+    with urllib.request.urlopen(url + "metrics", timeout=ASK_WITHIN_S) as answer:  # noqa: S310  # our own loopback URL
+        return re.findall(r'^fangkong_stored_events\{lane="(\w+)"\} (\d+)', answer.read().decode(), re.MULTILINE)
+
+
+def _state(destinations: Any, devices: Any, events: Any, stored: list[tuple[str, str]]) -> list[str]:
     states: dict[str, int] = {}
     for device in devices["items"]:
         states[device["state"]] = states.get(device["state"], 0) + 1
     lines = ["devices   " + "   ".join(f"{state} {count}" for state, count in sorted(states.items()))]
+    lines.append("events    " + "   ".join(f"{lane} {count}" for lane, count in stored))
     for destination in destinations["items"]:
         up = f"{GREEN}up{PLAIN}" if destination["up"] else f"{RED}down{PLAIN}"
         backlog = "   ".join(f"{lane} {count}" for lane, count in destination["backlog"].items())

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
-import sqlite3
-from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli._site_file import FAILED, OK, add_common, data_dir, open_registry, show
-from gateway.errors import ConfigError, Problem
-from gateway.model import Device, Heard, Point
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime
+
     from gateway.cli import Commands
+    from gateway.model import Device, Heard, Point
     from gateway.registry import Registry
 
 
@@ -76,6 +73,10 @@ async def _add(args: argparse.Namespace) -> int:
 
 
 async def _claim(args: argparse.Namespace) -> int:
+    import difflib
+
+    from gateway.errors import ConfigError, Problem
+
     async with _ledger(args) as registry:
         waiting = [heard.device for heard in _unclaimed(args, registry)]
         if args.id not in waiting and registry.device(args.id) is None:
@@ -89,6 +90,11 @@ async def _claim(args: argparse.Namespace) -> int:
 
 
 async def _put(args: argparse.Namespace, registry: Registry) -> None:
+    from dataclasses import asdict
+
+    from gateway.errors import ConfigError, Problem
+    from gateway.model import Device, Point
+
     things: list[Device | Point] = [Device(args.id, args.site, args.name, args.heard_within_s)]
     if args.point is None and (args.number is not None or args.zone is not None or args.point_name):
         raise ConfigError([Problem("command line", None, "--point", "missing", "the id of the point", "缺少点位编号")])
@@ -101,7 +107,10 @@ async def _put(args: argparse.Namespace, registry: Registry) -> None:
 
 
 async def _import(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     from gateway.cli._device_csv import PROBLEMS_MAX, read_device_list
+    from gateway.errors import ConfigError
 
     wanted = read_device_list(args.file)
     async with _ledger(args) as registry:
@@ -135,6 +144,8 @@ async def _list(args: argparse.Namespace) -> int:
 
 
 async def _show(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     async with _ledger(args) as registry:
         device = registry.device(args.id)
         heard = next((heard for heard in heard_devices(args) if heard.device == args.id), None)
@@ -172,6 +183,9 @@ def _unclaimed(args: argparse.Namespace, registry: Registry) -> list[Heard]:
 
 def heard_devices(args: argparse.Namespace) -> Sequence[Heard]:
     """What the daemon has heard, read beside it from its log. Empty when there is none yet; raises ConfigError."""
+    import sqlite3
+
+    from gateway.errors import ConfigError, Problem
     from gateway.store.beside import read_heard
 
     path = data_dir(args)[1] / "events.db"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gateway.cli import add_config
 from gateway.cli.run import prepared
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gateway.cli import Commands
     from gateway.plan import Plan
 
@@ -22,8 +21,7 @@ DISK_LEFT_MIN_BYTES = 512 << 20
 """Less than this and a week of outage may not fit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One look: what, how it is, and what to do about it in both languages."""
 
     what: str
@@ -52,7 +50,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     else:
         findings = [Finding("site file", "ok", str(arguments.config)), *examine(plan)]
     if arguments.json:
-        print(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
+        print(json.dumps([finding._asdict() for finding in findings], ensure_ascii=False))
     else:
         for finding in findings:
             print(f"{finding.state:8} {finding.what:24} {finding.found}")
@@ -70,6 +68,9 @@ def examine(plan: Plan) -> Iterator[Finding]:
     yield _token(plan)
     if not running:
         yield _port("api port", plan.site.api.listen)
+        for planned in plan.connections:
+            if planned.section.link.startswith("tcp-listen:"):
+                yield _port(f"port of {planned.section.name}", planned.section.link.removeprefix("tcp-listen://"))
     if any(planned.driver.LINK == "topics" for planned in plan.connections):
         yield _broker(plan)
         if not running and plan.site.broker.url is None:
@@ -88,14 +89,13 @@ def examine(plan: Plan) -> Iterator[Finding]:
 def _is_running(data_dir: Path) -> bool:
     import fcntl
 
-    lock = data_dir / "lock"
-    if not lock.exists():
-        return False
-    with lock.open("rb") as held:
-        try:
+    try:
+        with (data_dir / "lock").open("rb") as held:
             fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
+    except BlockingIOError:
+        return True
+    except OSError:  # not there yet, or another user's: then _disk says so
+        return False
     return False
 
 
@@ -104,9 +104,9 @@ def _disk(data_dir: Path) -> Finding:
     import shutil
 
     folder = data_dir
-    while not folder.exists():
+    while not os.path.exists(folder):  # noqa: PTH110  # Path.exists raises inside a folder that is closed to us
         folder = folder.parent
-    if not os.access(folder, os.W_OK):
+    if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(
             "data directory", "failed", f"{folder} is not writable", f"chown it to this user 请授权目录 {folder}"
         )
@@ -139,6 +139,8 @@ def _token(plan: Plan) -> Finding:
 
 
 def _port(what: str, address: str) -> Finding:
+    import socket
+
     host, port = address.rsplit(":", 1)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -184,6 +186,8 @@ def _serial(name: str, link: str) -> Finding:
 
 
 def _reach(what: str, address: str) -> Finding:
+    import socket
+
     host, port = address.rsplit(":", 1)
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_WITHIN_S).close()

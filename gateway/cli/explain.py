@@ -6,14 +6,13 @@ import argparse
 import json
 import re
 import sys
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import ModuleType
+
     from gateway.driver import Context, Observation
 
 DESCRIPTION = """\
@@ -125,6 +124,8 @@ def _profile_files(name: str, profiles_dir: Path | None) -> Iterator[Path]:
 
 
 def _setting(text: str) -> tuple[str, Any]:
+    import tomllib
+
     name, equals, value = text.partition("=")
     if not equals:
         raise _wrong("--set", f"found {text!r}", "NAME=VALUE")
@@ -195,6 +196,8 @@ def _as_text(answer: bytes | tuple[str, bytes] | None) -> str | None:
 
 def as_json(seen: Observation) -> Mapping[str, Any]:
     """An observation with the names of the record; what the frame does not say is null."""
+    from datetime import UTC
+
     position = seen.position
     return {
         "kind": str(seen.kind),

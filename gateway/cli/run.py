@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from gateway.cli import add_config
@@ -32,6 +31,8 @@ def add_parser(commands: Commands) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     plan, error = prepared(arguments)
     if arguments.json:
+        from dataclasses import asdict
+
         problems = [asdict(problem) for problem in error.problems] if error else []
         print(json.dumps({"ok": error is None, "problems": problems}, ensure_ascii=False))
     elif error:
@@ -67,7 +68,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from gateway import logs
     from gateway.clock import RealClock
     from gateway.daemon import run_until_signalled
-    from gateway.errors import ConfigError, StoreError, leaves
+    from gateway.errors import GatewayError, leaves
 
     logs.set_up(plan.site.gateway.log_level)
     log = logs.logger(box=plan.site.gateway.name)
@@ -75,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(run_until_signalled(plan, clock=RealClock(), random=SystemRandom(), log=log))
-    except* (ConfigError, StoreError) as group:
+    except* GatewayError as group:
         causes = leaves(group)
     for cause in causes:
         print(cause, file=sys.stderr)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from gateway.cli import Commands
@@ -21,8 +19,7 @@ QUESTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(NamedTuple):
     """What a new site needs to be told."""
 
     name: str
@@ -43,6 +40,8 @@ def add_parser(commands: Commands) -> None:
 
 
 def _init(arguments: argparse.Namespace) -> int:
+    import secrets
+
     from gateway.errors import ConfigError
     from gateway.plan import prepare
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from gateway.cli._site_file import OK, add_common, open_registry, show
-from gateway.model import Site
 
 if TYPE_CHECKING:
     from gateway.cli import Commands
@@ -34,6 +32,10 @@ def add_parser(commands: Commands) -> None:
 
 
 async def _add(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from gateway.model import Site
+
     registry = await open_registry(args)
     try:
         site = Site(
@@ -47,6 +49,8 @@ async def _add(args: argparse.Namespace) -> int:
 
 
 async def _list(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     registry = await open_registry(args)
     try:
         show(args, [asdict(site) for site in registry.sites()], empty="no sites yet: fangkong site add 尚无场所")

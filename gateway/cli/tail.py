@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sqlite3
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli._site_file import FAILED, OK, add_common, data_dir
-from gateway.errors import ConfigError, Problem
-from gateway.kinds import Lane
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gateway.cli import Commands
     from gateway.config import SiteFile
 
+LANES = ("life", "alarm", "fault", "status", "bulk")
+"""As `gateway.kinds.Lane` has them, which the command line imports only when it is needed."""
 LATEST = 20
 """Events shown from the log when no daemon answers: one screen."""
 SILENCE_MAX_S = 60.0
@@ -27,11 +25,13 @@ SILENCE_MAX_S = 60.0
 
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("tail", help="follow events as they come")
-    parser.add_argument("--lane", choices=[lane.name.lower() for lane in Lane], help="only this urgency")
+    parser.add_argument("--lane", choices=LANES, help="only this urgency")
     add_common(parser, _tail)
 
 
 async def _tail(args: argparse.Namespace) -> int:
+    import urllib.error
+
     site_file, folder = data_dir(args)
     try:
         for event in _live(args, site_file):
@@ -54,11 +54,13 @@ async def _tail(args: argparse.Namespace) -> int:
 
 def _live(args: argparse.Namespace, site_file: SiteFile) -> Iterator[dict[str, Any]]:
     """The daemon's stream (docs/api.md). Raises URLError when none answers."""
+    import urllib.request
+
     from gateway.config import read_secret
 
     headers = {}
     if site_file.api.token_file is not None:
-        token = read_secret(args.config.parent / site_file.api.token_file)
+        token = read_secret(args.config.resolve().parent / site_file.api.token_file)
         headers["Authorization"] = f"Bearer {token.reveal()}"
     request = urllib.request.Request(f"http://{site_file.api.listen}/api/v1/stream", headers=headers)  # http
     # No proxy stands between a command and the daemon of the same box.
@@ -70,7 +72,11 @@ def _live(args: argparse.Namespace, site_file: SiteFile) -> Iterator[dict[str, A
 
 
 def _latest(args: argparse.Namespace, path: Any) -> int:
+    import sqlite3
+
     from gateway.api.views import event_view
+    from gateway.errors import ConfigError, Problem
+    from gateway.kinds import Lane
     from gateway.store.beside import read_newest
 
     try:

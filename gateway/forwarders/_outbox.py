@@ -61,6 +61,7 @@ class Outbox:
         self._look = asyncio.Event()
         # Writing; at most one outcome per known row.
         self._outcomes: asyncio.Queue[_Outcome] = asyncio.Queue()
+        self._show_zeros()
 
     async def run(self) -> None:
         """Read ahead and write back until cancelled."""
@@ -68,6 +69,14 @@ class Outbox:
         async with asyncio.TaskGroup() as group:
             for job in (self._watch, self._feed, self._settle, self._offer_again):
                 group.create_task(job(), name=f"{self._outlet.destination} {job.__name__.strip('_')}")
+
+    def _show_zeros(self) -> None:
+        """A rate needs its series before the first event, an alert before the first trouble."""
+        name, metrics = self._outlet.destination, self._outlet.metrics
+        metrics.resent.labels(name)
+        for lane in Lane:
+            for series in (metrics.sent, metrics.accepted, metrics.delivery_seconds):
+                series.labels(name, lane.name.lower())
 
     # -- for the line --------------------------------------------------------------------------------------------------
 
@@ -241,14 +250,15 @@ class Outbox:
     async def _settle(self) -> None:
         while True:
             outcome = await self._outcomes.get()
-            written = outcome.written
+            written, is_again = outcome.written, False
             while True:
                 try:
                     await written
                     break
                 except StoreError as error:  # an acceptance that is not on disk is no acceptance
-                    await self._store_fails("an outcome cannot be stored", error)
-                    written = outcome.write()
+                    if is_again:  # first at once: many failed together, and the disk may long be well
+                        await self._store_fails("an outcome cannot be stored", error)
+                    written, is_again = outcome.write(), True
             for row in outcome.rows:
                 self._gone.add(row.event.seq)
                 self._forget(row)

@@ -164,10 +164,10 @@ class _Client(aiomqtt.Client):
         if packet_id:
             self._client.ack(packet_id, 1)
 
-    def send(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        """PUBLISH at QoS 1, in the order of the calls, without waiting for the PUBACK."""
-        self.unconfirmed += 1
-        self._client.publish(topic, payload, qos=1, retain=retain)
+    def send(self, topic: str, payload: bytes, *, retain: bool, qos: int) -> None:
+        """PUBLISH, in the order of the calls, without waiting for the PUBACK."""
+        self.unconfirmed += 1  # paho reports a publish at QoS 0 too, as soon as it is written
+        self._client.publish(topic, payload, qos=qos, retain=retain)
 
     def why_closed(self) -> str:
         ended = self._disconnected
@@ -218,6 +218,18 @@ class _Client(aiomqtt.Client):
     ) -> None:
         self.session_present = bool(flags.session_present)
         super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_disconnect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        if not self._connected.done() and not self._abandoned:  # aiomqtt would wait for the CONNACK all the same
+            self._connected.set_exception(aiomqtt.MqttError("it hung up before it answered"))
 
     def _on_subscribe(
         self,
@@ -289,9 +301,11 @@ class TopicsLink:
                 self._arrived.clear()
                 await self._arrived.wait()
 
-    def publish(self, topic: str, payload: bytes, *, after: Receipt, retain: bool = False) -> None:
-        """Publish at QoS 1 once `after` is on disk, in the order of the calls (acknowledgements included)."""
-        self._owe(after, lambda: self._send(topic, payload, retain=retain))
+    def publish(
+        self, topic: str, payload: bytes, *, after: Receipt, retain: bool = False, qos: Literal[0, 1] = 1
+    ) -> None:
+        """Publish once `after` is on disk, in the order of the calls (acknowledgements included)."""
+        self._owe(after, lambda: self._send(topic, payload, retain=retain, qos=qos))
 
     def close(self, why: str) -> None:
         """Drop the connection; the broker keeps everything unacknowledged."""
@@ -341,11 +355,11 @@ class TopicsLink:
         if self.in_hand <= IN_HAND_MAX // 2 and self._in_hand_bytes <= IN_HAND_MAX_BYTES // 2:
             self._client.resume()
 
-    def _send(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        if self._client.unconfirmed >= UNCONFIRMED_MAX:
+    def _send(self, topic: str, payload: bytes, *, retain: bool, qos: int) -> None:
+        if qos and self._client.unconfirmed >= UNCONFIRMED_MAX:
             self.close(f"the broker left {UNCONFIRMED_MAX} publishes unconfirmed")
             return
-        self._client.send(topic, payload, retain=retain)
+        self._client.send(topic, payload, retain=retain, qos=qos)
 
     def _closed(self) -> None:
         if self._why_closed is None:
@@ -362,7 +376,6 @@ async def open_topics(
     subscriptions: Sequence[str],
     log: Logger,
     had_session: bool = False,
-    on_connected: Callable[[Connected], None] | None = None,
 ) -> AsyncIterator[TopicsLink]:
     """One connection with a persistent session under a fixed `client_id`. Raises LinkClosed, Refused.
 
@@ -376,8 +389,6 @@ async def open_topics(
     link = TopicsLink(client, connected, gap_possible=gap_possible, log=log)
     try:
         await link.subscribe(subscriptions)
-        if on_connected is not None:
-            on_connected(connected)
         yield link
     finally:
         try:

@@ -10,7 +10,6 @@ from typing import Any
 
 from tortoise.backends.base.client import BaseDBAsyncClient
 from tortoise.context import TortoiseContext
-from tortoise.exceptions import BaseORMException
 from tortoise.models import Model
 from tortoise.transactions import in_transaction
 
@@ -60,7 +59,11 @@ class Registry:
         with context:
             await context.init(schema.database(path))
         registry = cls(path, context)
-        await registry.reload_if_changed()
+        try:
+            await registry.reload_if_changed()
+        except schema.FAULTS as error:
+            await registry.close()
+            raise ConfigError([schema.unusable(path, error)]) from error
         return registry
 
     async def close(self) -> None:
@@ -124,7 +127,7 @@ class Registry:
             try:
                 if await self.reload_if_changed():
                     log.info("ledger loaded", revision=self.revision, devices=len(self.devices()))
-            except (BaseORMException, GatewayError) as error:
+            except (GatewayError, *schema.FAULTS) as error:
                 if self._error is None:
                     log.warning("ledger cannot be read; the last one stays in use", error=str(error))
                 self._error = str(error) or type(error).__name__
@@ -165,7 +168,7 @@ class Registry:
                         if changes and not dry_run:
                             await _write(transaction, before, changes)
                             self._snapshot = await _load(transaction)
-        except BaseORMException as error:
+        except schema.FAULTS as error:
             raise ConfigError([schema.unusable(self._path, error)]) from error
         return written
 

@@ -26,6 +26,9 @@ MIGRATIONS = "gateway.registry.migrations"
 BUSY_TIMEOUT_MS = 5000
 """How long a writer waits for another one (the daemon reads, the command line writes)."""
 
+FAULTS = (BaseORMException, sqlite3.Error)
+"""Tortoise puts most of SQLite's errors into its own words, and passes on those of a damaged file as they are."""
+
 _DROPS = re.compile(r"\bDROP\s+TABLE\b", re.IGNORECASE)
 
 
@@ -54,7 +57,7 @@ async def migrate(path: Path, *, rebuild: bool = False, migrations: str = MIGRAT
             await _rebuild(path, migrations, pending[0])
         elif pending:
             await _apply(path, migrations, foreign_keys=True)
-    except BaseORMException as error:
+    except FAULTS as error:
         raise ConfigError([unusable(path, error)]) from error
     return pending
 

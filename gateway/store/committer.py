@@ -172,12 +172,13 @@ class Committer:
     def _do(self, connection: sqlite3.Connection, job: Job, tally: Tally) -> Any:
         if job.work is not None:
             return job.work(connection, tally)
-        self._insert(connection, job.entries, tally)
-        return None
+        return self._insert(connection, job.entries, tally)
 
-    def _insert(self, connection: sqlite3.Connection, entries: Sequence[Entry], tally: Tally) -> None:
+    def _insert(self, connection: sqlite3.Connection, entries: Sequence[Entry], tally: Tally) -> Sequence[int]:
+        """Store what is not there yet. Returns the positions of the repeats."""
+        repeats = []
         full = self.state.size_bytes > self.state.budget_bytes
-        for entry in entries:
+        for position, entry in enumerate(entries):
             event = entry.event
             if full and event.lane is Lane.BULK:
                 tally.shed[event.lane] += 1
@@ -185,6 +186,7 @@ class Committer:
             cursor = connection.execute(INSERT_EVENT, event_row(event))
             if cursor.rowcount == 0:
                 tally.repeats += 1
+                repeats.append(position)
                 continue
             tally.stored[event.lane] += 1
             for destination in entry.destinations:
@@ -193,6 +195,7 @@ class Committer:
             if not FACTS[event.kind].momentary:
                 zone = NO_ZONE if event.zone is None else event.zone
                 connection.execute(UPSERT_LATEST, (event.device, event.kind.value, zone, event.qualifier.value))
+        return repeats
 
     def _count(self, connection: sqlite3.Connection, tally: Tally) -> None:
         state = self.state

@@ -14,7 +14,8 @@ NUMBER_MAX = 9999
 
 
 def take_number(db: sqlite3.Connection, destination: str, account: str, seq: int) -> int:
-    """The row's number, or the account's next that no open row of it has. Raises ValueError when all are open."""
+    """The row's number, or the account's next that no open row of it has. When all are open, the oldest dead row gives
+    up its number: what the receiver refused must not silence the account. Raises ValueError when all are queued."""
     has = db.execute("SELECT number FROM outbox WHERE destination = ? AND seq = ?", (destination, seq)).fetchone()
     if has is None:
         raise ValueError(f"no outbox row {seq} for {destination}")
@@ -34,7 +35,7 @@ def take_number(db: sqlite3.Connection, destination: str, account: str, seq: int
         if not taken:
             break
     else:
-        raise ValueError(f"all {NUMBER_MAX} sequence numbers of account {account} towards {destination} are open")
+        number = _taken_from_dead(db, destination, account)
     db.execute(
         "INSERT OR REPLACE INTO numbers (destination, account, last) VALUES (?, ?, ?)", (destination, account, number)
     )
@@ -43,6 +44,18 @@ def take_number(db: sqlite3.Connection, destination: str, account: str, seq: int
         (account, number, destination, seq),
     )
     return number
+
+
+def _taken_from_dead(db: sqlite3.Connection, destination: str, account: str) -> int:
+    row = db.execute(
+        "SELECT seq, number FROM outbox "
+        "WHERE destination = ? AND account = ? AND number IS NOT NULL AND state = 'dead' ORDER BY seq LIMIT 1",
+        (destination, account),
+    ).fetchone()
+    if row is None:
+        raise ValueError(f"all {NUMBER_MAX} sequence numbers of account {account} towards {destination} are queued")
+    db.execute("UPDATE outbox SET number = NULL WHERE destination = ? AND seq = ?", (destination, row[0]))
+    return int(row[1])
 
 
 def leave_queue(

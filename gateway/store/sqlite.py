@@ -121,10 +121,10 @@ class SqliteStore:
         self._uncommitted += len(entries)
         receipt = Receipt()
 
-        def done(_: object, error: StoreError | None) -> None:
+        def done(repeats: Sequence[int] | None, error: StoreError | None) -> None:
             self._uncommitted -= len(entries)
             self._room.set()
-            receipt.settle(error)
+            receipt.settle(error, repeats or ())
             if error is None:
                 self._wake()
 

@@ -6,10 +6,11 @@ import asyncio
 import json
 import tomllib
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import structlog
@@ -17,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers import alarm_json
-from gateway.clock import RealClock
+from drivers.alarm_json import HELD_MAX, LOOK_S, OFFLINE_HOLD_S
 from gateway.driver import Context, FrameError, Kind, LatestKey, LinkClosed, Observation, Qualifier, Receipt, Session
+from gateway.errors import StoreError
+from tests.conftest import JumpingClock
 
 EVENT = "fangkong/v1/a001/event"
 HEARTBEAT = "fangkong/v1/a001/heartbeat"
@@ -228,24 +231,40 @@ def test_only_frame_errors_leave_decode_on_objects(topic: str, members: dict[str
 # -- the conversation --------------------------------------------------------------------------------------------------
 
 
+Batch = Sequence[tuple[str, bytes, bool]]
+
+
 class Wire:
     """Stands for the link and the store: delivers batches, notes what is accepted and published, and after what."""
 
-    def __init__(self, *batches: Sequence[tuple[str, bytes, bool]]) -> None:
-        self._batches = batches
+    def __init__(self, clock: JumpingClock, *course: Batch | float) -> None:
+        """`course`: batches, and seconds that pass between them."""
+        self.clock = clock
+        self.course = course
+        self.delivered = 0
         self.reported: list[Observation] = []
         self.receipts: list[Receipt] = []
         self.done: list[str] = []
         self.rejected: list[str] = []
         self.heard: list[str] = []
-        self.stored: dict[LatestKey, Qualifier] = {}
+        self.stored: dict[str, dict[LatestKey, Qualifier]] = {}
+
+    @property
+    def words(self) -> list[str]:
+        return [seen.qualifier.value for seen in self.reported if seen.kind is Kind.COMM_FAULT]
 
     async def batches(self) -> AsyncIterator[Sequence[Letter]]:
-        for batch in self._batches:
-            yield [Letter(*message, self) for message in batch]
+        for step in self.course:
+            if isinstance(step, float):
+                await self.clock.advance(step)
+            else:
+                self.delivered += 1
+                yield [Letter(*message, self) for message in step]
         raise LinkClosed("the end")
 
-    def publish(self, topic: str, payload: bytes, *, after: Receipt, retain: bool = False) -> None:
+    def publish(
+        self, topic: str, payload: bytes, *, after: Receipt, retain: bool = False, qos: Literal[0, 1] = 1
+    ) -> None:
         assert not retain
         after.when_settled(lambda _: self.done.append(f"published {topic} {payload.decode()}"))
 
@@ -254,11 +273,18 @@ class Wire:
         self.receipts.append(Receipt())
         return self.receipts[-1]
 
-    async def latest(self, device: str) -> dict[LatestKey, Qualifier]:
-        assert device == "a001"
-        return self.stored
+    async def latest(self, device: str) -> Mapping[LatestKey, Qualifier]:
+        return self.stored.get(device, {})
 
-    async def run(self) -> None:
+    def commit(self) -> None:
+        """Everything reported is on disk."""
+        for seen in self.reported:
+            self.stored.setdefault(seen.device, {})[seen.kind, seen.zone] = seen.qualifier
+        for receipt in self.receipts:
+            if not receipt.is_settled:
+                receipt.settle()
+
+    async def converse(self) -> None:
         session = Session(
             link=self,
             report=self.report,
@@ -266,12 +292,17 @@ class Wire:
             heard=self.heard.append,
             latest=self.latest,
             context=Context(),
-            clock=RealClock(),
+            clock=self.clock,
             log=structlog.get_logger(),
         )
-        with pytest.raises(LinkClosed):
-            async with asyncio.timeout(5):
-                await alarm_json.run(session)  # type: ignore[arg-type]  # Letter is a Message in all but mypy's eyes
+        async with asyncio.timeout(20):
+            await alarm_json.run(session)  # type: ignore[arg-type]  # Letter is a Message in all but mypy's eyes
+
+    async def run(self, *course: Batch | float) -> None:
+        """The conversation to its end; with `course`, the next one."""
+        self.course = course or self.course
+        with pytest.raises(LinkClosed, match="the end"):
+            await self.converse()
 
 
 class Letter:
@@ -282,8 +313,8 @@ class Letter:
         after.when_settled(lambda _: self._wire.done.append("accepted"))
 
 
-async def test_puback_and_receipt_leave_after_the_commit() -> None:
-    wire = Wire([(EVENT, event(), False)])
+async def test_puback_and_receipt_leave_after_the_commit(jumping_clock: JumpingClock) -> None:
+    wire = Wire(jumping_clock, [(EVENT, event(), False)])
     await wire.run()
 
     assert wire.done == []
@@ -291,18 +322,19 @@ async def test_puback_and_receipt_leave_after_the_commit() -> None:
     assert wire.done == ["accepted", 'published fangkong/v1/a001/receipt {"v":1,"session":"s","seq":1}']
 
 
-async def test_a_refused_message_is_accepted_so_that_it_does_not_come_back() -> None:
-    wire = Wire([(EVENT, b"{", False), (EVENT, event(), False)])
+async def test_a_refused_message_is_accepted_so_that_it_does_not_come_back(jumping_clock: JumpingClock) -> None:
+    wire = Wire(jumping_clock, [(EVENT, b"{", False), (EVENT, event(), False)])
     await wire.run()
 
     assert wire.done == ["accepted"]
     assert len(wire.rejected) == len(wire.reported) == 1
 
 
-async def test_retained_is_state_and_never_news() -> None:
+async def test_retained_is_state_and_never_news(jumping_clock: JumpingClock) -> None:
     """An event kept by the broker would be raised again at every start; a kept heartbeat proves no life."""
     wire = Wire(
-        [(EVENT, event(), True), (HEARTBEAT, b'{"v":1,"device":"a001"}', True), (AVAILABILITY, b"online", True)]
+        jumping_clock,
+        [(EVENT, event(), True), (HEARTBEAT, b'{"v":1,"device":"a001"}', True), (AVAILABILITY, b"online", True)],
     )
     await wire.run()
 
@@ -312,42 +344,162 @@ async def test_retained_is_state_and_never_news() -> None:
     assert "retain" in wire.rejected[0]
 
 
-async def test_an_offline_that_happened_while_we_were_away_becomes_an_event_once() -> None:
-    wire = Wire([(AVAILABILITY, b"offline", True)], [(AVAILABILITY, b"offline", True)])
+# -- availability ------------------------------------------------------------------------------------------------------
+
+OFFLINE: Batch = [(AVAILABILITY, b"offline", False)]
+ONLINE: Batch = [(AVAILABILITY, b"online", False)]
+KEPT_OFFLINE: Batch = [(AVAILABILITY, b"offline", True)]
+HELD = OFFLINE_HOLD_S + LOOK_S
+"""By then an "offline" has been reported."""
+
+
+async def test_a_device_that_stays_offline_is_reported_once_after_the_hold(jumping_clock: JumpingClock) -> None:
+    wire = Wire(jumping_clock, OFFLINE, OFFLINE_HOLD_S - 1)
+    await wire.run()
+    assert wire.reported == []
+    assert wire.done == ["accepted"]
+
+    await wire.run(OFFLINE, HELD, OFFLINE, HELD, KEPT_OFFLINE, 3600.0)
+    wire.commit()
+    await wire.run(KEPT_OFFLINE, 3600.0)
+    assert [(seen.device, seen.kind, seen.qualifier) for seen in wire.reported] == [
+        ("a001", Kind.COMM_FAULT, Qualifier.NEW)
+    ]
+
+
+async def test_an_offline_said_again_is_not_held_longer(jumping_clock: JumpingClock) -> None:
+    wire = Wire(jumping_clock, *[OFFLINE, 5.0] * 4, LOOK_S)
+    await wire.run()
+
+    assert wire.words == ["new"]
+
+
+async def test_a_device_that_is_back_within_the_hold_was_never_away(jumping_clock: JumpingClock) -> None:
+    wire = Wire(jumping_clock, *[OFFLINE, OFFLINE_HOLD_S - 1, ONLINE, 1.0] * 5, 3600.0)
+    await wire.run()
+
+    assert wire.reported == []
+    assert wire.heard == ["a001"] * 5
+
+
+async def test_a_broker_restart_with_forty_devices_is_no_event(jumping_clock: JumpingClock) -> None:
+    """The wills of all are kept by the broker, and each device is back in its own time."""
+
+    def all_say(word: bytes, *, kept: bool) -> Batch:
+        return [(f"fangkong/v1/a{n:03}/availability", word, kept) for n in range(40)]
+
+    wire = Wire(jumping_clock, all_say(b"online", kept=True), 600.0, all_say(b"offline", kept=False))
+    await wire.run()
+    back: list[Batch | float] = []
+    for message in all_say(b"online", kept=False):
+        back += [[message], 0.4]
+    await wire.run(all_say(b"offline", kept=True), *back, 3600.0)
+
+    assert wire.reported == []
+    assert len(wire.heard) == 40
+
+
+async def test_a_crash_inside_the_hold_loses_nothing(jumping_clock: JumpingClock) -> None:
+    """The message is accepted before it is reported: what is left is the broker's retained word."""
+    wire = Wire(jumping_clock, OFFLINE, 10.0)
+    await wire.run()
+    assert wire.done == ["accepted"]
+
+    await wire.run(KEPT_OFFLINE, HELD)
+    assert wire.words == ["new"]
+
+
+async def test_an_offline_that_could_not_be_stored_is_told_anew(jumping_clock: JumpingClock) -> None:
+    wire = Wire(jumping_clock, OFFLINE, HELD, *[1.0] * 5)
+    original = wire.report
+
+    async def fail(seen: Sequence[Observation]) -> Receipt:
+        receipt = await original(seen)
+        receipt.settle(StoreError("disk full"))
+        return receipt
+
+    wire.report = fail  # type: ignore[method-assign]  # a disk that is full for a while
+    with pytest.raises(LinkClosed, match="disk full"):
+        await wire.converse()
+
+    wire.report = original  # type: ignore[method-assign]  # and has room again
+    await wire.run(KEPT_OFFLINE, HELD)
+    assert wire.words == ["new", "new"]
+
+
+async def test_beyond_the_bound_nobody_is_held_and_nobody_lost(jumping_clock: JumpingClock) -> None:
+    many: Batch = [(f"fangkong/v1/a{n:05}/availability", b"offline", False) for n in range(HELD_MAX + 3)]
+    wire = Wire(jumping_clock, many, many)
+    await wire.run()
+    assert [seen.device for seen in wire.reported] == ["a10000", "a10001", "a10002"]
+
+    wire.commit()
+    await wire.run(many, HELD)
+    assert sorted(seen.device for seen in wire.reported) == [f"a{n:05}" for n in range(HELD_MAX + 3)]
+
+
+async def test_an_online_while_the_store_is_asked_about_the_offline_comes_after_it(
+    jumping_clock: JumpingClock,
+) -> None:
+    wire = Wire(jumping_clock, OFFLINE, OFFLINE_HOLD_S, ONLINE)
+    original = wire.latest
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def slowly(device: str) -> Mapping[LatestKey, Qualifier]:
+        found = await original(device)
+        asked.set()
+        await answered.wait()
+        return found
+
+    wire.latest = slowly  # type: ignore[method-assign]  # a busy disk
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(wire.run())
+        await asked.wait()
+        while wire.delivered < 2:
+            await jumping_clock.settle()
+        await jumping_clock.settle()  # what the driver does with it at once
+        answered.set()
+
+    assert wire.words == ["new", "restore"]
+
+
+async def test_an_offline_that_happened_while_we_were_away_becomes_an_event_once(jumping_clock: JumpingClock) -> None:
+    wire = Wire(jumping_clock, KEPT_OFFLINE, KEPT_OFFLINE, HELD, KEPT_OFFLINE, HELD)
     await wire.run()
 
     assert [(seen.kind, seen.qualifier) for seen in wire.reported] == [(Kind.COMM_FAULT, Qualifier.NEW)]
 
 
-async def test_an_offline_known_from_before_a_restart_is_not_news() -> None:
-    wire = Wire([(AVAILABILITY, b"offline", True)])
-    wire.stored[Kind.COMM_FAULT, None] = Qualifier.NEW
+@pytest.mark.parametrize("known", [Qualifier.NEW, Qualifier.UPDATE])
+async def test_an_offline_known_from_before_a_restart_is_not_news(
+    jumping_clock: JumpingClock, known: Qualifier
+) -> None:
+    wire = Wire(jumping_clock, KEPT_OFFLINE, HELD)
+    wire.stored["a001"] = {(Kind.COMM_FAULT, None): known}
     await wire.run()
 
     assert wire.reported == []
 
 
-async def test_every_change_is_reported_also_before_the_first_is_committed() -> None:
-    words = [b"online", b"offline", b"online", b"online", b"offline"]
-    wire = Wire([(AVAILABILITY, word, False) for word in words])
+async def test_every_change_is_reported_also_before_the_first_is_committed(jumping_clock: JumpingClock) -> None:
+    wire = Wire(jumping_clock, [*ONLINE, *OFFLINE], HELD, [*ONLINE, *ONLINE, *OFFLINE], HELD)
     await wire.run()
 
-    assert [seen.qualifier.value for seen in wire.reported] == ["new", "restore", "new"]
+    assert wire.words == ["new", "restore", "new"]
     assert wire.heard == ["a001"] * 3
 
 
-async def test_a_commit_of_an_older_change_does_not_hide_the_newer_one() -> None:
-    wire = Wire([(AVAILABILITY, b"offline", False), (AVAILABILITY, b"online", False)])
+async def test_a_commit_of_an_older_change_does_not_hide_the_newer_one(jumping_clock: JumpingClock) -> None:
+    wire = Wire(jumping_clock, OFFLINE, HELD, ONLINE, ONLINE)
     original = wire.report
 
     async def settle_older(seen: Sequence[Observation]) -> Receipt:
         if wire.receipts:
-            wire.stored[Kind.COMM_FAULT, None] = Qualifier.NEW
+            wire.stored["a001"] = {(Kind.COMM_FAULT, None): Qualifier.NEW}
             wire.receipts[0].settle()
         return await original(seen)
 
     wire.report = settle_older  # type: ignore[method-assign]  # the store's word comes at the worst moment
-    wire._batches += ([(AVAILABILITY, b"online", False)],)
     await wire.run()
 
-    assert [seen.qualifier.value for seen in wire.reported] == ["new", "restore"]
+    assert wire.words == ["new", "restore"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ from gateway import broker as broker_module
 from gateway import logs
 from gateway.broker import GATEWAY_USER, Broker, external_address
 from gateway.clock import RealClock
-from gateway.config import BrokerSection
+from gateway.config import BrokerSection, load_site_file
 from gateway.errors import ConfigError, Refused
 from gateway.links.mqtt import BrokerAddress, open_topics
 from gateway.receipt import Receipt
@@ -94,6 +95,47 @@ def test_a_url_that_cannot_be_meant_is_refused_without_showing_a_password(url: s
         external_address(BrokerSection(url=url))
 
     assert "canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "topic",
+    ["", "a/#/b", "#/a", "a#", "a/b+", "+a/b", "a/##", "a/++", " a", "a ", "a\ntopic readwrite #", "a\0", "x" * 65_536],
+)
+def test_a_topic_filter_that_is_none_is_named_with_its_line(topic: str, tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text(f'[broker]\npasswords = {{ b1 = "p" }}\n[broker.topics]\nb1 = ["ok/#", {json.dumps(topic)}]\n')
+
+    with pytest.raises(ConfigError) as refused:
+        load_site_file(site)
+    (problem,) = refused.value.problems
+    assert (problem.line, problem.key) == (4, "broker.topics.b1.1")
+    assert problem.expected.startswith("an MQTT topic filter")
+
+
+def test_topics_of_a_user_without_a_password_are_refused(tmp_path: Path) -> None:
+    """A slip in the name would leave that user with the topics of its own name, and nobody told."""
+    site = tmp_path / "site.toml"
+    site.write_text('[broker]\npasswords = { bridge1 = "p" }\ntopics = { brigde1 = ["t/#"] }\n')
+
+    with pytest.raises(ConfigError, match=r"site\.toml:3: broker\.topics: .*brigde1.* expected .*passwords.*brigde1"):
+        load_site_file(site)
+
+
+FILTERS = ("#", "+", "+/#", "fangkong/v1/b101/#", "fangkong/v1/+/event", "/", "a//b", "a b/c", "小区/+/x", "$SYS/#")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_filter_that_is_one_is_taken_by_the_broker(
+    kind: BrokerKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "amqtt":
+        monkeypatch.setenv("PATH", "/nonexistent")
+    else:
+        tool("mosquitto")
+    section = BrokerSection(listen="127.0.0.1:0", passwords={"d": Path("p")}, topics={"d": FILTERS})
+    async with made(section, tmp_path) as broker:
+        assert broker.kind == kind
+        assert broker.is_up
 
 
 async def test_without_mosquitto_on_path_it_is_amqtt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +246,7 @@ from random import Random
 from gateway import logs
 from gateway.broker import Broker
 from gateway.clock import RealClock
-from gateway.config import BrokerSection
+from gateway.config import BrokerSection, load_site_file
 
 async def main(folder):
     async with Broker(BrokerSection(listen="127.0.0.1:0"), folder, RealClock(), Random(7), logs.logger()) as broker:

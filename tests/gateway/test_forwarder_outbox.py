@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from gateway.errors import StoreError
 from gateway.forwarders import Outlet, _aside, _outbox
 from gateway.forwarders._aside import ASIDE_BATCH, ASIDE_MAX, ASIDE_PAUSE_S, Aside
 from gateway.forwarders._outbox import Outbox
-from gateway.forwarders._trouble import Trouble
+from gateway.forwarders._trouble import STORE_RETRY_S, Trouble
 from gateway.ids import EventIds
 from gateway.metrics import Metrics
 from gateway.model import Delivery, Event, Kind, Lane, Place, Qualifier
@@ -204,3 +204,38 @@ class TestAside:
         assert aside.wait_s(0.0) == ASIDE_PAUSE_S == _aside.ASIDE_PAUSE_S
         aside.offered(range(ASIDE_BATCH))
         assert aside.due(100.0)[0] == ASIDE_BATCH
+
+
+class FailingStore(GatedStore):
+    """The real store on a disk that fails for a while."""
+
+    fails = False
+
+    def accepted(self, destination: str, seqs: Sequence[int]) -> Awaitable[None]:
+        return _refusal() if self.fails else super().accepted(destination, seqs)
+
+
+async def _refusal() -> None:
+    raise StoreError("disk I/O error")
+
+
+async def test_acceptances_that_a_disk_failure_held_up_are_kept_as_soon_as_it_is_over(
+    tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    store = await FailingStore.open(tmp_path, jumping_clock)
+    assert isinstance(store, FailingStore)
+    store.gate, store.reading = asyncio.Event(), asyncio.Event()
+    store.gate.set()
+    await append(store, jumping_clock, 60)
+    given = outlet(store, jumping_clock)
+    async with running(Outbox(given)) as outbox:
+        store.fails = True
+        for _ in range(60):
+            outbox.accepted([await taken(outbox)])
+        await jumping_clock.advance(10)
+        store.fails = False
+        await jumping_clock.advance(2 * STORE_RETRY_S)
+        async with asyncio.timeout(10):
+            while (await store.backlog("110")).count[Lane.ALARM]:
+                await jumping_clock.settle()
+    await store.close()

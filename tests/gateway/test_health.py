@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from gateway.health import STARTUP_GRACE_S, Health
+import pytest
+
+from gateway.health import STARTUP_GRACE_S, Health, Report
 from gateway.ids import EventIds
 from gateway.intake import Intake, Source
 from gateway.metrics import Metrics
-from gateway.model import Device, Event, Kind, Place, Qualifier
+from gateway.model import Device, Event, Kind, Observation, Place, Qualifier
 from gateway.store import EventFilter
 from gateway.store.sqlite import SqliteStore
 from tests.conftest import JumpingClock
@@ -36,8 +38,9 @@ class Ledger:
 class Box:
     """A store and a health watch, as the daemon would build them."""
 
-    def __init__(self, store: SqliteStore, health: Health, metrics: Metrics) -> None:
+    def __init__(self, store: SqliteStore, health: Health, metrics: Metrics, report: Report) -> None:
         self.store = store
+        self.report = report
         self.health = health
         self.metrics = metrics
         self.up = True
@@ -62,7 +65,7 @@ async def box(folder: Path, clock: JumpingClock, *devices: Device) -> AsyncItera
         store=store, ledger=ledger, clock=clock, metrics=metrics, report=partial(intake.report, own),
         line_is_up=lambda _: up[0].up,
     )  # fmt: skip
-    made = Box(store, health, metrics)
+    made = Box(store, health, metrics, partial(intake.report, own))
     up.append(made)
     await health.load()
     async with asyncio.TaskGroup() as group:
@@ -201,3 +204,57 @@ async def test_every_state_of_a_site_is_shown_zeros_too(tmp_path: Path, jumping_
         }
 
     assert shown == {"heard": 1, "silent": 0, "unproven": 0, "unclaimed": 0}
+
+
+async def reports(here: Box, qualifier: Qualifier) -> None:
+    """What a driver says of a device that cannot be reached, or can again."""
+    await (await here.report([Observation("a001", Kind.COMM_FAULT, qualifier)]))
+
+
+@pytest.mark.parametrize("known", [Qualifier.NEW, Qualifier.UPDATE])
+async def test_a_device_that_cannot_be_reached_is_not_silent_as_well(
+    tmp_path: Path, jumping_clock: JumpingClock, known: Qualifier
+) -> None:
+    """One cause, one event; and its return ends only what was told."""
+    device = Device("a001", "s1", heard_within_s=100)
+    async with box(tmp_path, jumping_clock, device) as here:
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(50)
+        await reports(here, known)
+        await jumping_clock.advance(1000)
+        assert await here.told() == []
+        assert [state.state for state in here.health.states()] == ["silent"]
+
+    async with box(tmp_path, jumping_clock, device) as here:
+        await jumping_clock.advance(1000)
+        await reports(here, Qualifier.RESTORE)
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(50)
+        assert await here.told() == []
+        assert [state.state for state in here.health.states()] == ["heard"]
+
+        await jumping_clock.advance(60)
+        assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+async def test_a_silence_told_before_the_fault_is_ended(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=100)) as here:
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(110)
+        await reports(here, Qualifier.NEW)
+        await jumping_clock.advance(110)
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(2)
+
+        assert await here.told() == [("a001", Qualifier.NEW), ("a001", Qualifier.RESTORE)]
+
+
+async def test_who_spoke_after_its_fault_is_missed_again(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    """A last will that came late leaves a fault open although the device lives."""
+    async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=100)) as here:
+        await reports(here, Qualifier.NEW)
+        await jumping_clock.advance(10)
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(110)
+
+        assert await here.told() == [("a001", Qualifier.NEW)]

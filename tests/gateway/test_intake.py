@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,13 +11,14 @@ from random import Random
 
 import pytest
 
-from gateway.errors import FrameError
+from gateway.errors import FrameError, StoreError
 from gateway.ids import EventIds
 from gateway.intake import REJECTS_WAITING, Intake, Route, Source
 from gateway.kinds import FACTS
 from gateway.metrics import Metrics
 from gateway.model import Kind, Lane, Observation, Place, Qualifier, TimeQuality
-from gateway.store import EventFilter
+from gateway.receipt import Receipt
+from gateway.store import Entry, EventFilter
 from gateway.store.sqlite import SqliteStore
 from tests.conftest import JumpingClock
 
@@ -32,9 +34,24 @@ class Places:
         return Place("s1", "A10B", "阳泗小区", "p1", zone or 0, "东门") if device in self.claimed else None
 
 
+class TryingStore(SqliteStore):
+    """The real store, which can be short of room, and one append of which fails."""
+
+    room: asyncio.Event
+    fails: StoreError | None = None
+
+    async def append(self, entries: Sequence[Entry]) -> Receipt:
+        await self.room.wait()
+        if self.fails is None:
+            return await super().append(entries)
+        failed, error, self.fails = Receipt(), self.fails, None
+        asyncio.get_running_loop().call_soon(failed.settle, error)
+        return failed
+
+
 @dataclass
 class Bench:
-    store: SqliteStore
+    store: TryingStore
     intake: Intake
     metrics: Metrics
     clock: JumpingClock
@@ -43,22 +60,31 @@ class Bench:
     async def stored(self) -> int:
         return len(await self.store.events(EventFilter()))
 
+    def count(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"fangkong_{name}_total", labels)
 
-@pytest.fixture
-async def bench(tmp_path: Path, jumping_clock: JumpingClock) -> AsyncIterator[Bench]:
-    store = await SqliteStore.open(tmp_path, jumping_clock, inline=True)
-    heard: list[str] = []
-    metrics = Metrics()
-    intake = Intake(
+
+def intake_on(store: SqliteStore, clock: JumpingClock, metrics: Metrics, heard: list[str]) -> Intake:
+    return Intake(
         store=store,
         places=Places(),
         routes=[Route("110", frozenset({Lane.LIFE, Lane.ALARM})), Route("mirror", ALL)],
-        ids=EventIds(jumping_clock, Random(1)),
-        clock=jumping_clock,
+        ids=EventIds(clock, Random(1)),
+        clock=clock,
         metrics=metrics,
         heard=lambda device, _: heard.append(device),
     )
-    yield Bench(store, intake, metrics, jumping_clock, heard)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, jumping_clock: JumpingClock) -> AsyncIterator[Bench]:
+    store = await TryingStore.open(tmp_path, jumping_clock, inline=True)
+    assert isinstance(store, TryingStore)
+    store.room = asyncio.Event()
+    store.room.set()
+    heard: list[str] = []
+    metrics = Metrics()
+    yield Bench(store, intake_on(store, jumping_clock, metrics, heard), metrics, jumping_clock, heard)
     await store.close()
 
 
@@ -145,6 +171,113 @@ async def test_an_unnumbered_condition_is_merged_for_a_minute_and_not_longer(ben
     await bench.clock.advance(2)
     await report()
     assert await bench.stored() == 2
+
+
+async def test_a_real_alarm_right_after_a_walk_test_is_no_repeat_of_it(bench: Bench) -> None:
+    for test in (True, False):
+        await (await bench.intake.report(SOURCE, [Observation("a001", Kind.BURGLARY, zone=1, test=test)]))
+
+    (row,) = await bench.store.pending("110", Lane.ALARM, after_seq=0, limit=9)
+    assert not row.event.test
+
+
+async def test_a_repeat_beside_news_is_not_answered_when_its_first_was_not_stored(bench: Bench) -> None:
+    """A panel repeats zone 1, whose commit then fails, together with zone 2, whose commit succeeds."""
+    bench.store.fails = StoreError("the disk says no")
+    first = await bench.intake.report(SOURCE, [Observation("a001", Kind.BURGLARY, zone=1)])
+    both = await bench.intake.report(SOURCE, [Observation("a001", Kind.BURGLARY, zone=zone) for zone in (1, 2)])
+    for receipt in (first, both):
+        with pytest.raises(StoreError):
+            await receipt
+
+    await (await bench.intake.report(SOURCE, [Observation("a001", Kind.BURGLARY, zone=zone) for zone in (1, 2)]))
+    assert [event.zone for event in await bench.store.events(EventFilter())] == [2, 1]
+
+
+async def test_a_condition_reported_again_while_the_store_makes_room_is_stored_once(bench: Bench) -> None:
+    """The device's patience ends before the store has room, and it dials in again."""
+    bench.store.room.clear()
+    condition = [Observation("a001", Kind.BURGLARY, zone=1)]
+    async with asyncio.TaskGroup() as group:
+        reports = [group.create_task(bench.intake.report(SOURCE, condition)) for _ in range(2)]
+        await bench.clock.settle()
+        bench.store.room.set()
+    for report in reports:
+        await report.result()
+
+    assert await bench.stored() == 1
+
+
+async def test_a_report_broken_off_while_the_store_makes_room_leaves_nothing_to_wait_for(bench: Bench) -> None:
+    bench.store.room.clear()
+    condition = [Observation("a001", Kind.BURGLARY, zone=1)]
+    async with asyncio.TaskGroup() as group:
+        broken_off = group.create_task(bench.intake.report(SOURCE, condition))
+        await bench.clock.settle()
+        broken_off.cancel()
+    bench.store.room.set()
+
+    await (await bench.intake.report(SOURCE, condition))
+    assert await bench.stored() == 1
+
+
+async def test_the_same_condition_twice_in_one_report_is_one_event(bench: Bench) -> None:
+    await (await bench.intake.report(SOURCE, [Observation("a001", Kind.BURGLARY, zone=1)] * 2))
+
+    assert (await bench.stored(), bench.count("repeats")) == (1, 1)
+
+
+async def test_a_device_whose_answer_died_with_us_repeats_and_is_stored_once(bench: Bench) -> None:
+    """Killed between the commit and the answer, on a protocol without numbers."""
+    said = [
+        Observation("a001", Kind.BURGLARY, zone=1),
+        Observation("a001", Kind.BURGLARY, Qualifier.RESTORE, zone=1),
+        Observation("a001", Kind.TAMPER),
+        Observation("a001", Kind.PANIC),
+    ]
+    await (await bench.intake.report(SOURCE, said[:1]))
+    await bench.clock.advance(50)
+    await (await bench.intake.report(SOURCE, said[1:]))
+    restarted = intake_on(bench.store, bench.clock, Metrics(), [])
+    await restarted.load()
+
+    await (await restarted.report(SOURCE, said[1:3]))
+    assert await bench.stored() == len(said)
+    await (await restarted.report(SOURCE, said[3:]))  # a press is never merged by content
+    await (await restarted.report(SOURCE, said[:1]))  # and an alarm after its restore is another alarm
+    assert await bench.stored() == len(said) + 2
+
+
+async def test_what_is_remembered_over_a_restart_ages_as_before(bench: Bench) -> None:
+    condition = [Observation("a001", Kind.BURGLARY, zone=1)]
+    await (await bench.intake.report(SOURCE, condition))
+    await bench.clock.advance(50)
+    restarted = intake_on(bench.store, bench.clock, Metrics(), [])
+    await restarted.load()
+    await bench.clock.advance(11)
+
+    await (await restarted.report(SOURCE, condition))
+    assert await bench.stored() == 2
+
+
+@pytest.mark.parametrize("kind", [Kind.BURGLARY, Kind.PANIC])
+async def test_a_clock_that_stands_still_hides_no_later_alarm(bench: Bench, kind: Kind) -> None:
+    """A device that starts in 2000 and never moves on gives every alarm the same time."""
+    frozen = [Observation("a001", kind, at=datetime(2000, 1, 1, tzinfo=UTC))]
+    for _ in range(2):  # the second: its answer was lost
+        await (await bench.intake.report(SOURCE, frozen))
+    assert await bench.stored() == 1
+
+    await bench.clock.advance(61)
+    await (await bench.intake.report(SOURCE, frozen))
+    assert await bench.stored() == 2
+
+
+async def test_a_repeat_that_the_store_recognises_is_counted_as_one(bench: Bench) -> None:
+    for _ in range(3):
+        await (await bench.intake.report(SOURCE, [Observation("a001", Kind.PANIC, repeat_key="boot/7")]))
+
+    assert (bench.count("events", kind="panic", lane="life"), bench.count("repeats")) == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -618,3 +618,19 @@ async def test_an_opener_cancelled_while_a_thread_still_dials_leaves_no_connecti
         await bare.gone.wait()
 
     assert opening.cancelled()
+
+
+async def test_a_broker_that_hangs_up_before_it_answers_is_given_up_at_once() -> None:
+    """A broker that is just being killed does so; waiting for an answer would hold up every alarm for the timeout."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        address = BrokerAddress("127.0.0.1", server.sockets[0].getsockname()[1])
+
+        async with asyncio.timeout(mqtt.ANSWER_TIMEOUT_S / 4):
+            with pytest.raises(LinkClosed, match="hung up"):
+                async with open_topics(address, client_id="gw", subscriptions=["t/#"], log=logs.logger()):
+                    pass

@@ -232,6 +232,26 @@ async def test_an_unreadable_ledger_is_reported_and_the_last_one_stays(
         watching.cancel()
 
 
+async def test_a_ledger_damaged_while_we_run_is_reported_and_the_last_one_stays(
+    registry: Registry, tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    """SQLite's "file is not a database" is no error that Tortoise translates."""
+    await fill(registry)
+    path = tmp_path / "registry.db"
+    sound = path.read_bytes()
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(registry.watch(jumping_clock))
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("UPDATE site SET name = 'changed'")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        path.write_bytes(b"no ledger any more".ljust(len(sound), b"!"))
+        await until(jumping_clock, lambda: registry.error is not None)
+        assert registry.device("panel-1") == PANEL
+        watching.cancel()
+    with pytest.raises(ConfigError, match="registry"):
+        await registry.put([PANEL])
+
+
 # -- migrations --------------------------------------------------------------------------------------------------------
 
 ADDITIVE = """
@@ -379,6 +399,17 @@ async def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "registry.db"
     path.write_bytes(b"something else entirely" * 100)
     with pytest.raises(ConfigError, match="a ledger of this program"):
+        await Registry.open(path)
+
+
+async def test_a_ledger_with_damaged_pages_is_refused(registry: Registry, tmp_path: Path) -> None:
+    await fill(registry)
+    await registry.close()
+    path = tmp_path / "registry.db"
+    sound = path.read_bytes()
+    path.write_bytes(sound[:4096] + b"\x99" * (len(sound) - 4096))
+
+    with pytest.raises(ConfigError, match="registry"):
         await Registry.open(path)
 
 

@@ -143,3 +143,20 @@ async def test_heard_comes_back(store: SqliteStore) -> None:
     await store.heard([row])
 
     assert list(await store.all_heard()) == [row]
+
+
+async def test_an_account_full_of_refused_events_still_sends(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dead rows keep their numbers for a person who queues them again, but not at the price of the next alarm."""
+    monkeypatch.setattr("gateway.store.outbox.NUMBER_MAX", 3)
+    await (await store.append([Entry(event(), ["110"]) for _ in range(5)]))
+    assert await store.number("110", "A10B", [1, 2, 3]) == [1, 2, 3]
+    for seq in (2, 3):
+        await store.dead("110", seq, "DUH")
+
+    assert await store.number("110", "A10B", [4]) == [2]
+    await store.requeue("110", [2])
+    assert await store.number("110", "A10B", [2]) == [3]
+    with pytest.raises(StoreError, match="all 3 sequence numbers of account A10B towards 110 are queued"):
+        await store.number("110", "A10B", [5])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -16,14 +16,21 @@ import pytest
 
 from gateway import logs
 from gateway.driver import Context, FrameError, Session
-from gateway.errors import LinkClosed
+from gateway.errors import LinkClosed, StoreError
 from gateway.ids import EventIds
 from gateway.intake import Intake, Source
 from gateway.metrics import Metrics
 from gateway.model import Kind, Observation, Place, Qualifier
 from gateway.store import EventFilter
 from gateway.store.sqlite import SqliteStore
-from gateway.supervisor import DOWN_REPORTED_AFTER_S, REJECTS_IN_A_ROW_MAX, Connection, Supervisor
+from gateway.supervisor import (
+    DOWN_REPORTED_AFTER_S,
+    REJECTS_IN_A_ROW_MAX,
+    RETRY_MOST_S,
+    STABLE_S,
+    Connection,
+    Supervisor,
+)
 from tests.conftest import JumpingClock
 
 Run = Callable[[Session[Any]], Awaitable[None]]
@@ -228,3 +235,73 @@ async def test_a_line_lost_inside_a_drivers_own_tasks_is_a_lost_line_and_no_faul
 
         assert bench.logged("the line is lost") > 0
         assert not bench.value("fangkong_driver_errors_total")
+
+
+@pytest.mark.parametrize("fault", [LinkClosed("unplugged"), ValueError("a bug")])
+async def test_a_line_lost_inside_a_drivers_own_tasks_comes_back(bench: Bench, fault: Exception) -> None:
+    """A TaskGroup that fails while it only waits leaves its task marked as cancelled: not to be taken for a stop."""
+    conversations: list[str] = []
+
+    async def run(session: Session[Any]) -> None:
+        async def hear() -> None:
+            await session.clock.sleep(1)
+            raise fault
+
+        conversations.append("begun")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(hear())
+            group.create_task(forever(session))
+
+    async with running(bench, line(run)):
+        await bench.clock.advance(120)
+
+    assert len(conversations) > 2
+
+
+async def test_a_driver_that_awaits_something_given_up_by_others_comes_back(bench: Bench) -> None:
+    conversations: list[str] = []
+
+    async def run(session: Session[Any]) -> None:
+        conversations.append("begun")
+        raise asyncio.CancelledError
+
+    async with running(bench, line(run)):
+        await bench.clock.advance(120)
+
+    assert len(conversations) > 2
+
+
+async def test_a_host_that_swallows_each_dial_is_backed_off_like_any_other(bench: Bench) -> None:
+    """A firewall that drops: each attempt takes as long to fail as a line must last to count as stable."""
+    tries: list[float] = []
+
+    @asynccontextmanager
+    async def swallowed() -> AsyncIterator[object]:
+        tries.append(bench.clock.monotonic())
+        await bench.clock.sleep(STABLE_S)
+        raise LinkClosed("no answer")
+        yield
+
+    connection = line(forever)
+    connection.open = swallowed
+    async with running(bench, connection):
+        await bench.clock.advance(3600)
+
+    assert len(tries) < 3600 / (STABLE_S + RETRY_MOST_S / 3)
+
+
+async def test_a_log_that_cannot_be_read_at_the_start_ends_no_line(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [StoreError("disk I/O error")]
+    latest = bench.store.latest
+
+    async def trying(device: str) -> Mapping[tuple[Kind, int | None], Qualifier]:
+        if answers:
+            raise answers.pop()
+        return await latest(device)
+
+    monkeypatch.setattr(bench.store, "latest", trying)
+    async with running(bench, line(forever, fails=lambda: True)):
+        await bench.clock.advance(DOWN_REPORTED_AFTER_S + 5)
+        assert await bench.faults() == [Qualifier.NEW]

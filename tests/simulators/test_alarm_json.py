@@ -21,9 +21,11 @@ from gateway.driver import Context, Kind, LatestKey, Observation, Qualifier, Rec
 from gateway.links.mqtt import open_topics
 from simulators import _clock, alarm_json
 from simulators._world import Ledger, Option, Spec, World
+from tests.conftest import JumpingClock
 from tests.gateway.mqtt_brokers import KINDS, address_of, running
 
 TIMEOUT_S = 20
+FORTY = [f"b{n:03}" for n in range(40)]
 VECTORS = tomllib.loads((Path(__file__).parents[1] / "vectors/alarm_json.toml").read_text(encoding="utf-8"))["vector"]
 
 
@@ -88,6 +90,19 @@ async def device(
 
 
 @asynccontextmanager
+async def forty_devices(broker: Broker, folder: Path) -> AsyncIterator[list[alarm_json.Alarm]]:
+    address = f"mqtt://{broker.address.host}:{broker.address.port}"
+    options: dict[str, Option] = {"username": "demo", "password_file": str(folder / "demo.password")}
+    world = World(_clock.RealClock(), Random(7), Ledger(MarchFirst()))
+    async with asyncio.TaskGroup() as tasks:
+        alarms = [alarm_json.make(Spec(name, address, options), world) for name in FORTY]
+        running = [tasks.create_task(alarm.run()) for alarm in alarms]
+        yield alarms
+        for task in running:
+            task.cancel()
+
+
+@asynccontextmanager
 async def eavesdropper(broker: Broker, folder: Path) -> AsyncIterator[Seen]:
     """Everything on the device's topics, as (topic's last word, payload)."""
     seen = Seen()
@@ -115,6 +130,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self.seen = Seen()
+        self.clock = JumpingClock()
         self.is_committing = True
         self._open: list[Receipt] = []
 
@@ -132,7 +148,18 @@ class Gateway:
         return self._open[-1]
 
     async def latest(self, device: str) -> Mapping[LatestKey, Qualifier]:
-        return {(seen.kind, seen.zone): seen.qualifier for seen in self.seen.things if isinstance(seen, Observation)}
+        return {
+            (seen.kind, seen.zone): seen.qualifier
+            for seen in self.seen.things
+            if isinstance(seen, Observation) and seen.device == device
+        }
+
+    async def hold(self) -> None:
+        """Let the time pass for which an "offline" is held, until it is reported."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while (Kind.COMM_FAULT, Qualifier.NEW) not in self.kinds():
+                await self.clock.advance(driver.OFFLINE_HOLD_S + driver.LOOK_S)
+                await RealClock().sleep(0.02)  # nothing tells when the word has come through the real broker
 
     @asynccontextmanager
     async def serving(self, broker: Broker) -> AsyncIterator[None]:
@@ -144,11 +171,17 @@ class Gateway:
         ):
             session: Session[Topics] = Session(
                 link, self.report, lambda _, error: pytest.fail(str(error)), lambda _: None, self.latest, Context(),
-                RealClock(), log,
+                self.clock, log,
             )  # fmt: skip
             task = tasks.create_task(driver.run(session))
             yield
             task.cancel()
+
+    def beating(self) -> set[str]:
+        """Devices whose heartbeat came through."""
+        return {
+            seen.device for seen in self.seen.things if isinstance(seen, Observation) and seen.kind is Kind.HEARTBEAT
+        }
 
     def kinds(self) -> list[tuple[Kind, Qualifier]]:
         return [
@@ -208,7 +241,7 @@ async def test_silence_says_nothing_and_a_cut_line_says_offline(broker: Broker, 
         await heard.until(lambda things: things.count(("availability", b"online")) == 2)
         assert ("availability", b"offline") not in heard.things
         await alarm.do("offline")
-        await gateway.seen.until(lambda _: (Kind.COMM_FAULT, Qualifier.NEW) in gateway.kinds())
+        await gateway.hold()
         await alarm.do("panic")
         await alarm.do("back")
         await gateway.seen.until(lambda _: (Kind.PANIC, Qualifier.NEW) in gateway.kinds())
@@ -227,9 +260,57 @@ async def test_an_offline_while_the_gateway_was_away_is_found_at_its_return(brok
         await alarm.do("offline")
         await heard.until(lambda things: ("availability", b"offline") in things)
         async with gateway.serving(broker):
-            await gateway.seen.until(lambda _: bool(gateway.kinds()))
+            await gateway.hold()
 
     assert gateway.kinds() == [(Kind.COMM_FAULT, Qualifier.NEW)]
+
+
+async def all_say(word: bytes, broker: Broker, folder: Path) -> None:
+    """Return once the broker has that word of all forty and has passed on, behind it, a heartbeat of a device `word`."""
+    said: dict[str, bytes] = {}
+    address = address_of("demo", broker, folder)
+    assert address.password is not None
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        aiomqtt.Client(
+            address.host, address.port, username=address.username, password=address.password.reveal()
+        ) as client,
+    ):
+        await client.subscribe("fangkong/v1/+/availability", qos=1)
+        async for message in client.messages:
+            said[str(message.topic).split("/")[2]] = bytes(message.payload)
+            if said == dict.fromkeys(FORTY, word):
+                break
+        mark = word.decode()
+        await client.publish(f"fangkong/v1/{mark}/heartbeat", f'{{"v":1,"device":"{mark}"}}', qos=1)
+
+
+@pytest.mark.full
+async def test_a_broker_that_dies_with_its_gateway_is_no_fault_of_forty_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mosquitto keeps the wills of all at its own end; amqtt forgets them."""
+    gateway = Gateway()
+    async with running("mosquitto", tmp_path, monkeypatch) as broker, forty_devices(broker, tmp_path) as alarms:
+        async with gateway.serving(broker):
+            await all_say(b"online", broker, tmp_path)
+            await gateway.seen.until(lambda _: "online" in gateway.beating())
+        await broker.__aexit__(None, None, None)
+        for alarm in alarms:
+            await alarm.do("silent")  # not back before the gateway
+        gateway.seen.things.clear()
+        await broker._start()
+        async with gateway.serving(broker):
+            await all_say(b"offline", broker, tmp_path)
+            await gateway.seen.until(lambda _: "offline" in gateway.beating())
+            await gateway.clock.advance(driver.OFFLINE_HOLD_S - driver.LOOK_S)
+            for alarm in alarms:
+                await alarm.do("back")
+            await all_say(b"online", broker, tmp_path)
+            await gateway.seen.until(lambda _: "online" in gateway.beating())
+            await gateway.clock.advance(3600)
+
+    assert gateway.kinds() == []
 
 
 async def test_it_remembers_a_bounded_number_of_events() -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from gateway.cli.demo_community import SITE_FILE, enrol
+from gateway.model import Device, Point
+from gateway.registry import Registry
 
 READY_WITHIN_S = 30.0
 LOOK_S = 0.05
@@ -29,16 +35,19 @@ def free_ports(count: int) -> list[int]:
 class Box:
     """The demo's gateway in a folder of its own."""
 
-    def __init__(self, folder: Path, *, centre: int) -> None:
+    def __init__(self, folder: Path, *, centre: int, ports: str = "rf0", receiver: str = "", broker: str = "") -> None:
+        """`ports`: name or glob of the serial port; `receiver`: more settings of the 110 line; `broker`: "amqtt" hides
+        mosquitto."""
         self.folder = folder
         self.api, self.mqtt, self.modbus = free_ports(3)
-        self.pty = folder / "rf0"
+        self.pty = folder / ports
         self.process: asyncio.subprocess.Process | None = None
+        self._environment = dict(os.environ, PATH="/nonexistent") if broker == "amqtt" else None
         settings = {"api": self.api, "mqtt": self.mqtt, "modbus": self.modbus, "pty": self.pty, "centre": centre}
         for name in ("api.token", "demo.password"):
             (folder / name).touch(mode=0o600)
             (folder / name).write_text("for-this-test-only\n")
-        (folder / "site.toml").write_text(SITE_FILE.format(**settings))
+        (folder / "site.toml").write_text(SITE_FILE.format(**settings) + receiver)
 
     @property
     def broker_url(self) -> str:
@@ -51,6 +60,12 @@ class Box:
     async def enrol(self) -> None:
         await enrol(self.folder / "var")
 
+    async def register(self, *things: Device | Point) -> None:
+        """Change the ledger as `fangkong device` does: in the file, from outside."""
+        registry = await Registry.open(self.folder / "var" / "registry.db")
+        await registry.put(things)
+        await registry.close()
+
     async def start(self, *, wait: bool = True) -> None:
         with (self.folder / "gateway.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
@@ -62,6 +77,7 @@ class Box:
                 str(self.folder / "site.toml"),
                 stdout=log,
                 stderr=log,
+                env=self._environment,
             )
         if wait:
             await self.ready()
@@ -80,11 +96,25 @@ class Box:
                 await asyncio.sleep(LOOK_S)  # noqa: TID251  # between two looks at another process
 
     def get(self, path: str) -> Any:
+        return json.loads(self.text(path))
+
+    def text(self, path: str) -> str:
+        """What the API answers, as it came."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.api}/{path}", headers={"Authorization": "Bearer for-this-test-only"}
         )
         with urllib.request.urlopen(request, timeout=2) as answer:
-            return json.load(answer)
+            found: bytes = answer.read()
+            return found.decode()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the series of this name that carry these labels; 0 when there is none."""
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(self.text("metrics"))
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
     async def kill(self) -> None:
         """What a power cut does to a process."""
@@ -101,11 +131,11 @@ class Box:
             return await self.process.wait()
 
 
-async def until(condition: Any, *, within_s: float, what: str) -> None:
-    """Wait for a condition of other processes."""
+async def until(condition: Any, *, within_s: float, what: str, tell: Callable[[], str] = str) -> None:
+    """Wait for a condition of other processes. `tell` says how things stand when it never comes."""
     try:
         async with asyncio.timeout(within_s):
             while not condition():
                 await asyncio.sleep(LOOK_S)  # noqa: TID251  # between two looks at another process
     except TimeoutError:
-        raise AssertionError(f"not within {within_s} s: {what}") from None
+        raise AssertionError(f"not within {within_s} s: {what}\n{tell()}") from None

@@ -70,6 +70,7 @@ async def test_no_kill_loses_or_doubles_what_was_acknowledged(
                 lambda: ledger.acknowledged_count == ledger.raised_count,
                 within_s=60,
                 what="every raised event is acknowledged",
+                tell=lambda: f"{unacknowledged(ledger_file)}\n{box.log[-3000:]}",
             )
             await until(
                 lambda: balance(rows(ledger_file), rows(record), where).lost == 0,
@@ -79,11 +80,18 @@ async def test_no_kill_loses_or_doubles_what_was_acknowledged(
             for task in running:
                 task.cancel()
         assert await box.end() == 0
+    ledger.close()
     audit = balance(rows(ledger_file), rows(record), where)
     assert ledger.raised_count > kills * 10
     assert (audit.lost, audit.duplicates, audit.missing) == (0, 0, ())
     assert audit.delivered == audit.alarms
     assert centre.audit.new_key_duplicates == 0
+
+
+def unacknowledged(ledger: Path) -> list[str]:
+    """References of raised events whose device was never told."""
+    told = {row["ref"] for row in rows(ledger) if row["state"] == "acknowledged"}
+    return [row["ref"] for row in rows(ledger) if row["state"] == "raised" and row["ref"] not in told]
 
 
 async def raise_for_ever(devices: list[Any], random: Random, clock: RealClock) -> None:

@@ -30,6 +30,9 @@ UNANSWERED_MAX = (
 )
 STEP_ASIDE_S = 60.0
 
+ANSWERS = ("ack", "rsp", "duh", "nak", "unreadable", "foreign", "unprotected", "missing")
+"""What is counted: the receiver's words, those that are none, and the ones that did not come."""
+
 _Key = tuple[int | None, int]
 
 
@@ -245,6 +248,7 @@ class Conversation:
                 self._send_null()
 
     def _count(self, answer: str) -> None:
+        assert answer in ANSWERS, f"{answer} is not shown before it happens"
         self._outlet.metrics.answers.labels(self._outlet.destination, answer).inc()
 
     # -- watching ------------------------------------------------------------------------------------------------------

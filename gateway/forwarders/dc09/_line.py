@@ -8,7 +8,7 @@ from gateway.backoff import Backoff
 from gateway.errors import LinkClosed, StoreError
 from gateway.forwarders import Outlet
 from gateway.forwarders._outbox import Outbox
-from gateway.forwarders.dc09._conversation import Conversation, NoAnswerInTime
+from gateway.forwarders.dc09._conversation import ANSWERS, Conversation, NoAnswerInTime
 from gateway.forwarders.dc09._receiver import Receiver, first_of
 from gateway.forwarders.dc09._settings import Keys, Settings
 
@@ -24,6 +24,8 @@ class Line:
         self._receiver = Receiver(outlet, outbox.trouble, address=settings.connect)
         self._backoff = Backoff(outlet.random)
         self._begin_with_null = False
+        for answer in ANSWERS:
+            outlet.metrics.answers.labels(outlet.destination, answer)
 
     async def run(self) -> None:
         """Until cancelled."""

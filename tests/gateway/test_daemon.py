@@ -1,0 +1,149 @@
+"""The whole daemon in this process: which faults of a part it must outlive, and what it counts from the first second on."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from random import Random
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from gateway import daemon as daemon_module
+from gateway import logs
+from gateway.clock import RealClock
+from gateway.daemon import Daemon
+from gateway.forwarders import Outlet
+from gateway.plan import prepare
+from gateway.store.sqlite import SqliteStore
+
+PATIENCE_S = 20
+SITE = """
+[gateway]
+data_dir = "var"
+[api]
+listen = "127.0.0.1:0"
+[[destination]]
+name = "centre"
+forwarder = "testing.forwarder"
+lanes = ["life", "fault"]
+"""
+
+
+@pytest.fixture
+def forwarder(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Outlet], Awaitable[None]]], None]:
+    """Register a forwarder whose `run` is the one given."""
+
+    def register(run: Callable[[Outlet], Awaitable[None]]) -> None:
+        module = ModuleType("testing.forwarder")
+        vars(module).update(run=run, wants=lambda event: True, check=lambda settings, base: None)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    return register
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Daemon]:
+    """A ready daemon, ended in order at the end of the block."""
+    logs.set_up("info")
+    (folder / "site.toml").write_text(SITE)
+    made = Daemon(prepare(folder / "site.toml"), clock=RealClock(), random=Random(1), log=logs.logger())
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+        group.create_task(made.run())
+        await made.ready.wait()
+        yield made
+        made.stop()
+
+
+def value(made: Daemon, name: str, **labels: str) -> float | None:
+    return made._metrics.registry.get_sample_value(f"fangkong_{name}", labels)
+
+
+async def test_a_forwarder_that_fails_is_started_again_and_the_gateway_stays(
+    tmp_path: Path, forwarder: Callable[[Any], None]
+) -> None:
+    again = asyncio.Event()
+    starts: list[str] = []
+
+    async def run(outlet: Outlet) -> None:
+        starts.append(outlet.destination)
+        if len(starts) == 1:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+        again.set()
+        await asyncio.Event().wait()
+
+    async def fail() -> None:
+        raise ValueError("an event that nobody thought of")
+
+    forwarder(run)
+    async with running(tmp_path) as made:
+        await again.wait()
+
+        assert starts == ["centre", "centre"]
+        assert value(made, "forwarder_errors_total", destination="centre") == 1
+
+
+async def test_a_forwarder_that_fails_as_it_is_stopped_does_not_hold_up_the_end(
+    tmp_path: Path, forwarder: Callable[[Any], None]
+) -> None:
+    async def run(outlet: Outlet) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("fails while it says goodbye")
+
+    forwarder(run)
+    async with running(tmp_path):
+        pass  # ends within the patience of `running`
+
+
+async def test_what_can_be_counted_is_there_before_the_first_event(
+    tmp_path: Path, forwarder: Callable[[Any], None]
+) -> None:
+    """An alert sees no increase in a series that begins with its first error."""
+
+    async def run(outlet: Outlet) -> None:
+        await asyncio.Event().wait()
+
+    forwarder(run)
+    async with running(tmp_path) as made:
+        for name in ("sent_total", "accepted_total", "delivery_seconds_count"):
+            assert value(made, name, destination="centre", lane="life") == 0
+            assert value(made, name, destination="centre", lane="bulk") is None
+        for name in ("resent_total", "forwarder_errors_total"):
+            assert value(made, name, destination="centre") == 0
+        assert value(made, "repeats_total") == 0
+
+
+async def test_a_long_pruning_does_not_starve_the_watchdog(
+    tmp_path: Path, forwarder: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(outlet: Outlet) -> None:
+        await asyncio.Event().wait()
+
+    async def endless(store: SqliteStore, before: datetime) -> int:
+        pruning.set()
+        return await asyncio.Future()
+
+    pruning = asyncio.Event()
+    forwarder(run)
+    monkeypatch.setattr(SqliteStore, "prune", endless)
+    monkeypatch.setattr(daemon_module, "PRUNE_EVERY_S", 0.01)
+    monkeypatch.setattr(daemon_module, "HOUSEKEEPING_S", 0.02)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        async with running(tmp_path):
+            await pruning.wait()
+            loop = asyncio.get_running_loop()
+            said = [await loop.sock_recv(manager, 64) for _ in range(20)]  # far more than went before the pruning
+
+    assert said[-3:] == [b"WATCHDOG=1"] * 3
