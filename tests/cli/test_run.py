@@ -133,7 +133,7 @@ async def test_a_second_word_to_stop_changes_nothing_however_late_it_comes(box: 
         process.terminate()
         while process.returncode is None:  # as often as the system takes it, to the very end
             try:
-                process.send_signal(signal.SIGTERM)
+                os.kill(process.pid, signal.SIGTERM)  # Popen.send_signal would take the exit status from the loop
             except ProcessLookupError:
                 break
             await asyncio.sleep(0.001)  # noqa: TID251  # lets the loop see the end
