@@ -39,7 +39,7 @@ from gateway.plan import Plan, PlannedConnection, PlannedDestination
 from gateway.registry import Registry
 from gateway.sdnotify import Notifier
 from gateway.store.sqlite import SqliteStore
-from gateway.supervisor import Connection, Open, Peer, Supervisor, apart
+from gateway.supervisor import Connection, Open, Supervisor, apart
 
 DRAIN_S = 2.0
 """After the last device is disconnected, forwarders get this long to finish what is in flight; the rest stays queued."""
@@ -183,7 +183,7 @@ class Daemon:
             section = planned.section
             line = Connection(section.name, planned.driver, section.driver, planned.context)
             if urlsplit(section.link).scheme == "tcp-listen":
-                line.listen = partial(_listen_for_ever, section.link)
+                line.listen = partial(listen, section.link)
             else:
                 line.open = self._opener(parts, planned)
             lines.append(line)
@@ -330,11 +330,6 @@ async def _closing(opening: Awaitable[Any]) -> AsyncIterator[Any]:
         yield link
     finally:
         await link.close()
-
-
-async def _listen_for_ever(url: str, on_peer: Peer) -> None:
-    async with listen(url, on_peer):
-        await asyncio.Event().wait()
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

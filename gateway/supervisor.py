@@ -41,7 +41,7 @@ DOWN_REPORTED_AFTER_S = 10.0
 
 Peer = Callable[[Any], Awaitable[None]]
 Open = Callable[[], AbstractAsyncContextManager[Any]]
-Listen = Callable[[Peer], Awaitable[None]]
+Listen = Callable[[Peer], AbstractAsyncContextManager[Any]]
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Connection:
     open: Open | None = None
     """Dial, open a port, subscribe, open a bus: one conversation at a time."""
     listen: Listen | None = None
-    """Serve for ever, calling the function given with the link of each peer that dials in."""
+    """Bind a port; while it is open, call the function given with the link of each peer that dials in."""
     up_since: float | None = None
     peers: int = 0
     down_since: float | None = None
@@ -122,8 +122,9 @@ class Supervisor:
 
     async def _attempt(self, connection: Connection, log: Logger) -> None:
         if connection.listen is not None:
-            self._up(connection, log)
-            await connection.listen(partial(self._converse_with_peer, connection, log))
+            async with connection.listen(partial(self._converse_with_peer, connection, log)):
+                self._up(connection, log)
+                await asyncio.Event().wait()
         else:
             assert connection.open is not None
             async with connection.open() as link:

@@ -75,4 +75,15 @@ async def serve(app: FastAPI, sock: socket.socket) -> None:
         proxy_headers=False,
         lifespan="off",
     )
-    await _Server(config).serve(sockets=[sock])
+    server = _Server(config)
+    try:
+        await server.serve(sockets=[sock])
+    finally:
+        # uvicorn leaves them to the loop's end, which cancels them with a traceback each. A listener on the live stream
+        # never ends by itself: it is hung up on, and comes back with its cursor.
+        for listening in getattr(server, "servers", ()):  # none yet when the end comes during the start
+            listening.close()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        if server.server_state.tasks:
+            await asyncio.wait(server.server_state.tasks, timeout=GRACE_S)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -120,6 +121,27 @@ async def test_what_init_writes_runs_until_it_is_told_to_stop(box: Path) -> None
 
     assert process.returncode == 0, rest
     assert json.loads(rest.splitlines()[-1])["event"] == "stopped"
+
+
+async def test_a_listener_on_the_live_stream_does_not_mar_the_end(box: Path) -> None:
+    token = (box.parent / "secrets" / "api.token").read_text().strip()
+    process = await asyncio.create_subprocess_exec(
+        *command("run", "--config", box), stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(PATIENCE_S):
+        while b"fangkong is running" not in (line := await process.stderr.readline()):
+            assert line
+        address = urlsplit(json.loads(line)["api"])
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(f"GET /api/v1/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+        assert b" 200 " in await reader.readline()
+        process.terminate()
+        _, rest = await process.communicate()
+    writer.close()
+
+    assert process.returncode == 0
+    assert b"Traceback" not in rest, rest.decode()
 
 
 async def test_a_second_word_to_stop_changes_nothing_however_late_it_comes(box: Path) -> None:

@@ -117,6 +117,23 @@ def test_what_is_no_event_is_refused_with_a_reason(payload: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("4 MB", "too_long"),
+        ("depth 100 000", "too_long"),
+        ("crc wrong", "checksum"),
+        ("another device", "spoofed"),
+        ("NaN", "malformed"),
+    ],
+)
+def test_a_refusal_names_the_reason_that_tells_noise_from_an_attack(bad: str, reason: str) -> None:
+    with pytest.raises(FrameError) as refused:
+        decode(BAD[bad])
+
+    assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize(
     "topic",
     ["", "event", "fangkong/v1//event", "fangkong/v2/a001/event", "fangkong/v1/a001/receipt", "fangkong/v1/a b/event",
      "fangkong/v1/a001/event/x", "fangkong/v1/a001/event\n", f"fangkong/v1/{'x' * 65}/event"],

@@ -328,7 +328,7 @@ async def test_when_all_numbers_are_open_the_next_waits_for_one(tmp_path: Path) 
     store = await SqliteStore.open(tmp_path, RealClock(), inline=True)
     await (await store.append([Entry(event(), ["110"]) for _ in range(10_000)]))
     await store.number("110", "A10B", range(1, 10_000))
-    with pytest.raises(StoreError, match="all 9999 sequence numbers of account A10B towards 110 are open"):
+    with pytest.raises(StoreError, match="all 9999 sequence numbers of account A10B towards 110 are queued"):
         await store.number("110", "A10B", [10_000])
     assert store.state.ok
 

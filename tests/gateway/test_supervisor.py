@@ -29,6 +29,7 @@ from gateway.supervisor import (
     RETRY_MOST_S,
     STABLE_S,
     Connection,
+    Peer,
     Supervisor,
 )
 from tests.conftest import JumpingClock
@@ -305,3 +306,24 @@ async def test_a_log_that_cannot_be_read_at_the_start_ends_no_line(
     async with running(bench, line(forever, fails=lambda: True)):
         await bench.clock.advance(DOWN_REPORTED_AFTER_S + 5)
         assert await bench.faults() == [Qualifier.NEW]
+
+
+async def test_a_port_that_cannot_be_had_is_down_until_it_can(bench: Bench) -> None:
+    is_taken = True
+
+    @asynccontextmanager
+    async def listening(on_peer: Peer) -> AsyncIterator[object]:
+        if is_taken:
+            raise LinkClosed("address already in use")
+        yield object()
+
+    connection = Connection("c1", driver(forever), "testing", Context(), listen=listening)
+    async with running(bench, connection):
+        assert not connection.is_up
+        await bench.clock.advance(DOWN_REPORTED_AFTER_S + 30)
+        assert (bench.logged("the line cannot be opened"), bench.logged("the line is open")) == (1, 0)
+        assert await bench.faults() == [Qualifier.NEW]
+
+        is_taken = False
+        await bench.clock.advance(60)
+        assert connection.is_up

@@ -78,8 +78,7 @@ class Town:
     @asynccontextmanager
     async def stranger(self) -> AsyncIterator[aiomqtt.Client]:
         """Somebody with the devices' password who publishes what he likes."""
-        login = {"username": "demo", "password": "for-this-test-only"}
-        async with aiomqtt.Client("127.0.0.1", self.box.mqtt, **login) as client:
+        async with aiomqtt.Client("127.0.0.1", self.box.mqtt, username="demo", password="for-this-test-only") as client:
             yield client
 
     # -- the centre ------------------------------------------------------------------------------------------------------
@@ -128,7 +127,7 @@ async def town(
     clock = RealClock()
     ledger = Ledger(clock)
     async with AsyncExitStack() as stack:
-        at_110 = centre or await stack.enter_async_context(PoliceCentre())
+        at_110 = centre if centre is not None else await stack.enter_async_context(PoliceCentre())
         gateway = Box(folder, centre=port or at_110.port, **box)
         await gateway.enrol()
         await gateway.register(*things)
