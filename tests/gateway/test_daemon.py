@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway import daemon as daemon_module
-from gateway import logs
+from gateway import housekeeping, logs
 from gateway.clock import RealClock
 from gateway.daemon import Daemon
 from gateway.forwarders import Outlet
@@ -135,8 +134,8 @@ async def test_a_long_pruning_does_not_starve_the_watchdog(
     pruning = asyncio.Event()
     forwarder(run)
     monkeypatch.setattr(SqliteStore, "prune", endless)
-    monkeypatch.setattr(daemon_module, "PRUNE_EVERY_S", 0.01)
-    monkeypatch.setattr(daemon_module, "HOUSEKEEPING_S", 0.02)
+    monkeypatch.setattr(housekeeping, "PRUNE_EVERY_S", 0.01)
+    monkeypatch.setattr(housekeeping, "LOOK_S", 0.02)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.setblocking(False)
