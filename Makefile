@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full lint lock clean
+.PHONY: demo test test-full lint wheel lock clean
 
 demo: .venv/.run
 	@$(BIN)/fangkong demo
@@ -22,6 +22,11 @@ lint: .venv/.dev
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m dashboards.src.overview --check
 
+# What a box gets: docs/install.md.
+wheel: .venv/.uv
+	@$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
+	@ls dist/*.whl
+
 # Hashes, no registry address inside: the lock works with whatever index the machine is set up for.
 lock: .venv/.uv
 	@$(BIN)/uv pip compile -q --universal --no-header --generate-hashes pyproject.toml -o requirements.lock
@@ -32,7 +37,7 @@ clean:
 
 .venv/.uv: requirements-uv.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: apt install python3 python3-venv, or make PYTHON=/path/to/python3.11"; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Fangkong needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Fangkong needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.11 $(or $(MAKECMDGOALS),demo)"; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "The venv module is missing: apt install python3-venv"; exit 2; }
 	@echo "preparing .venv ..."
 	@$(PYTHON) -m venv .venv

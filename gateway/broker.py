@@ -191,6 +191,7 @@ class Broker:
         host, _, port = self._section.listen.rpartition(":")
         host = host.strip("[]")
         deadline = self._clock.monotonic() + PORT_FREE_S
+        is_told = False
         while True:
             try:
                 with socket.create_server((host, int(port)), family=_family(host)) as probe:
@@ -201,6 +202,9 @@ class Broker:
                     found = f"{self._section.listen}: {error.strerror or error}"
                     problem = Problem("site file", None, "broker.listen", found, "a free HOST:PORT", hint)
                     raise ConfigError([problem]) from error
+                if not is_told:
+                    self._log.warning("broker port is taken", listen=self._section.listen, wait_s=PORT_FREE_S)
+                    is_told = True
             await self._clock.sleep(POLL_S)
 
     # -- its files -----------------------------------------------------------------------------------------------------

@@ -47,6 +47,18 @@ def _address(value: str) -> str:
     return value
 
 
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", value):
+        raise ValueError("1 to 32 lower-case letters, digits, '-' and '_', not '-' or '_' first")
+    return value
+
+
+def _account(value: str) -> str:
+    if not re.fullmatch(r"[0-9A-Fa-f]{3,16}", value):
+        raise ValueError("3 to 16 hex digits")
+    return value
+
+
 def _topic_filter(value: str) -> str:
     levels = value.split("/")
     if (
@@ -61,7 +73,7 @@ def _topic_filter(value: str) -> str:
     return value
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Name = Annotated[str, AfterValidator(_name)]
 """Names become metric labels and file names: lower case, digits, '-' and '_', at most 32."""
 Link = Annotated[str, AfterValidator(_link)]
 Address = Annotated[str, AfterValidator(_address)]
@@ -81,7 +93,7 @@ class GatewaySection(Section):
     name: Name = "box"
     data_dir: Path = Path("var")
     language: Literal["zh-CN", "en"] = "zh-CN"
-    account: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{3,16}$")] = "0000"
+    account: Annotated[str, AfterValidator(_account)] = "0000"
     """DC-09 account under which the box reports its own faults."""
     profiles_dir: Path | None = None
     """Own device profiles, beside those that ship."""
@@ -172,14 +184,17 @@ def read_toml(path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
     """The parsed file and the line of each table and key. Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Problem(str(path), None, "file", str(error), "a readable UTF-8 TOML file")]) from error
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise ConfigError([Problem(str(path), None, "file", found, "a readable file", "文件无法读取")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(str(path), None, "file", str(error), "UTF-8", "文件应为 UTF-8 编码")]) from error
     try:
         return tomllib.loads(text), toml_lines(text)
     except tomllib.TOMLDecodeError as error:
-        found = re.search(r"line (\d+)", str(error))
-        line = int(found[1]) if found else None
-        raise ConfigError([Problem(str(path), line, "syntax", str(error), "valid TOML")]) from error
+        place = re.search(r"line (\d+)", str(error))
+        line = int(place[1]) if place else None
+        raise ConfigError([Problem(str(path), line, "syntax", str(error), "valid TOML", "TOML 语法错误")]) from error
 
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]#]+?)\s*\]\]?\s*(#.*)?$")
@@ -220,6 +235,9 @@ def line_of(lines: Mapping[Loc, int], loc: Loc) -> int | None:
 
 def load_site_file(path: Path) -> SiteFile:
     """Read and check. Raises ConfigError with every mistake."""
+    if not path.exists():
+        hint = "fangkong init writes one, --config FILE names one 请先运行 fangkong init"
+        raise ConfigError([Problem(str(path), None, "file", "does not exist", "a site file", hint)])
     content, lines = read_toml(path)
     site, problems = check_model(SiteFile, content, file=str(path), lines=lines)
     if site is not None:
@@ -278,11 +296,15 @@ def _found(kind: str, value: object) -> str:
 
 
 def _expected(model: type[BaseModel], loc: Loc, kind: str, message: str) -> tuple[str, str]:
+    if kind == "missing":
+        return "this key", "缺少此项"
     if kind != "extra_forbidden":
-        return message.removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("a valid "), ""
+        return message.removeprefix("Value error, ").removeprefix("Input should be ").removeprefix(
+            "a valid "
+        ), "取值不符"
     names = _names_beside(model, loc)
     near = difflib.get_close_matches(str(loc[-1]), names, n=1, cutoff=0.6)
-    hint = f'did you mean "{near[0]}"? 是否应为 "{near[0]}"?' if near else ""
+    hint = f'did you mean "{near[0]}"? 是否应为 "{near[0]}"?' if near else "没有这个配置项"
     return "one of " + ", ".join(sorted(names)), hint
 
 
@@ -334,10 +356,11 @@ def read_secret(path: Path) -> Secret:
         mode = path.stat().st_mode & 0o777
         value = path.read_text(encoding="utf-8").split("\n", 1)[0].strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Problem(str(path), None, "secret", str(error), "a readable file with one line")]) from error
+        found, hint = getattr(error, "strerror", None) or str(error), "密钥文件无法读取"
+        raise ConfigError([Problem(str(path), None, "secret", found, "a readable file with one line", hint)]) from error
     if mode & 0o077:
         hint = f"chmod 600 {path} 请收紧权限"
         raise ConfigError([Problem(str(path), None, "secret", f"mode {mode:04o}", "mode 0600", hint)])
     if not value:
-        raise ConfigError([Problem(str(path), 1, "secret", "empty", "one line with the secret")])
+        raise ConfigError([Problem(str(path), 1, "secret", "empty", "one line with the secret", "密钥文件为空")])
     return Secret(value)

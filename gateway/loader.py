@@ -33,9 +33,9 @@ def load_module(package: str, name: str, *, file: str = "command line", line: in
     target = name if "." in name else f"{package}.{name}"
     known = names_in(package)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f'did you mean "{near[0]}"? 是否应为 "{near[0]}"?' if near else ""
+    hint = f'did you mean "{near[0]}"? 是否应为 "{near[0]}"?' if near else "没有这个模块"
 
-    def wrong(found: str, expected: str, hint: str = "") -> ConfigError:
+    def wrong(found: str, expected: str, hint: str = "模块不可用") -> ConfigError:
         return ConfigError([Problem(file, line, package.rstrip("s"), f'"{name}" {found}', expected, hint)])
 
     if not (name in known or _DOTTED.fullmatch(name)):
@@ -59,7 +59,9 @@ def load_settings(
     if model is None:
         if content:
             key = ".".join(map(str, at))
-            problem = Problem(file, line_of(lines, at), key, "settings given", f"none: {module.__name__} takes none")
+            problem = Problem(
+                file, line_of(lines, at), key, "settings given", f"none: {module.__name__} takes none", "不需要设置"
+            )
             raise ConfigError([problem])
         return None
     settings, problems = check_model(model, content, file=file, lines=lines, at=at)

@@ -83,13 +83,16 @@ class Plan:
 
 
 def prepare(path: Path) -> Plan:
-    """Read the site file and everything it names. Raises ConfigError with every mistake found."""
-    content, lines = read_toml(path)
+    """Read the site file and everything it names. Raises ConfigError with every mistake found, in the order of the file."""
     base = path.resolve().parent
     problems: list[Problem] = []
     site: SiteFile | None = None
     with _noting(problems):
         site = load_site_file(path)
+    try:
+        content, lines = read_toml(path)
+    except ConfigError:
+        raise ConfigError(problems) from None  # not there, or no TOML: that is noted already
 
     # Section by section, so that a mistake in one hides none in another.
     own_profiles = _own_profiles(content, base)
@@ -112,7 +115,7 @@ def prepare(path: Path) -> Plan:
     if site is not None:
         problems += _taken_twice(site, path, lines)
     if problems or site is None:
-        raise ConfigError(problems)
+        raise ConfigError(sorted(problems, key=lambda problem: (problem.file != str(path), problem.line or 0)))
     return Plan(path, site, site.data_dir(base), token, tuple(connections), tuple(destinations))
 
 
@@ -158,7 +161,9 @@ def _taken_twice(site: SiteFile, path: Path, lines: Mapping[Loc, int]) -> Iterat
         wanted.append((f"connection.{connection.name}.link", ("connection", index, "link"), held))
     for key, at, held in wanted:
         if held and held in holders:
-            yield Problem(str(path), line_of(lines, at), key, f"{held} is taken by {holders[held]}", "one of its own")
+            yield Problem(
+                str(path), line_of(lines, at), key, f"{held} is taken by {holders[held]}", "one of its own", "已被占用"
+            )
         holders.setdefault(held, key)
 
 
@@ -186,8 +191,9 @@ def _connection(
     if scheme not in LINKS_OF[driver.LINK]:
         expected = f"a link for a {driver.LINK} driver: " + ", ".join(sorted(LINKS_OF[driver.LINK]))
         problem = Problem(
-            file, line_of(lines, (*at, "link")), f"connection.{section.name}.link", f"{scheme}://", expected
-        )
+            file, line_of(lines, (*at, "link")), f"connection.{section.name}.link", f"{scheme}://", expected,
+            "连接方式与驱动不符",
+        )  # fmt: skip
         raise ConfigError([problem])
     _check_link(section, file, line_of(lines, (*at, "link")))
     settings = load_settings(driver, section.settings, file=file, lines=lines, at=(*at, "settings"))
@@ -204,7 +210,7 @@ def _check_link(section: ConnectionSection, file: str, line: int | None) -> None
     except ConfigError as error:
         raise ConfigError([replace(problem, file=file, line=line, key=key) for problem in error.problems]) from None
     except ValueError as error:
-        raise ConfigError([Problem(file, line, key, f"found {link!r}", str(error))]) from None
+        raise ConfigError([Problem(file, line, key, f"found {link!r}", str(error), "取值不符")]) from None
 
 
 def _check_together(driver: ModuleType, context: Context, file: str, line: int | None) -> None:
@@ -212,7 +218,7 @@ def _check_together(driver: ModuleType, context: Context, file: str, line: int |
     mistakes: Sequence[tuple[str, str]] = driver.mistakes(context) if hasattr(driver, "mistakes") else ()
     if mistakes:
         key = f"connection.{context.connection}.settings"
-        raise ConfigError([Problem(file, line, key, found, expected) for found, expected in mistakes])
+        raise ConfigError([Problem(file, line, key, found, expected, "取值不符") for found, expected in mistakes])
 
 
 def _destination(section: DestinationSection, path: Path, lines: Mapping[Loc, int], at: Loc) -> PlannedDestination:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from simulators._clock import Clock, RealClock
 from simulators._world import Ledger, Option, Simulated, Spec, World
@@ -19,8 +20,12 @@ from simulators.scenario import Planned, Scenario, ScenarioError, acts, devices_
 
 def main() -> int:
     """Exit code 0: done, everything expected arrived; 1: something is missing; 2: the scenario or a setting is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m simulators", description=__doc__)
-    parser.add_argument("scenario", type=Path)
+    parser = argparse.ArgumentParser(
+        prog="fangkong simulate",
+        description="Be the devices of a scenario (docs/simulators.md), and say in the end what was raised and what was "
+        "acknowledged. Exit codes: 0 done, everything expected arrived; 1 something is missing; 2 the scenario cannot be run.",
+    )
+    parser.add_argument("scenario", type=Path, help="TOML file")
     parser.add_argument(
         "--set", action="append", default=[], type=_setting, metavar="NAME=VALUE", help="fills {NAME} in connect"
     )
@@ -50,40 +55,76 @@ def _run(arguments: argparse.Namespace) -> int:
     scenario = load(arguments.scenario)
     plan = acts(scenario, until_s=arguments.seconds)
     if arguments.check:
+        if arguments.set:  # without, it is not known where the devices find the gateway
+            world = World(RealClock(), Random(scenario.seed), Ledger(RealClock()))
+            _check(plan, _devices(scenario, dict(arguments.set), world))
         for act in plan:
-            print(f"{act.at_s:8.2f} s  {act.device:<12} {act.do}{' restore' if act.restore else ''} {act.zone or ''}")
+            zone = "" if act.zone is None else f" zone {act.zone}"
+            print(f"{act.at_s:8.2f} s  {act.device:<12} {act.do}{' restore' if act.restore else ''}{zone}")
         return 0
     if scenario.expect and arguments.record is None:
         print(f"{arguments.scenario} has [[expect]]: name the 110 centre's record with --record", file=sys.stderr)
         return 2
-    settings = dict(arguments.set)
-    specs = [
-        (table.simulator, Spec(name, connect, table.options))
-        for table in scenario.device
-        for name, connect in devices_of(table, settings)
-    ]
-    asyncio.run(_play(arguments, scenario, specs, plan))
-    if arguments.record is None:
-        return 0
-    received = [json.loads(line) for line in arguments.record.read_text(encoding="utf-8").splitlines()]
-    complaints = missing(scenario, [row for row in received if row.get("answer") in {"ACK", "*ACK"}])
+    clock = RealClock()
+    ledger = Ledger(clock, arguments.ledger)
+    world = World(clock, Random(scenario.seed), ledger, run=int(clock.now() * 1000) & 0xFFFFFFFF)
+    devices = _devices(scenario, dict(arguments.set), world)
+    _check(plan, devices)
+    complaints: list[str] = []
+    try:
+        asyncio.run(_play(arguments, scenario, clock, devices, plan))
+    except* OSError as broken:  # a port that is taken, a centre's control port that nobody serves
+        complaints += [str(error) for error in broken.exceptions]
+    ledger.close()
+    print(f"raised {ledger.raised_count}, acknowledged {ledger.acknowledged_count}")
+    if arguments.record is not None:
+        complaints += missing(scenario, _accepted(arguments.record))
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     return 1 if complaints else 0
 
 
-async def _play(
-    arguments: argparse.Namespace, scenario: Scenario, specs: Sequence[tuple[str, Spec]], plan: Sequence[Planned]
-) -> None:
-    clock = RealClock()
-    ledger = Ledger(clock, arguments.ledger)
-    world = World(clock, Random(scenario.seed), ledger)
+def _accepted(record: Path) -> Sequence[Mapping[str, Any]]:
+    """What the centre acknowledged. A centre that received nothing has no record yet."""
+    lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else ()
+    return [row for row in map(json.loads, lines) if row.get("answer") in {"ACK", "*ACK"}]
+
+
+def _devices(scenario: Scenario, settings: Mapping[str, str], world: World) -> dict[str, Simulated]:
+    """Every device of the scenario, not yet running. Raises ScenarioError."""
     devices: dict[str, Simulated] = {}
-    for simulator, spec in specs:
+    for table in scenario.device:
+        simulator = importlib.import_module(f"simulators.{table.simulator}")
+        if unknown := sorted(table.options.keys() - simulator.OPTIONS):
+            expected = ", ".join(sorted(simulator.OPTIONS))
+            raise ScenarioError(f"options of {table.id}: {', '.join(unknown)} unknown; expected {expected}")
+        for name, connect in devices_of(table, settings):
+            try:
+                devices[name] = simulator.make(Spec(name, connect, table.options), world)
+            except ValueError as error:
+                raise ScenarioError(f"{name}: {error}") from error
+    return devices
+
+
+def _check(plan: Sequence[Planned], devices: Mapping[str, Simulated]) -> None:
+    """Whether each device can do what is asked of it. Raises ScenarioError with every act that is none."""
+    complaints: dict[str, None] = {}
+    for act in plan:
         try:
-            devices[spec.device] = importlib.import_module(f"simulators.{simulator}").make(spec, world)
+            devices[act.device].check(act.do, restore=act.restore, zone=act.zone)
         except ValueError as error:
-            raise ScenarioError(f"{spec.device}: {error}") from error
+            complaints[f"{act.device} at {act.at_s:g} s: {error}"] = None
+    if complaints:
+        raise ScenarioError("\n".join(complaints))
+
+
+async def _play(
+    arguments: argparse.Namespace,
+    scenario: Scenario,
+    clock: Clock,
+    devices: Mapping[str, Simulated],
+    plan: Sequence[Planned],
+) -> None:
     stop, quiet = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -104,17 +145,13 @@ async def _play(
             await stop.wait()
         for task in (*running, *ends):
             task.cancel()
-    ledger.close()
 
 
 async def _act(clock: Clock, devices: Mapping[str, Simulated], plan: Sequence[Planned], until_s: float) -> None:
     started = clock.monotonic()
     for act in plan:
         await clock.sleep(max(0.0, started + act.at_s - clock.monotonic()))
-        try:
-            await devices[act.device].do(act.do, restore=act.restore, zone=act.zone)
-        except ValueError as error:
-            raise ScenarioError(f"{act.device} at {act.at_s:g} s: {error}") from error
+        await devices[act.device].do(act.do, restore=act.restore, zone=act.zone)
     await clock.sleep(max(0.0, started + until_s - clock.monotonic()))
 
 

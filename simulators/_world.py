@@ -70,6 +70,13 @@ class World:
     clock: Clock
     random: Random
     ledger: Ledger
+    run: int = 0
+    """32 bits that no earlier run had. The same seed would else start the same sessions, and a gateway that remembers
+    the last run would rightly take the new one for repeats."""
+
+    def boot(self) -> int:
+        """32 bits that name one start of one device."""
+        return self.random.getrandbits(32) ^ self.run
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +89,17 @@ class Spec:
 
 
 class Simulated(Protocol):
-    """A running simulated device. A simulator module offers `def make(spec: Spec, world: World) -> Simulated`."""
+    """A simulated device. A simulator module offers `def make(spec: Spec, world: World) -> Simulated` and, in `OPTIONS`,
+    the names of the options it knows."""
 
     async def run(self) -> None:
         """Be the device: connect, reconnect for ever, send heartbeats, repeat what is not acknowledged. Ends by cancellation."""
 
+    def check(self, what: str, *, restore: bool = False, zone: int | None = None) -> None:
+        """Raises ValueError for what this device cannot do, with what it can."""
+
     async def do(self, what: str, *, restore: bool = False, zone: int | None = None) -> None:
         """Act now: `what` is a kind ("panic", "burglary", "tamper", "batt_low" ...) or a verb of this simulator ("silent", "back").
 
-        Returns once raised; the ledger says when it was acknowledged.
+        Returns once raised; the ledger says when it was acknowledged. Raises ValueError as `check` does.
         """

@@ -20,6 +20,9 @@ import aiomqtt
 
 from simulators._world import Spec, World
 
+OPTIONS = frozenset(
+    {"username", "password", "password_file", "heartbeat_s", "repeat_s", "crc", "text", "latitude", "longitude"}
+)
 PENDING_MAX = 1000
 """Events a device remembers until they are acknowledged: what a small microcontroller's flash holds."""
 REPEAT_MAX_S = 10.0
@@ -54,7 +57,7 @@ class Alarm:
         self._host, self._port = address.hostname, address.port or 1883
         self._heartbeat_s = float(spec.options.get("heartbeat_s") or 30)
         self._repeat_s = float(spec.options.get("repeat_s") or 2)
-        self._boot = f"{world.random.getrandbits(32):08x}"
+        self._boot = f"{world.boot():08x}"
         self._seq = 0
         self._pending: dict[int, Pending] = {}
         self._fresh: asyncio.Queue[int] = asyncio.Queue()
@@ -71,6 +74,9 @@ class Alarm:
             group.create_task(self._stay_connected())
             while True:
                 group.create_task(self._insist(await self._fresh.get()))
+
+    def check(self, what: str, *, restore: bool = False, zone: int | None = None) -> None:
+        """Any word is sent: what the gateway does not know travels on as an unknown alarm."""
 
     async def do(self, what: str, *, restore: bool = False, zone: int | None = None) -> None:
         """A kind of alarm, or: "silent" (gone without a word, no will), "offline" (line cut, the will follows), "back"."""

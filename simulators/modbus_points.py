@@ -134,6 +134,7 @@ class _DeviceError(Exception):
 
 # -- one slave ------------------------------------------------------------------------------------------------------------
 
+OPTIONS = frozenset({"model", "unit", "late_s"})
 MISBEHAVIOUR = frozenset({"silent", "late", "wrong_unit", "garble", "exception"})
 
 
@@ -163,6 +164,11 @@ class Slave:
                 await self.wire.serve()
         finally:
             del self.wire.units[self.unit]
+
+    def check(self, what: str, *, restore: bool = False, zone: int | None = None) -> None:
+        """See Simulated.check."""
+        if what != "back" and what not in MISBEHAVIOUR:
+            self._zone(what, zone)
 
     async def do(self, what: str, *, restore: bool = False, zone: int | None = None) -> None:
         """See Simulated.do."""

@@ -18,6 +18,7 @@ import serial
 
 from simulators._world import Spec, World
 
+OPTIONS = frozenset({"sensors", "first", "queue", "baud", "garbage", "half", "glue"})
 REPEAT_S = 1.0
 HEARTBEAT_S = 60.0
 IN_FLIGHT_MAX = 8
@@ -192,9 +193,22 @@ class Receiver:
             await self._world.clock.sleep(HEARTBEAT_S)
             self._send(line("HB", self._boot, str(self._noise_dbm), str(len(self._waiting)), str(self._lost)))
 
-    async def do(self, what: str, *, restore: bool = False, zone: int | None = None) -> None:
-        """Act now. Returns once raised."""
-        verbs: dict[str, Callable[[], None]] = {
+    def check(self, what: str, *, restore: bool = False, zone: int | None = None) -> None:
+        """See Simulated.check."""
+        if what in self._verbs or what == "rf_jamming":
+            return
+        if (what, restore) not in KEYS:
+            can = sorted({known for known, of_restore in KEYS if of_restore == restore})
+            raise ValueError(
+                f'{self._spec.device} cannot do "{what}"{" restore" if restore else ""}; '
+                f"it knows {', '.join([*can, 'rf_jamming', *self._verbs])}"
+            )
+        if zone is not None and not 1 <= zone <= self._sensors:
+            raise ValueError(f"zone {zone} of {self._spec.device}: there are sensors 1 to {self._sensors}")
+
+    @property
+    def _verbs(self) -> dict[str, Callable[[], None]]:
+        return {
             "silent": lambda: self._be_silent(True),
             "back": lambda: self._be_silent(False),
             "unplug": self._unplug,
@@ -203,22 +217,20 @@ class Receiver:
             "garbage": lambda: self._put(self._garbage()),
             "half": self._send_half,
         }
-        if what in verbs:
-            verbs[what]()
+
+    async def do(self, what: str, *, restore: bool = False, zone: int | None = None) -> None:
+        """Act now. Returns once raised."""
+        self.check(what, restore=restore, zone=zone)
+        if what in self._verbs:
+            self._verbs[what]()
         elif what == "rf_jamming":
             self._jam(restore)
-        elif (what, restore) in KEYS:
-            self._hear(1 if zone is None else zone, what, restore)
         else:
-            raise ValueError(
-                f"{what!r} restore={restore}: this receiver does {sorted({w for w, _ in KEYS} | set(verbs))}"
-            )
+            self._hear(1 if zone is None else zone, what, restore)
 
     # -- the air -------------------------------------------------------------------------------------------------------
 
     def _hear(self, zone: int, what: str, restore: bool) -> None:
-        if not 1 <= zone <= self._sensors:
-            raise ValueError(f"zone {zone}: there are sensors 1 to {self._sensors}")
         code = self.device(zone).removeprefix("ev1527-") + KEYS[what, restore]
         now = self._world.clock.monotonic()
         last = self._last_heard.get(code)
@@ -261,7 +273,7 @@ class Receiver:
         return f"{self._seq:08X}"
 
     def _new_boot(self) -> str:
-        return f"{self._world.random.getrandbits(32):08X}"
+        return f"{self._world.boot():08X}"
 
     # -- the line ------------------------------------------------------------------------------------------------------
 

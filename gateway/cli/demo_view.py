@@ -7,6 +7,7 @@ import re
 import sys
 import urllib.error
 import urllib.request
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ def _state(destinations: Any, devices: Any, events: Any, stored: list[tuple[str,
     lines.append("")
     for event in events["items"]:
         zone = "" if event["zone"] is None else f" zone {event['zone']}"
+        at = datetime.fromisoformat(event["received_at"]).astimezone()  # the clock of who looks at it
         lines.append(
-            f"  {event['received_at'][11:19]}  {event['lane']:<7} {event['device']:<14} {event['kind']} {event['qualifier']}{zone}"
+            f"  {at:%H:%M:%S}  {event['lane']:<7} {event['device']:<14} {event['kind']} {event['qualifier']}{zone}"
         )
     return lines
 

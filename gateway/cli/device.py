@@ -152,7 +152,8 @@ async def _show(args: argparse.Namespace) -> int:
         if device is None and heard is None:
             print(f"{args.id}: neither in the ledger nor heard 台账中没有,也未收到过")
             return FAILED
-        points = [asdict(point) for point in registry.points() if point.device == args.id]
+        watched = [point for point in registry.points() if point.device == args.id]
+        points = [asdict(point) for point in sorted(watched, key=lambda point: point.number)]
     row = _row(args.id, device.site if device else None, device.name if device else "", heard)
     if args.json:
         print(json.dumps({**row, "points": points}, ensure_ascii=False, default=str))

@@ -42,7 +42,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if plan is None:
         assert error is not None
         findings = [
-            Finding("site file", "failed", str(problem), "fangkong check 请先修改配置") for problem in error.problems
+            Finding(
+                "site file", "failed", str(problem), "" if problem.hint else "mend it, then check again 请修改后重查"
+            )
+            for problem in error.problems
         ]
     else:
         findings = [Finding("site file", "ok", str(arguments.config)), *examine(plan)]
@@ -70,6 +73,8 @@ def examine(plan: Plan) -> Iterator[Finding]:
                 yield _port(f"port of {planned.section.name}", planned.section.link.removeprefix("tcp-listen://"))
     if any(planned.driver.LINK == "topics" for planned in plan.connections):
         yield _broker(plan)
+        if not running and plan.site.broker.url is None:
+            yield _port("broker port", plan.site.broker.listen)
     for planned in plan.connections:
         if planned.section.link.startswith(("serial:", "modbus+rtu:")):
             yield _serial(planned.section.name, planned.section.link)

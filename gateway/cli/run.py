@@ -37,7 +37,7 @@ def _check(arguments: argparse.Namespace) -> int:
         print(json.dumps({"ok": error is None, "problems": problems}, ensure_ascii=False))
     elif error:
         print(error)
-        print(f"{len(error.problems)} to mend 处需要修改")
+        print(f"{len(error.problems)} to mend 共 {len(error.problems)} 处需要修改")
     else:
         assert plan is not None
         print(f"{arguments.config}: ok; {len(plan.connections)} connections, {len(plan.destinations)} destinations")

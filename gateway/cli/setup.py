@@ -42,6 +42,9 @@ def add_parser(commands: Commands) -> None:
 def _init(arguments: argparse.Namespace) -> int:
     import secrets
 
+    from gateway.errors import ConfigError
+    from gateway.plan import prepare
+
     site = arguments.dir / "site.toml"
     if site.exists() and not arguments.force:
         print(f"{site} exists: edit it, or replace it with --force 文件已存在", file=sys.stderr)
@@ -55,7 +58,13 @@ def _init(arguments: argparse.Namespace) -> int:
         token.write_text(secrets.token_urlsafe(32) + "\n", encoding="utf-8")
     site.write_text(site_text(Answers(**values)), encoding="utf-8")
     print(f"wrote {site} and {token}")
-    print("next: fangkong check, fangkong doctor, fangkong site add, fangkong device add, fangkong run")
+    try:
+        prepare(site)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        print(f"an answer cannot be used: edit {site}, or answer again with --force 请修改后再用", file=sys.stderr)
+        return 2
+    print(f"next, each with --config {site}: fangkong check, doctor, site add, device add, run")
     return 0
 
 

@@ -17,6 +17,7 @@ from random import Random
 
 import aiomqtt
 import pytest
+import structlog.testing
 
 from gateway import broker as broker_module
 from gateway import logs
@@ -235,6 +236,17 @@ async def test_a_taken_port_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(ConfigError, match=rf"broker\.listen: 127\.0\.0\.1:{port}: Address already in use"):
             async with made(BrokerSection(listen=f"127.0.0.1:{port}"), tmp_path):
                 pass
+
+
+async def test_waiting_for_a_port_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "PORT_FREE_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as other, structlog.testing.capture_logs() as said:
+        section = BrokerSection(listen=f"127.0.0.1:{other.getsockname()[1]}")
+        with pytest.raises(ConfigError):
+            async with made(section, tmp_path):
+                pass
+
+    assert [line["event"] for line in said] == ["broker port is taken"]
 
 
 # -- its life ----------------------------------------------------------------------------------------------------------
