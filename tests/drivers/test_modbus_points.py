@@ -315,7 +315,7 @@ def test_a_capture_that_says_nothing_says_why(capture: str, words: str) -> None:
 
 @pytest.mark.parametrize(("protocol", "profile"), [("modbus_points", "fence8"), ("fence8", None)])
 def test_explain_needs_no_more_than_the_profiles_name(protocol: str, profile: str | None) -> None:
-    module, context = cli.prepare(protocol, profile, None, [], None)
+    module, context = cli.prepare(protocol, profile, [], None)
     (told,) = cli.explain(module, context, "01 02 00 00 00 08 79 CC 01 02 01 04 A0 4B")
 
     assert told["ok"]
