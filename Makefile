@@ -11,9 +11,10 @@ demo: .venv/.run
 test: .venv/.dev
 	@$(PYTEST) -m "not full" -n 2
 
-# Adds what needs apt packages: mosquitto, Prometheus, mbpoll, socat, Chromium (see .ci/run).
+# What needs apt packages on top: independent peers, a real Prometheus, a browser (.ci/tools installs them as root).
 test-full: .venv/.dev
-	@$(PYTEST) -n 2
+	@.ci/tools
+	@$(PYTEST) -m full -n 2
 
 lint: .venv/.dev
 	@$(BIN)/ruff format --check .

@@ -310,6 +310,7 @@ class Daemon:
             destinations=[planned.section.name for planned in self._plan.destinations],
             keep=timedelta(days=self._plan.site.store.retention_days),
             alive=self._notify.watchdog,
+            status=self._notify.status,
         )
 
     async def _drain(self, parts: Parts) -> None:

@@ -43,6 +43,8 @@ class Housekeeping:
     """How long events are kept that nobody waits for."""
     alive: Callable[[], None]
     """Told at every look that the loop turns."""
+    status: Callable[[str], None]
+    """One line for `systemctl status`."""
     _shed: Counter[Lane] = field(default_factory=Counter)
     _told_of_damage: str = ""
 
@@ -109,6 +111,7 @@ class Housekeeping:
             metrics.shed.labels(lane.name.lower()).inc(total - self._shed[lane])
             self._shed[lane] = total
         now = self.clock.now()
+        waiting = 0
         for name in self.destinations:
             backlog = await self.store.backlog(name)
             for lane, count in backlog.count.items():
@@ -117,3 +120,6 @@ class Housekeeping:
                 age = (now - oldest).total_seconds() if oldest else 0.0
                 metrics.oldest_seconds.labels(name, lane.name.lower()).set(max(0.0, age))
             metrics.dead.labels(name).set(backlog.dead)
+            waiting += sum(backlog.count.values())
+        kept = "stored" if state.ok else f"NOT stored: {state.error}"
+        self.status(f"events are {kept}; {sum(state.stored.values())} on disk, {waiting} to be sent")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 
-PATIENCE_S = 8
+PATIENCE_S = 4
 """For the program's own farewell (a broker saves its queues); then it is killed."""
 
 

@@ -12,7 +12,6 @@ import socket
 import sys
 import tempfile
 import termios
-import time
 import tty
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Iterator
@@ -219,7 +218,9 @@ class Stage:
         return balance(_rows(self._ledger), _rows(self._record), where)
 
     def _first_alarm_s(self) -> float:
-        accepted = [row["t"] for row in accepted_events(_rows(self._record))]
+        """From the start of this process to the first alarm (not a restore, not a fault) that the centre accepted."""
+        rows = accepted_events(_rows(self._record))
+        accepted = [row["t"] for row in rows if row["code"].startswith("1") and int(row["qualifier"]) == 1]
         return min(accepted) - _process_start(self._clock) if accepted else float("nan")
 
 
@@ -245,7 +246,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _process_start(clock: Clock) -> float:
     """Unix time at which this process was started, by the kernel's word (proc(5): field 22 of stat, ticks since boot)."""
     ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[19])
-    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    up_s = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+    age_s = up_s - ticks / os.sysconf("SC_CLK_TCK")
     return clock.now().timestamp() - age_s
 
 

@@ -367,7 +367,11 @@ def test_make_says_which_python_it_needs(tmp_path: Path) -> None:
     old = tmp_path / "python3.9"
     old.write_text('#!/bin/sh\n[ "$1" = -V ] && { echo Python 3.9.2; exit 0; }\nexit 1\n')
     old.chmod(0o755)
+    bare = tmp_path / "python3.11-without-venv"
+    bare.write_text('#!/bin/sh\ncase "$2" in *ensurepip*) exit 1;; esac\nexit 0\n')
+    bare.chmod(0o755)
     for python, expected in (
+        (str(bare), "The venv module is missing: apt install python3-venv"),
         (str(old), f"Fangkong needs Python 3.11 or newer; {old} is Python 3.9.2. Try: make PYTHON=python3.11 demo"),
         ("python-none", "python-none is not installed: apt install python3 python3-venv"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
@@ -18,11 +19,13 @@ from simulators import alarm_json
 from simulators._clock import RealClock
 from simulators._world import Ledger, Spec, World
 from simulators.police_centre import Misbehaviour, PoliceCentre
+from tests.conftest import tool
 from tests.stories.box import Box, until
 
 SEED = int(os.environ.get("STORY_SEED", "110"))
 DEVICES = 40
 EVENTS_PER_S = 50
+CRASH_WINDOW_S = 1.5
 KINDS = ("burglary", "panic", "tamper", "smoke", "rf_batt_low")
 
 
@@ -31,12 +34,14 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("kills", "crash_window_s"),
-    [pytest.param(4, 1.5, id="4 kills"), pytest.param(20, 1.5, id="20 kills", marks=pytest.mark.full)],
+    ("word", "times"),
+    [
+        pytest.param("SIGKILL", 4, id="4 kills"),
+        pytest.param("SIGKILL", 20, id="20 kills", marks=pytest.mark.full),
+        pytest.param("SIGTERM", 8, id="8 stops", marks=pytest.mark.full),
+    ],
 )
-async def test_no_kill_loses_or_doubles_what_was_acknowledged(
-    tmp_path: Path, kills: int, crash_window_s: float
-) -> None:
+async def test_no_kill_loses_or_doubles_what_was_acknowledged(tmp_path: Path, word: str, times: int) -> None:
     random = Random(SEED)
     clock = RealClock()
     record, ledger_file = tmp_path / "centre.jsonl", tmp_path / "ledger.jsonl"
@@ -58,11 +63,14 @@ async def test_no_kill_loses_or_doubles_what_was_acknowledged(
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(device.run()) for device in devices]
             load = group.create_task(raise_for_ever(devices, random, clock))
-            for _ in range(kills):
+            for _ in range(times):
                 acknowledged.clear()
                 await until(lambda: acknowledged, within_s=30, what="a device is acknowledged after the restart")
-                await clock.sleep(random.uniform(0, crash_window_s))  # the moment of the kill is drawn, not waited for
-                await box.kill()
+                await clock.sleep(random.uniform(0, CRASH_WINDOW_S))  # the moment of the kill is drawn, not waited for
+                if word == "SIGKILL":
+                    await box.kill()
+                else:
+                    assert await box.end() == 0, box.log
                 await box.start(wait=False)
             load.cancel()
             centre.behave()
@@ -82,7 +90,7 @@ async def test_no_kill_loses_or_doubles_what_was_acknowledged(
         assert await box.end() == 0
     ledger.close()
     audit = balance(rows(ledger_file), rows(record), where)
-    assert ledger.raised_count > kills * 10
+    assert ledger.raised_count > times * 10
     assert (audit.lost, audit.duplicates, audit.missing) == (0, 0, ())
     assert audit.delivered == audit.alarms
     assert centre.audit.new_key_duplicates == 0
@@ -132,3 +140,27 @@ async def test_a_second_daemon_on_one_directory_is_refused(tmp_path: Path) -> No
         assert "another fangkong already runs" in box.log
         assert box.get("readyz")["ready"]
         assert await box.end() == 0
+
+
+@pytest.mark.full
+async def test_a_frozen_broker_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """The 110 line down with a backlog, and mosquitto stopped dead: still exit 0 within 10 s."""
+    tool("mosquitto")
+    async with PoliceCentre() as centre:
+        box = Box(tmp_path, centre=centre.port)
+        await box.enrol()
+        await box.start()
+        await centre.off()
+        frozen = pid_of(str(tmp_path / "var" / "broker" / "mosquitto.conf"))
+        os.kill(frozen, signal.SIGSTOP)
+
+        assert await box.end() == 0, box.log
+
+
+def pid_of(argument: str) -> int:
+    """The process that was started with this argument and is not the leash around it."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        words = entry.read_bytes().decode(errors="replace").split("\0")
+        if argument in words and words[0].endswith("mosquitto"):
+            return int(entry.parent.name)
+    raise AssertionError(f"nobody runs with {argument}")
