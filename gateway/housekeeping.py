@@ -47,6 +47,7 @@ class Housekeeping:
     """One line for `systemctl status`."""
     _shed: Counter[Lane] = field(default_factory=Counter)
     _told_of_damage: str = ""
+    _said: str = ""
 
     async def run(self) -> None:
         """For ever."""
@@ -122,4 +123,7 @@ class Housekeeping:
             metrics.dead.labels(name).set(backlog.dead)
             waiting += sum(backlog.count.values())
         kept = "stored" if state.ok else f"NOT stored: {state.error}"
-        self.status(f"events are {kept}; {sum(state.stored.values())} on disk, {waiting} to be sent")
+        status = f"events are {kept}; {sum(state.stored.values())} on disk, {waiting} to be sent"
+        if status != self._said:
+            self.status(status)
+            self._said = status
