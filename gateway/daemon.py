@@ -234,11 +234,6 @@ class Daemon:
         backoff = Backoff(self._random)
         outlet = self._outlet(parts, planned, log)
         metrics.forwarder_errors.labels(name)
-        metrics.resent.labels(name)
-        for lane in planned.section.lanes:
-            metrics.sent.labels(name, lane)
-            metrics.accepted.labels(name, lane)
-            metrics.delivery_seconds.labels(name, lane)
         while True:
             started = self._clock.monotonic()
             error = await apart(partial(planned.forwarder.run, outlet))

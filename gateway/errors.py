@@ -11,7 +11,7 @@ class GatewayError(Exception):
     """Root of everything this program raises on purpose."""
 
 
-Reason = Literal["malformed", "checksum", "too_long", "unknown_device", "spoofed", "unauthenticated"]
+Reason = Literal["malformed", "checksum", "too_long", "unknown_device", "spoofed"]
 """Why a frame was refused: a closed list, because it becomes a metric label."""
 
 

@@ -55,7 +55,6 @@ class Wire:
         self.held = asyncio.Lock()
         self.opened = asyncio.Event()
         self.port = self._url.port or 0
-        self.exchanges = 0
         self.seen: list[bytes] = []
         """The last requests (unit, function, data), for a test to look at."""
 
@@ -79,7 +78,6 @@ class Wire:
 
     async def _exchange(self, unit: int, pdu: bytes) -> tuple[int, bytes] | None:
         """Who answers what; None for silence. Takes as long as the slave takes."""
-        self.exchanges += 1
         self.seen = [*self.seen[-99:], bytes([unit]) + pdu]
         slave = self.units.get(unit)
         if slave is None or slave.mood == "silent":

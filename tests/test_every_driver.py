@@ -19,7 +19,7 @@ import pytest
 
 from gateway.driver import Kind
 from gateway.errors import LinkClosed, StoreError
-from gateway.links.stream import StreamLink, memory_pair
+from gateway.links.stream import StreamLink
 from tests.conftest import JumpingClock
 from tests.driver_cases import (
     EXPECTED,
@@ -40,6 +40,7 @@ from tests.driver_cases import (
     same_answer,
     variants_of_bits,
 )  # fmt: skip
+from tests.memory import memory_pair
 
 ROOT = Path(__file__).parent.parent
 SHAPES = {

@@ -37,6 +37,7 @@ class EventView(BaseModel):
     device: str
     kind: Kind
     kind_zh: str
+    kind_en: str
     qualifier: Qualifier
     lane: str
     zone: int | None
@@ -130,6 +131,7 @@ def event_view(event: Event) -> EventView:
         device=event.device,
         kind=event.kind,
         kind_zh=FACTS[event.kind].zh,
+        kind_en=FACTS[event.kind].en,
         qualifier=event.qualifier,
         lane=event.lane.name.lower(),
         zone=event.zone,

@@ -46,7 +46,6 @@ class Stage:
         self._folder = folder
         self._dir = Path()
         self._kills = 0
-        self._ending = asyncio.Event()
         self._line_cut = False
         self._ports: dict[str, int] = {}
         self._daemon: Process | None = None

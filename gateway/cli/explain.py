@@ -37,12 +37,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("protocol", metavar="PROTOCOL", help="driver or profile name")
     parser.add_argument("frames", metavar="HEX", nargs="+", help='frames, or "-" for standard input')
     parser.add_argument("--profile", metavar="NAME", help="device profile (the driver's setting `profile`)")
-    parser.add_argument("--key", metavar="KEY", help="the driver's setting `key`")
     parser.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="any setting, VALUE as in TOML"
     )
     parser.add_argument("--profiles-dir", metavar="D", type=Path, help="own profiles, as in [gateway] profiles_dir")
-    parser.add_argument("--json", action="store_true", help="JSON, which is what it prints anyway")
     parser.set_defaults(run=run)
 
 
@@ -51,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from gateway.errors import ConfigError
 
     try:
-        driver, context = prepare(args.protocol, args.profile, args.key, args.set, args.profiles_dir)
+        driver, context = prepare(args.protocol, args.profile, args.set, args.profiles_dir)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -81,7 +79,7 @@ def _inputs(arguments: Sequence[str], *, is_topics: bool) -> Iterator[str]:
 
 
 def prepare(
-    protocol: str, profile: str | None, key: str | None, settings: Sequence[str], profiles_dir: Path | None
+    protocol: str, profile: str | None, settings: Sequence[str], profiles_dir: Path | None
 ) -> tuple[ModuleType, Context]:
     """The driver module and the context to decode in. Raises ConfigError."""
     from gateway.driver import Context
@@ -91,8 +89,6 @@ def prepare(
     content: dict[str, Any] = dict(_setting(text) for text in settings)
     if chosen := profile or of_profile:
         content["profile"] = chosen
-    if key is not None:
-        content["key"] = key
     checked = load_settings(driver, content, file="command line", lines={}, at=())
     profiles = load_profiles(driver, profiles_dir)
     if chosen and chosen not in profiles:

@@ -23,7 +23,7 @@ from gateway.driver import Context, FrameError, Kind, LinkClosed, Observation, Q
 from gateway.ids import EventIds
 from gateway.intake import Intake, Source
 from gateway.links.serial import WRITE_QUEUE_BYTES, open_serial
-from gateway.links.stream import StreamLink, memory_pair
+from gateway.links.stream import StreamLink
 from gateway.loader import load_profiles
 from gateway.metrics import Metrics
 from gateway.model import Place
@@ -34,6 +34,7 @@ from simulators import rf_serial as simulator
 from simulators._world import Ledger, Option, Spec, World
 from tests.conftest import JumpingClock
 from tests.driver_cases import Desk, closing
+from tests.memory import memory_pair
 
 CONTEXT = Context(settings=driver.Settings(), profiles=load_profiles(driver), connection="rf")
 MOTION = bytes.fromhex(

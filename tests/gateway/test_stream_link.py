@@ -11,9 +11,10 @@ import pytest
 
 from gateway.errors import ConfigError, LinkClosed, StoreError
 from gateway.links import serial, tcp
-from gateway.links.stream import ANSWERS_MAX, ANSWERS_PAUSE, READ_CHUNK_BYTES, WIRE_BYTES_MAX, StreamLink, memory_pair
+from gateway.links.stream import ANSWERS_MAX, ANSWERS_PAUSE, READ_CHUNK_BYTES, StreamLink
 from gateway.receipt import Receipt
 from tests.driver_cases import closing
+from tests.memory import WIRE_BYTES_MAX, memory_pair
 
 WAIT_S = 5.0
 

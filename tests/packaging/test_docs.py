@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from gateway import config
+from gateway.api.problems import RESPONSES
 from tests.dashboards.prometheus import rules
 
 ROOT = Path(__file__).parents[2]
@@ -46,3 +47,10 @@ def test_every_key_of_the_site_file_is_explained(table: type[BaseModel]) -> None
 
 def test_every_alert_is_explained() -> None:
     assert {rule["alert"] for rule in rules() if "alert" in rule and f"[{rule['alert']}]" not in OPERATING} == set()
+
+
+def test_every_error_of_the_api_is_announced_and_explained() -> None:
+    api = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").split("\n## Errors\n")[1]
+    rows = re.findall(r"^\| ([\d, ]+) \|", api, re.MULTILINE)
+
+    assert {int(status) for row in rows for status in row.split(", ")} == set(RESPONSES)

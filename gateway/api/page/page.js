@@ -33,7 +33,7 @@ function show(state, ok) {
 
 function draw(event) {
   const body = by("events"), row = body.insertRow(0);
-  const kind = language === "en" ? event.kind.replaceAll("_", " ") : event.kind_zh;
+  const kind = language === "en" ? event.kind_en : event.kind_zh;
   cell(row, new Date(event.received_at).toLocaleTimeString(language, { hour12: false }));
   cell(row, word(event.lane), event.lane);
   cell(row, [event.test ? `[${word("test")}]` : "", kind, word(event.qualifier), event.kind === "unknown" ? event.code ?? "" : ""].filter(Boolean).join(" "), event.qualifier === "new" ? event.lane : "");

@@ -1,0 +1,94 @@
+"""The HTTP side of a gateway with nothing below that is not real, and a client that speaks to it over TCP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+import httpx
+from fastapi import FastAPI
+
+from gateway.api import Looks, bind, create_app, serve
+from gateway.clock import RealClock
+from gateway.config import DestinationSection, GatewaySection, Secret, SiteFile
+from gateway.health import DeviceHealth
+from gateway.ids import EventIds
+from gateway.metrics import Metrics
+from gateway.model import Event, Kind, Lane, Place, Qualifier
+from gateway.registry import Registry
+from gateway.store import Entry
+from gateway.store.sqlite import SqliteStore
+
+AT = datetime(2027, 1, 15, 8, 30, tzinfo=UTC)
+UNCLAIMED = DeviceHealth("stranger", "unclaimed", AT, None)
+TOKEN = "correct horse battery staple"
+ids = EventIds(RealClock(), Random(1))
+PLACE = Place("s1", "A10B", "阳泗小区", "p1", 17, "东门")
+
+
+def event(**changes: object) -> Event:
+    plain = Event(ids.next(), "a001", Kind.BURGLARY, Qualifier.NEW, Lane.ALARM, AT, "test", "c1", place=PLACE)
+    return replace(plain, **changes)  # type: ignore[arg-type]  # the fields are the test's own
+
+
+class Health:
+    def __init__(self) -> None:
+        self.known: list[DeviceHealth] = []
+
+    def states(self) -> Iterable[DeviceHealth]:
+        return self.known
+
+
+class Box:
+    """A gateway's parts, and a client that speaks to them over TCP."""
+
+    def __init__(self, store: SqliteStore, registry: Registry) -> None:
+        self.store, self.registry = store, registry
+        self.health, self.metrics = Health(), Metrics()
+        self.failing: dict[str, str | None] = {"store": None}
+        self.app: FastAPI
+        self.client: httpx.AsyncClient
+        self.port = 0
+
+    async def keep(self, *events: Event, to: tuple[str, ...] = ()) -> None:
+        await (await self.store.append([Entry(each, to) for each in events]))
+
+    async def get(self, path: str, **query: str | int | bool) -> httpx.Response:
+        return await self.client.get(path, params=query)
+
+    @asynccontextmanager
+    async def open(
+        self, *, token: str | None = TOKEN, language: Literal["zh-CN", "en"] = "zh-CN"
+    ) -> AsyncIterator[Box]:
+        looks = Looks(
+            store=self.store, registry=self.registry, health=self.health, metrics=self.metrics, version="1.2.3",
+            site=SiteFile(
+                gateway=GatewaySection(language=language), destination=(DestinationSection(name="centre", forwarder="dc09"),)
+            ),
+            token=Secret(token) if token else None, checks=lambda: self.failing,
+        )  # fmt: skip
+        self.app = create_app(looks)
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        with bind("127.0.0.1:0") as sock:
+            self.port = sock.getsockname()[1]
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(serve(self.app, sock))
+                async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=headers) as self.client:
+                    yield self
+                serving.cancel()
+
+
+@asynccontextmanager
+async def closed_box(data_dir: Path) -> AsyncIterator[Box]:
+    """A box whose parts run and whose door is still shut."""
+    store = await SqliteStore.open(data_dir, RealClock())
+    registry = await Registry.open(data_dir / "registry.db")
+    yield Box(store, registry)
+    await registry.close()
+    await store.close()
