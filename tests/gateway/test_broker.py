@@ -374,7 +374,8 @@ def test_the_demo_brokers_subscriptions_may_change_while_they_are_walked() -> No
     subscriptions = _Walkable(a=[1], b=[2])
     for topic in subscriptions:
         subscriptions[topic + "/new"] = []
-    for topic, _ in subscriptions.items():
+    for topic, sessions in subscriptions.items():
+        assert isinstance(sessions, list)
         del subscriptions[topic]
 
     assert subscriptions == {}
