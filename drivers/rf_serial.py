@@ -259,6 +259,6 @@ async def _news(seen: Sequence[Observation], session: Session[Stream]) -> list[O
                 continue
         age_s = observation.values.get("age_s")
         if isinstance(age_s, int) and age_s > 0:
-            observation = replace(observation, at=session.clock.now() - timedelta(seconds=age_s))  # noqa: PLW2901
+            observation = replace(observation, at=session.clock.now() - timedelta(seconds=age_s))  # noqa: PLW2901  # the same one, dated
         news.append(observation)
     return news

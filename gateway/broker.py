@@ -19,12 +19,12 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import parse_qs, urlsplit
 
 from structlog.typing import FilteringBoundLogger as Logger
@@ -331,8 +331,24 @@ async def _serve_amqtt(config: dict[str, object]) -> None:
     from amqtt.broker import Broker as DemoBroker  # type: ignore[import-untyped]  # amqtt ships no types
 
     logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # it complains of every probe of its port
-    await DemoBroker(config).start()
+    broker = DemoBroker(config)
+    broker._subscriptions = _Walkable()  # noqa: SLF001  # see there
+    await broker.start()
     await asyncio.Event().wait()
+
+
+class _Walkable(dict[Any, Any]):
+    """A dict that may change while somebody walks over it.
+
+    amqtt 0.12 awaits inside its walks over the subscriptions (broker.py, lines 601 and 1015): a device that comes or goes
+    meanwhile made the walk fail, and the session it served hung until the device gave up.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(super().keys()))
+
+    def items(self) -> Any:
+        return list(super().items())
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -71,7 +71,7 @@ class Rig:
         async with asyncio.timeout(10):
             while await self.states() != counts:
                 await self.clock.advance(pace_s)
-                await asyncio.sleep(0.001)  # noqa: TID251
+                await asyncio.sleep(0.001)  # noqa: TID251  # as above
 
     async def states(self) -> dict[str, int]:
         rows = await self.store.deliveries(limit=10_000)

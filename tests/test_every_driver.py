@@ -98,7 +98,6 @@ def _offered(driver: Driver) -> dict[str, int]:
 
 def test_it_satisfies_its_protocol_under_strict_types(tmp_path: Path) -> None:
     """One file for all drivers, as one run of mypy costs as much as ten."""
-    pytest.importorskip("mypy")
     lines = [
         "from gateway.driver import BusDriver, Stream, StreamDriver, TopicsDriver",
         "from gateway.links.stream import StreamLink",

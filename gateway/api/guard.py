@@ -16,7 +16,7 @@ from gateway.api.problems import problem
 from gateway.config import Secret
 
 BODY_MAX_BYTES = 64 * 1024
-"""The largest body anybody needs is a list of 500 numbers; what is longer is not for us."""
+"""The largest body anybody needs is a list of 1000 numbers; what is longer is not for us."""
 BODY_WITHIN_S = 10.0
 """A body of 64 KiB that takes longer is a slow-body attack."""
 QUERY_MAX_BYTES = 4096

@@ -71,5 +71,5 @@ def _state(destinations: Any, devices: Any, events: Any, stored: list[tuple[str,
 
 def _ask(url: str, token: str, path: str) -> Any:
     request = urllib.request.Request(url + path, headers={"Authorization": f"Bearer {token}"})  # noqa: S310  # our own loopback URL
-    with urllib.request.urlopen(request, timeout=ASK_WITHIN_S) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=ASK_WITHIN_S) as answer:  # noqa: S310  # as above
         return json.load(answer)

@@ -95,7 +95,7 @@ _HEAD = """\
 [gateway]
 name = "{name}"
 data_dir = "var"            # event log and ledger; one daemon per directory
-language = "zh-CN"          # console and reports; "en" for English
+language = "zh-CN"          # the web page; "en" for English
 account = "{account}"            # the box's own DC-09 account, for its own faults
 
 [api]

@@ -135,7 +135,7 @@ def _client(wire: Line, name: str) -> Client:
 class _Tolerant(FramerBase):
     """Rubbish inside a frame is dropped; pymodbus raises it into the event loop, which would close the connection."""
 
-    def handleFrame(self, data: bytes, exp_devid: int, exp_tid: int) -> tuple[int, ModbusPDU | None]:  # noqa: N802
+    def handleFrame(self, data: bytes, exp_devid: int, exp_tid: int) -> tuple[int, ModbusPDU | None]:  # noqa: N802  # pymodbus' name
         try:
             return super().handleFrame(data, exp_devid, exp_tid)
         except (ModbusException, ValueError, IndexError):

@@ -127,7 +127,7 @@ def _contents(path: Path) -> _Contents:
     with closing(sqlite3.connect(path)) as connection:
         names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
         tables = [str(name) for (name,) in connection.execute(names) if name != "tortoise_migrations"]
-        rows = {table: connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0] for table in tables}  # noqa: S608
+        rows = {table: connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0] for table in tables}  # noqa: S608  # its own table names
         indexes = set()
         for table in tables:
             for index in connection.execute("SELECT name, [unique] FROM pragma_index_list(?)", (table,)).fetchall():
@@ -145,7 +145,7 @@ async def _rebuild(path: Path, migrations: str, first: str) -> None:
     try:
         await _apply(path, migrations, foreign_keys=False)
         missing = _missing(before, await asyncio.to_thread(_contents, path))
-    except BaseException:
+    except BaseException:  # a cancellation too: never half a migration
         await asyncio.to_thread(_put_back, backup, path)
         raise
     if missing:

@@ -87,7 +87,7 @@ class Committer:
                 self._open_once(check_first=False)
                 self.is_damaged = False
                 return True
-        except BaseException:
+        except BaseException:  # whatever it was: no connection is left half open
             self._drop()
             raise
 

@@ -98,7 +98,7 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             lock.close()
             raise StoreError(f"cannot open {data_dir / FILE_NAME}: {error}") from error
-        except BaseException:
+        except BaseException:  # whatever it was: the next one may open the folder
             lock.close()
             raise
 

@@ -21,7 +21,7 @@ import structlog.testing
 
 from gateway import broker as broker_module
 from gateway import logs
-from gateway.broker import GATEWAY_USER, Broker, external_address
+from gateway.broker import GATEWAY_USER, Broker, _Walkable, external_address
 from gateway.clock import RealClock
 from gateway.config import BrokerSection, load_site_file
 from gateway.errors import ConfigError, Refused
@@ -368,3 +368,14 @@ async def test_what_mosquitto_acknowledged_survives_its_own_kill(
 
     assert seen == sent
     assert not link.gap_possible
+
+
+def test_the_demo_brokers_subscriptions_may_change_while_they_are_walked() -> None:
+    subscriptions = _Walkable(a=[1], b=[2])
+    for topic in subscriptions:
+        subscriptions[topic + "/new"] = []
+    for topic, sessions in subscriptions.items():
+        assert isinstance(sessions, list)
+        del subscriptions[topic]
+
+    assert subscriptions == {}
