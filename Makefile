@@ -9,12 +9,12 @@ demo: .venv/.run
 	@$(BIN)/fangkong demo
 
 test: .venv/.dev
-	@$(PYTEST) -m "not full" -n 2
+	@$(PYTEST) -m "not full" -n 4 --dist worksteal
 
 # What needs apt packages on top: independent peers, a real Prometheus, a browser (.ci/tools installs them as root).
 test-full: .venv/.dev
 	@.ci/tools
-	@$(PYTEST) -m full -n 2
+	@$(PYTEST) -m full -n 4 --dist worksteal
 
 lint: .venv/.dev
 	@$(BIN)/ruff format --check .

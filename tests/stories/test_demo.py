@@ -35,7 +35,7 @@ def without_mosquitto() -> str:
     return os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if folder != hidden)
 
 
-@pytest.mark.parametrize("broker", ["as installed", "amqtt"])
+@pytest.mark.parametrize("broker", ["amqtt", pytest.param("as installed", marks=pytest.mark.full)])
 async def test_the_demo_kills_its_gateway_and_loses_nothing(tmp_path: Path, broker: str) -> None:
     code, output = await demo(tmp_path, os.environ["PATH"] if broker == "as installed" else without_mosquitto())
 
