@@ -92,7 +92,7 @@ async def run(session: Session[Topics]) -> None:
             watching = group.create_task(availability.watch(), name="availability")
             await _hear(session, availability)
             watching.cancel()
-    except ExceptionGroup as ended:
+    except ExceptionGroup as ended:  # a lost line is to end this as plain LinkClosed, as with every other driver
         if len(ended.exceptions) > 1:
             raise
         raise ended.exceptions[0] from None

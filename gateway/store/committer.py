@@ -140,7 +140,9 @@ class Committer:
         tally = Tally()
         try:
             outcomes: list[Outcome] = [(self._do(connection, job, tally), None) for job in jobs]
-        except Exception as error:
+        except (
+            Exception
+        ) as error:  # the boundary between jobs: one that is at fault must not cost the others their commit
             if _disk_is_to_blame(error):
                 raise
             # Again, with a savepoint around each job. Not at once: savepoints cost a fifth of the throughput.
@@ -159,7 +161,7 @@ class Committer:
         connection.execute("SAVEPOINT job")
         try:
             result = self._do(connection, job, own)
-        except Exception as error:
+        except Exception as error:  # the boundary of this job; its own waiter is told
             if _disk_is_to_blame(error):
                 raise
             connection.execute("ROLLBACK TO job")
