@@ -140,9 +140,7 @@ class Committer:
         tally = Tally()
         try:
             outcomes: list[Outcome] = [(self._do(connection, job, tally), None) for job in jobs]
-        except (
-            Exception
-        ) as error:  # the boundary between jobs: one that is at fault must not cost the others their commit
+        except Exception as error:  # the boundary between jobs: one at fault must not cost the others their commit
             if _disk_is_to_blame(error):
                 raise
             # Again, with a savepoint around each job. Not at once: savepoints cost a fifth of the throughput.
