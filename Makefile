@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full lint wheel lock clean
+.PHONY: demo test test-full crash lint wheel lock clean
 
 demo: .venv/.run
 	@$(BIN)/fangkong demo
@@ -15,6 +15,12 @@ test: .venv/.dev
 test-full: .venv/.dev
 	@.ci/tools
 	@$(PYTEST) -m full -n 4 --dist worksteal
+
+# Kills under load, with a balance at the end: make crash KILLS=1000 SEED=7
+KILLS ?= 100
+crash: .venv/.dev
+	@.ci/tools
+	@$(BIN)/python -m tests.crash --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/.dev
 	@$(BIN)/ruff format --check .
