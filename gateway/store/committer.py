@@ -16,7 +16,7 @@ from gateway.errors import StoreError
 from gateway.kinds import FACTS, Lane
 from gateway.store import Entry, StoreState
 from gateway.store.budget import Budget, used_bytes
-from gateway.store.rows import EVENT_COLUMNS, event_row
+from gateway.store.rows import EVENT_COLUMNS, NOT_STORABLE, event_row, storable
 from gateway.store.salvage import finish_replacement, prepare_replacement
 from gateway.store.schema import (
     Damaged,
@@ -183,7 +183,11 @@ class Committer:
             if full and event.lane is Lane.BULK:
                 tally.shed[event.lane] += 1
                 continue
-            cursor = connection.execute(INSERT_EVENT, event_row(event))
+            try:
+                cursor = connection.execute(INSERT_EVENT, event_row(event))
+            except NOT_STORABLE as fault:
+                event = storable(event, fault)
+                cursor = connection.execute(INSERT_EVENT, event_row(event))
             if cursor.rowcount == 0:
                 tally.repeats += 1
                 repeats.append(position)
