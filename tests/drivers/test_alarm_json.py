@@ -347,6 +347,7 @@ async def test_a_refused_message_is_accepted_so_that_it_does_not_come_back(jumpi
     assert len(wire.rejected) == len(wire.reported) == 1
 
 
+@pytest.mark.row("D3")
 async def test_retained_is_state_and_never_news(jumping_clock: JumpingClock) -> None:
     """An event kept by the broker would be raised again at every start; a kept heartbeat proves no life."""
     wire = Wire(
@@ -399,6 +400,7 @@ async def test_a_device_that_is_back_within_the_hold_was_never_away(jumping_cloc
     assert wire.heard == ["a001"] * 5
 
 
+@pytest.mark.row("D1")
 async def test_a_broker_restart_with_forty_devices_is_no_event(jumping_clock: JumpingClock) -> None:
     """The wills of all are kept by the broker, and each device is back in its own time."""
 

@@ -101,6 +101,7 @@ async def closing(link: TopicsLink) -> str:
     return str(caught.value)
 
 
+@pytest.mark.row("D4b")
 @pytest.mark.full
 async def test_only_what_was_accepted_after_its_commit_is_not_sent_again(
     keeping_broker: Broker, tmp_path: Path
@@ -198,6 +199,7 @@ async def test_a_wrong_password_is_refused_and_not_tried_for_ever(broker: Broker
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.row("D2")
 async def test_a_lost_session_is_a_possible_gap(broker: Broker, tmp_path: Path) -> None:
     async with opened(broker) as first, opened(broker, client_id="other") as other:
         assert not first.connected.session_present
@@ -213,6 +215,7 @@ async def test_a_lost_session_is_a_possible_gap(broker: Broker, tmp_path: Path) 
     assert [line["log_level"] for line in lines] == ["warning"]
 
 
+@pytest.mark.row("D3")
 async def test_retained_messages_are_marked_as_state(broker: Broker, tmp_path: Path) -> None:
     async with device(broker, tmp_path) as client:
         await client.publish("t/door", "open", qos=1, retain=True)
@@ -225,6 +228,7 @@ async def test_retained_messages_are_marked_as_state(broker: Broker, tmp_path: P
     assert (news.topic, news.retained) == ("t/x", False)
 
 
+@pytest.mark.row("D3")
 @pytest.mark.parametrize("qos", [0, 1])
 async def test_a_flood_is_held_back_at_the_bound(
     broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qos: int
@@ -344,6 +348,7 @@ async def consumer(broker: Broker, path: Path, mode: str) -> AsyncIterator[async
         await process.wait()
 
 
+@pytest.mark.row("D4b")
 @pytest.mark.full
 async def test_a_consumer_killed_with_messages_in_hand_loses_none(keeping_broker: Broker, tmp_path: Path) -> None:
     sent = [str(number) for number in range(400)]
@@ -453,6 +458,7 @@ async def test_pubacks_leave_in_order_of_arrival_up_to_the_first_open_receipt() 
     assert await acknowledged(bare, 0) == [7, 8, 9]
 
 
+@pytest.mark.row("D4")
 async def test_a_late_acknowledgement_never_meets_the_next_connections_message_of_the_same_number() -> None:
     bare = BareBroker()
     late = Receipt()
@@ -475,6 +481,7 @@ async def test_a_late_acknowledgement_never_meets_the_next_connections_message_o
         assert await acknowledged(bare, 1) == [2]
 
 
+@pytest.mark.row("D4")
 async def test_a_repeated_packet_is_handed_on_and_acknowledged_like_the_first() -> None:
     """DUP and a re-used packet identifier are the broker's business; repeats are recognised by their key."""
     bare = BareBroker()
@@ -503,6 +510,7 @@ async def test_bytes_that_are_no_mqtt_close_the_link_and_nothing_else() -> None:
         assert await closing(link)
 
 
+@pytest.mark.row("D6")
 async def test_a_second_client_under_our_name_is_named_as_the_cause() -> None:
     """DISCONNECT with reason 142 (MQTT 5, 3.14.2.1). mosquitto 2.0.11 closes without it."""
     bare = BareBroker(is_5=True)

@@ -105,6 +105,7 @@ async def test_dead_rows_are_seen_and_go_again_under_the_same_number(store: Sqli
     assert (await store.backlog("110")).count[Lane.ALARM] == 1
 
 
+@pytest.mark.row("A10")
 async def test_a_second_daemon_is_refused(store: SqliteStore, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="another fangkong already runs"):
         await SqliteStore.open(tmp_path, RealClock())

@@ -79,6 +79,7 @@ def printed_until_killed(data_dir: Path, lines: int) -> list[str]:
     return printed + [line for line in rest if len(line) == len(printed[0])]
 
 
+@pytest.mark.row("A3")
 def test_what_was_confirmed_survives_a_kill_at_any_moment(tmp_path: Path) -> None:
     random = Random(20270115)
     confirmed: list[str] = []
@@ -91,6 +92,7 @@ def test_what_was_confirmed_survives_a_kill_at_any_moment(tmp_path: Path) -> Non
         assert [name for name in confirmed if kept.get(name) != 2] == []
 
 
+@pytest.mark.row("A10")
 def test_a_directory_in_use_is_refused_until_its_holder_is_killed(tmp_path: Path) -> None:
     with start_child(tmp_path) as holder:
         assert holder.stdout is not None
@@ -297,6 +299,7 @@ class Killed(BaseException):
     """Stands for SIGKILL between two system calls."""
 
 
+@pytest.mark.row("A6")
 async def test_a_kill_during_recovery_only_delays_it(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = sound / FILE_NAME
     overwrite(path, path.stat().st_size // 2, b"\xff" * 4096)
