@@ -128,7 +128,7 @@ async def test_latest_tells_conditions_not_presses(store: SqliteStore) -> None:
 
 async def test_an_event_no_database_can_take_fails_alone(store: SqliteStore) -> None:
     good = await store.append([Entry(event())])
-    bad = await store.append([Entry(event(zone=2**70))])
+    bad = await store.append([Entry(event(received_at=None))])
     after = await store.append([Entry(event())])
 
     await good
