@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from gateway.kinds import FACTS
@@ -39,47 +39,42 @@ class Arrivals:
         first = self._next_seq
         self._next_seq += len(entries)
         new = insert_events(self._db, [entry.event for entry in entries], first)
-        numbered = [(entry, seq) for seq, entry in enumerate(entries, first) if seq in new]
-        tally.stored.update(entry.event.lane for entry, _ in numbered)
-        self._queue(numbered, queued, tally)
-        self._keep_latest([entry.event for entry, _ in numbered])
+        tally.stored.update(event.lane for event in new.values())
+        self._queue([(replace(event, seq=seq), entries[seq - first]) for seq, event in new.items()], queued, tally)
+        self._keep_latest(new.values())
         if len(new) == len(entries):
             return ()
         tally.repeats += len(entries) - len(new)
         return [seq - first for seq in range(first, self._next_seq) if seq not in new]
 
-    def _queue(self, numbered: Sequence[tuple[Entry, int]], queued: Counter[str], tally: Tally) -> None:
+    def _queue(self, new: Sequence[tuple[Event, Entry]], queued: Counter[str], tally: Tally) -> None:
         try:
-            rows = self._write(numbered, queued, self.numbers.next)
+            rows = self._write(new, queued, self.numbers.next)
         except sqlite3.IntegrityError:  # an account has come round to a number that is still open
-            seqs = numbered[0][1], numbered[-1][1]
-            self._db.execute("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", seqs)
-            rows = self._write(numbered, queued, self.numbers.next_free)
+            self._db.execute("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (new[0][0].seq, new[-1][0].seq))
+            rows = self._write(new, queued, self.numbers.next_free)
         self.numbers.save(self._db)
         for row in rows:
             tally.queued[row.destination, row.event.lane] += 1
             tally.deliveries.setdefault(row.destination, []).append(row)
 
-    def _write(self, numbered: Sequence[tuple[Entry, int]], queued: Counter[str], give: _Give) -> Sequence[Delivery]:
+    def _write(self, new: Sequence[tuple[Event, Entry]], queued: Counter[str], give: _Give) -> Sequence[Delivery]:
         queued = queued.copy()
         deliveries: list[Delivery] = []
         rows = []
-        for entry, seq in numbered:
-            if not entry.destinations:
-                continue
-            event = replace(entry.event, seq=seq)
+        for event, entry in new:
             for destination in entry.destinations:
                 account = number = None
                 if destination in entry.numbered and queued[destination] < NUMBERED_AT_ONCE_MAX:
                     account = event.account
                     number = give(self._db, destination, account) if account else None
                 queued[destination] += 1
-                rows.append((destination, seq, event.lane.value, account, number))
+                rows.append((destination, event.seq, event.lane.value, account, number))
                 deliveries.append(Delivery(destination, event, number))
         OUTBOX.rows(self._db, rows)
         return deliveries
 
-    def _keep_latest(self, events: Sequence[Event]) -> None:
+    def _keep_latest(self, events: Iterable[Event]) -> None:
         latest = {
             (event.device, event.kind.value, NO_ZONE if event.zone is None else event.zone): event.qualifier.value
             for event in events

@@ -20,11 +20,11 @@ from gateway.store.budget import Budget, used_bytes
 from gateway.store.numbers import Numbers
 from gateway.store.salvage import finish_replacement, prepare_replacement
 from gateway.store.schema import (
+    Connect,
     Damaged,
     DatabaseErrors,
     begin_session,
     check,
-    connect,
     end_session,
     ensure_tables,
     means_damage,
@@ -62,8 +62,9 @@ class Settlement:
 class Committer:
     """Owns the write connection. After any failure of the disk the connection is closed and opened anew, never trusted."""
 
-    def __init__(self, path: Path, state: StoreState, clock: Clock, *, check_at_start: bool) -> None:
+    def __init__(self, path: Path, state: StoreState, clock: Clock, connect: Connect, *, check_at_start: bool) -> None:
         self._path = path
+        self._connect = connect
         self.state = state
         self.clock = clock
         self._connection: sqlite3.Connection | None = None
@@ -110,7 +111,7 @@ class Committer:
         salvaged = finish_replacement(self._path)
         if self._path.exists() and self._path.stat().st_size == 0:
             raise Damaged(f"{self._path} is empty")
-        self._connection = connection = connect(self._path)
+        self._connection = connection = self._connect(self._path)
         ensure_tables(connection, self._path)
         # The write comes before the check: while the disk takes none, the check would only load it further.
         was_clean = begin_session(connection)

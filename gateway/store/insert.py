@@ -7,11 +7,11 @@ few and fat statements, of a few sizes whose compiled form SQLite's module keeps
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from gateway.model import Event
-from gateway.store.rows import EVENT_COLUMNS, event_row
+from gateway.store.rows import EVENT_COLUMNS, NOT_STORABLE, event_row, storable
 
 ROWS_PER_STATEMENT = (64, 16, 4, 1)
 """Beyond 64 nothing more is saved per row."""
@@ -48,11 +48,26 @@ LATEST = Insert(
 )
 
 
-def insert_events(db: sqlite3.Connection, events: Sequence[Event], first_seq: int) -> Collection[int]:
-    """Store what is not there yet, numbered from `first_seq` on in the order given. Returns the numbers of what is new."""
-    rows = [(seq, *event_row(event)) for seq, event in enumerate(events, first_seq)]
-    seqs = range(first_seq, first_seq + len(rows))
-    if EVENTS.rows(db, rows) == len(rows):
-        return seqs
-    stored = db.execute("SELECT seq FROM events WHERE seq >= ?", (first_seq,))
-    return {seq for (seq,) in stored.fetchall()}
+def insert_events(db: sqlite3.Connection, events: Sequence[Event], first_seq: int) -> Mapping[int, Event]:
+    """Store what is not there yet, numbered from `first_seq` on in the order given. Returns what is new, as it is stored."""
+    rows = dict(enumerate(events, first_seq))
+    try:
+        count = EVENTS.rows(db, [(seq, *event_row(event)) for seq, event in rows.items()])
+    except NOT_STORABLE:
+        db.execute("DELETE FROM events WHERE seq >= ?", (first_seq,))
+        rows = {seq: _insert_rest(db, event, seq) for seq, event in rows.items()}
+        count = None
+    if count == len(rows):
+        return rows
+    stored = db.execute("SELECT seq FROM events WHERE seq >= ? ORDER BY seq", (first_seq,)).fetchall()
+    return {seq: rows[seq] for (seq,) in stored}
+
+
+def _insert_rest(db: sqlite3.Connection, event: Event, seq: int) -> Event:
+    """Store one event, or what can be stored of it."""
+    try:
+        EVENTS.rows(db, [(seq, *event_row(event))])
+    except NOT_STORABLE as fault:
+        event = storable(event, fault)
+        EVENTS.rows(db, [(seq, *event_row(event))])
+    return event

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from gateway.clock import Clock
 from gateway.errors import StoreError
@@ -35,6 +35,7 @@ from gateway.store.rows import (
     optional_moment,
     optional_ms,
 )
+from gateway.store.schema import Connect, connect
 from gateway.store.tally import Tally
 from gateway.store.writer import InlineWriter, Observe, ThreadWriter, Writer
 
@@ -54,7 +55,15 @@ class SqliteStore:
     """Implements `gateway.store.Store`."""
 
     def __init__(
-        self, path: Path, lock: FileIO, clock: Clock, budget_bytes: int, observe: Observe, *, inline: bool
+        self,
+        path: Path,
+        lock: FileIO,
+        clock: Clock,
+        budget_bytes: int,
+        observe: Observe,
+        *,
+        connect: Connect,
+        inline: bool,
     ) -> None:
         self.state = StoreState(budget_bytes=budget_bytes)
         self._lock = lock
@@ -64,7 +73,7 @@ class SqliteStore:
         self._watchers: set[CommitWatch] = set()
         self._followers: dict[str, Follower] = {}
         self._loop = asyncio.get_running_loop()
-        committer = Committer(path, self.state, clock, check_at_start=inline)
+        committer = Committer(path, self.state, clock, connect, check_at_start=inline)
         self._committer = committer
         self._writer: Writer = (
             InlineWriter(committer, self._settle)
@@ -73,7 +82,7 @@ class SqliteStore:
         )
         # Two, so that no page a person leafs through keeps an alarm from being sent.
         self._outbox, self._people = (
-            Reader(path, committer, clock, name=name, inline=inline, on_damage=self._meet_damage)
+            Reader(path, committer, clock, connect, name=name, inline=inline, on_damage=self._meet_damage)
             for name in ("store-outbox", "store-people")
         )
         self._check_up = (
@@ -89,8 +98,9 @@ class SqliteStore:
         budget_bytes: int = 2 << 30,
         inline: bool = False,
         observe: Observe = lambda _: None,
-    ) -> SqliteStore:
-        """Take hold of the directory and open the log.
+        connect: Connect = connect,
+    ) -> Self:
+        """Take hold of the directory and open the log. `connect` opens the file; a simulation puts a failing disk there.
 
         Raises StoreError when another daemon holds it, the log is a newer program's, or the disk does not let us.
         """
@@ -100,7 +110,7 @@ class SqliteStore:
         except OSError as error:
             raise StoreError(f"cannot use the data directory {data_dir}: {error}") from error
         try:
-            return cls(data_dir / FILE_NAME, lock, clock, budget_bytes, observe, inline=inline)
+            return cls(data_dir / FILE_NAME, lock, clock, budget_bytes, observe, connect=connect, inline=inline)
         except (sqlite3.Error, OSError) as error:
             lock.close()
             raise StoreError(f"cannot open {data_dir / FILE_NAME}: {error}") from error

@@ -227,6 +227,7 @@ async def test_the_same_condition_twice_in_one_report_is_one_event(bench: Bench)
     assert (await bench.stored(), bench.count("repeats")) == (1, 1)
 
 
+@pytest.mark.row("A2")
 async def test_a_device_whose_answer_died_with_us_repeats_and_is_stored_once(bench: Bench) -> None:
     """Killed between the commit and the answer, on a protocol without numbers."""
     said = [

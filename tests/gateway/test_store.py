@@ -106,6 +106,7 @@ async def test_dead_rows_are_seen_and_go_again_under_the_same_number(store: Sqli
     assert (await store.backlog("110")).count[Lane.ALARM] == 1
 
 
+@pytest.mark.row("A10")
 async def test_a_second_daemon_is_refused(store: SqliteStore, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="another fangkong already runs"):
         await SqliteStore.open(tmp_path, RealClock())
@@ -128,7 +129,7 @@ async def test_latest_tells_conditions_not_presses(store: SqliteStore) -> None:
 
 async def test_an_event_no_database_can_take_fails_alone(store: SqliteStore) -> None:
     good = await store.append([Entry(event())])
-    bad = await store.append([Entry(event(zone=2**70))])
+    bad = await store.append([Entry(event(received_at=None))])
     after = await store.append([Entry(event())])
 
     await good

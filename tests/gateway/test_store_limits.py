@@ -289,7 +289,8 @@ async def take(store: SqliteStore, step: str, n: int, lane: Lane, destinations: 
     elif step == "repeat":
         await (await store.append([Entry(event(lane=lane, repeat_key=f"k{n // 10}"), destinations)]))
     elif step == "poison":
-        receipt = await store.append([Entry(event(lane=lane), destinations), Entry(event(zone=2**70))])
+        await (await store.append([Entry(event(lane=lane), destinations), Entry(event(zone=2**70))]))
+        receipt = await store.append([Entry(event(lane=lane), destinations), Entry(event(received_at=None))])
         with pytest.raises(StoreError):
             await receipt
     elif step == "accepted":
