@@ -66,7 +66,11 @@ class Outbox:
         self._look = asyncio.Event()
         # Writing; at most one outcome per known row.
         self._outcomes: asyncio.Queue[_Outcome] = asyncio.Queue()
-        self._show_zeros()
+        # A rate needs its series before the first event, an alert before the first trouble.
+        name, metrics = outlet.destination, outlet.metrics
+        metrics.resent.labels(name)
+        self._accepted_metric = {lane: metrics.accepted.labels(name, lane.name.lower()) for lane in Lane}
+        self._seconds_metric = {lane: metrics.delivery_seconds.labels(name, lane.name.lower()) for lane in Lane}
 
     async def run(self) -> None:
         """Read ahead and write back until cancelled."""
@@ -74,14 +78,6 @@ class Outbox:
         async with asyncio.TaskGroup() as group:
             for job in (self._feed, self._settle, self._offer_again):
                 group.create_task(job(), name=f"{self._outlet.destination} {job.__name__.strip('_')}")
-
-    def _show_zeros(self) -> None:
-        """A rate needs its series before the first event, an alert before the first trouble."""
-        name, metrics = self._outlet.destination, self._outlet.metrics
-        metrics.resent.labels(name)
-        for lane in Lane:
-            for series in (metrics.sent, metrics.accepted, metrics.delivery_seconds):
-                series.labels(name, lane.name.lower())
 
     # -- for the line --------------------------------------------------------------------------------------------------
 
@@ -292,12 +288,11 @@ class Outbox:
             await outcome.then()
 
     def _count_accepted(self, rows: Sequence[Delivery]) -> None:
-        now, metrics = self._clock.now(), self._outlet.metrics
+        now = self._clock.now()
         for row in rows:
-            labels = self._outlet.destination, row.event.lane.name.lower()
-            metrics.accepted.labels(*labels).inc()
-            waited_s = (now - row.event.received_at).total_seconds()
-            metrics.delivery_seconds.labels(*labels).observe(max(0.0, waited_s))
+            lane = row.event.lane
+            self._accepted_metric[lane].inc()
+            self._seconds_metric[lane].observe(max(0.0, (now - row.event.received_at).total_seconds()))
 
     async def _store_fails(self, what: str, error: StoreError) -> None:
         self._outlet.log.warning(what, error=str(error))
