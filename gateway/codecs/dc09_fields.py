@@ -21,6 +21,7 @@ _ENCODE = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _STAMP = re.compile(r"(\d\d):(\d\d):(\d\d),(\d\d)-(\d\d)-(\d{4})", re.ASCII)
 _CID = re.compile(r"(?:#[0-9A-Za-z]{1,16}\|)?([136])([0-9A-Fa-f]{3}) ([0-9A-Fa-f]{2}) ([0-9A-Fa-f]{3})")
 _POSITION = re.compile(r"(\d{1,3})([NSEW])(\d{1,2}(?:\.\d+)?)", re.ASCII)
+_NUMBERED = {character: f"\\u{ord(character):04x}" for character in "[]|"}  # JSON may write any character so
 _PLAIN_TEXT = str.maketrans({"[": "(", "]": ")", "|": "/"})
 
 
@@ -107,8 +108,8 @@ def degrees(text: str) -> float:
 def json_object(members: Mapping[str, str | int | bool]) -> str:
     """Value of J: one flat JSON object in which no structural character occurs."""
     text = _ENCODE(members)
-    for character in "[]|":  # inside strings only, as no member is a list; JSON may write any character by its number
-        text = text.replace(character, f"\\u{ord(character):04x}")
+    for character, number in _NUMBERED.items():  # inside strings only, as no member is a list
+        text = text.replace(character, number)
     return text
 
 

@@ -209,19 +209,18 @@ class Outbox:
         self._gone.clear()
         self._reading, self._meanwhile = lane, []
         cursors = self._cursor
+        limit = HELD_MAX - self._held[lane]
         try:
             rows = await self._store.pending(
-                self._outlet.destination, lane, after_seq=cursors.get(lane, 0), limit=HELD_MAX
+                self._outlet.destination, lane, after_seq=cursors.get(lane, 0), limit=limit
             )
         finally:
             is_whole, self._reading = self._reading is lane and cursors is self._cursor, None
         for row in rows:
-            if self._held[lane] >= HELD_MAX:
-                return
             seq = cursors[lane] = row.event.seq
             if seq not in self._known and seq not in self._gone:
                 self._hold(row)
-        if is_whole and len(rows) < HELD_MAX:
+        if is_whole and len(rows) < limit:
             self._current.add(lane)
             self.committed(self._meanwhile)
 

@@ -16,6 +16,7 @@ from gateway.codecs import dc09
 from gateway.codecs.dc09 import Message
 from gateway.errors import FrameError, LinkClosed, StoreError
 from gateway.forwarders import Outlet
+from gateway.forwarders._lanes import LANES
 from gateway.forwarders._outbox import Outbox
 from gateway.forwarders.dc09._message import event_message, null_message
 from gateway.forwarders.dc09._receiver import Receiver
@@ -138,7 +139,7 @@ class Conversation:
         rows: list[Delivery] = []
         window = self._settings.window if self.is_proven else 1
         while (room := window - len(self._out) - len(rows)) > 0:
-            row = self._outbox.take(tuple(Lane) if room > 1 or window == 1 else (Lane.LIFE,))
+            row = self._outbox.take(LANES if room > 1 or window == 1 else (Lane.LIFE,))
             if row is None:
                 break
             rows.append(row)
