@@ -8,6 +8,7 @@ be written raises FrameError. Clauses named are those of ANSI/SIA DC-09.
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -118,32 +119,31 @@ def parse(frame: bytes, key_of: KeyOf = lambda _: None) -> Message:
     match = _BODY.fullmatch(_checked_body(frame))
     if match is None:
         raise FrameError(f'frame {frame[:40]!r}: expected "token" and four digits, R, L, #account, [')
-    token, account = match["token"].decode(), (match["account"] or b"").decode().upper()
-    content, encrypted = match["rest"], bool(match["star"])
+    star, name, sequence, route, digits, content = match.groups()
+    token, account, encrypted = name.decode(), (digits or b"").decode().upper(), bool(star)
     if encrypted:
         content = _decrypted(content, account, key_of(account))
     parts = _CONTENT.fullmatch(content)
     if parts is None:
         raise FrameError(f"{token} of account {account}: expected data], extended data in [ ], _timestamp")
+    data, xdata, written_at = parts.groups()
     timestamp = None
-    if parts["stamp"] is not None:
-        try:
-            timestamp = moment(_text(parts["stamp"]))
-        except FrameError:
-            # Advisory on a plain frame: an alarm is not refused for a bad clock. Required when encrypted, where it
-            # is also what tells a wrong key from a right one.
-            timestamp = None
+    if written_at is not None:
+        # Advisory on a plain frame: an alarm is not refused for a bad clock. Required when encrypted, where it is also
+        # what tells a wrong key from a right one.
+        with suppress(FrameError):
+            timestamp = moment(_text(written_at))
     if encrypted and timestamp is None:
         raise FrameError(f"{token} of account {account}: encrypted without a readable timestamp; is the key right?")
-    receiver, line = _route(match["route"])
+    receiver, line = _route(route)
     return Message(
         token=token,
-        sequence=int(match["sequence"]),
+        sequence=int(sequence),
         account=account,
         receiver=receiver,
         line=line,
-        data=_text(parts["data"]),
-        xdata=tuple((text[:1], text[1:]) for text in map(_text, _XDATA.findall(parts["xdata"]))),
+        data=_text(data),
+        xdata=tuple((text[:1], text[1:]) for text in map(_text, _XDATA.findall(xdata))) if xdata else (),
         timestamp=timestamp,
         encrypted=encrypted,
     )

@@ -120,6 +120,11 @@ def storable(event: Event, fault: Exception) -> Event:
     )
 
 
+def give_place(event: Event, seq: int) -> None:
+    """The event is on disk, at this place of the order. Nobody else writes to an event; a copy costs as much as its row."""
+    object.__setattr__(event, "seq", seq)
+
+
 def event_of(row: tuple[Any, ...]) -> Event:
     """An event from SELECT_EVENT's columns; what is left of it when the disk has changed a bit here and there."""
     try:

@@ -157,7 +157,7 @@ class SqliteStore:
         for destination, rows in settlement.deliveries.items():
             if (follower := self._followers.get(destination)) is not None:
                 follower.committed(rows)
-        if settlement.changed:
+        if settlement.stored:
             for watch in self._watchers:
                 watch.wake()
 
