@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from gateway.kinds import Kind, Lane, Qualifier
@@ -148,8 +148,14 @@ class Store(Protocol):
     async def rejected(self, *, limit: int = 100) -> Sequence[Rejected]:
         """The newest refused frames."""
 
+    def correct_times(self, boot: str, by: timedelta) -> Awaitable[int]:
+        """Move the time of arrival of events that came in this boot while the clock was not set. Returns how many."""
+
     async def prune(self, before: datetime) -> int:
-        """Remove all events older than `before` that no destination waits for, a few per commit. Returns how many."""
+        """Remove all events older than `before` that no destination waits for, a few per commit. Returns how many.
+
+        What came while the clock was not set has no age and stays.
+        """
 
     def watch(self) -> Watch:
         """Be woken after commits."""

@@ -7,7 +7,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -36,6 +36,7 @@ from gateway.store.rows import (
 )
 from gateway.store.schema import Connect, connect
 from gateway.store.tally import Tally
+from gateway.store.times import correct_times
 from gateway.store.writer import InlineWriter, Observe, ThreadWriter, Writer
 
 FILE_NAME = "events.db"
@@ -292,6 +293,9 @@ class SqliteStore:
             db.executemany(statement, values)
 
         return self._write(work)
+
+    def correct_times(self, boot: str, by: timedelta) -> Awaitable[int]:
+        return self._write(lambda db, _: correct_times(db, boot, by))
 
     async def prune(self, before: datetime) -> int:
         removed = cursor = 0
