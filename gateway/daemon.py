@@ -159,7 +159,10 @@ class Daemon:
         intake = Intake(
             store=store,
             places=registry,
-            routes=[Route(p.section.name, p.section.lane_set, p.forwarder.wants) for p in plan.destinations],
+            routes=[
+                Route(p.section.name, p.section.lane_set, p.forwarder.wants, p.forwarder.NUMBERED)
+                for p in plan.destinations
+            ],
             ids=EventIds(clock, self._random),
             clock=clock,
             metrics=metrics,

@@ -53,6 +53,8 @@ class Route:
     destination: str
     lanes: frozenset[Lane]
     wants: Callable[[Event], bool] = lambda _: True
+    numbered: bool = False
+    """Whether each event of an account gets a sequence number there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Intake:
         self._store = store
         self._places = places
         self._routes = {lane: [route for route in routes if lane in route.lanes] for lane in Lane}
+        self._numbered = frozenset(route.destination for route in routes if route.numbered)
         self._ids = ids
         self._clock = clock
         self._metrics = metrics
@@ -151,7 +154,8 @@ class Intake:
         event = judge(observation, source, place=place, event_id=self._ids.next(), now=now, boot=self._boot)
         if place is None:
             return Entry(event)  # unclaimed: kept and shown, sent to nobody until a person claims the device
-        return Entry(event, [route.destination for route in self._routes[event.lane] if route.wants(event)])
+        to = [route.destination for route in self._routes[event.lane] if route.wants(event)]
+        return Entry(event, to, self._numbered)
 
     def _count(self, entries: Sequence[Entry], stored: Receipt) -> None:
         if stored.error is not None:

@@ -164,6 +164,11 @@ class Event:
             return self.device_time
         return None if self.clock is ClockQuality.UNSET else self.received_at
 
+    @property
+    def account(self) -> str | None:
+        """The account its place has towards receivers, which tell accounts apart without regard to case."""
+        return self.place.account.upper() if self.place else None
+
 
 class DeliveryState(StrEnum):
     """An outbox row's life. Rows are never deleted on failure."""

@@ -24,10 +24,11 @@ BULK_SHARE = 0.5
 
 def used_bytes(connection: sqlite3.Connection) -> int:
     """Bytes in pages that hold something; freed pages are used again before the file grows."""
-    pages = connection.execute("PRAGMA page_count").fetchone()[0]
-    free = connection.execute("PRAGMA freelist_count").fetchone()[0]
-    size = connection.execute("PRAGMA page_size").fetchone()[0]
-    return int((pages - free) * size)
+    (used,) = connection.execute(
+        "SELECT (page_count - freelist_count) * page_size "
+        "FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+    ).fetchone()
+    return int(used)
 
 
 def remove_events(connection: sqlite3.Connection, seqs: Iterable[int], lane: Lane, tally: Tally) -> int:

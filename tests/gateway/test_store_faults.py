@@ -118,7 +118,7 @@ async def sound(tmp_path: Path) -> Path:
     data_dir = tmp_path / "sound"
     store = await opened(data_dir)
     await (await store.append([Entry(event(raw=bytes(300), repeat_key=f"k{n}"), ["110"]) for n in range(EVENTS)]))
-    await store.number("110", "A10B", range(1, EVENTS + 1))
+    await store.number("110", {"A10B": range(1, EVENTS + 1)})
     await store.close()
     return data_dir
 
