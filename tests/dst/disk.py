@@ -12,10 +12,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
+from gateway.errors import StoreError
 from gateway.forwarders._trouble import STORE_RETRY_S
 from gateway.model import Delivery, Lane
 from gateway.store import writer
-from gateway.store.committer import Committer, Job
+from gateway.store.committer import Committer, Job, Settlement
 from gateway.store.schema import connect
 from gateway.store.sqlite import FILE_NAME, SqliteStore
 from tests.dst.weather import Weather
@@ -25,7 +26,7 @@ SLOW_SYNC_S = 2.0
 READ_S = 0.01
 TELL_S = 0.005
 WAL = f"{FILE_NAME}-wal"
-WRITES = ("INSERT", "UPDATE", "DELETE", "COMMIT", "SAVEPOINT")
+WRITES = ("INSERT", "UPDATE", "DELETE", "COMMIT", "SAVEPOINT", "WITH")
 
 
 class Witness(Protocol):
@@ -51,6 +52,9 @@ class Disk:
     life: int = 0
     is_full: bool = False
     is_dead: bool = False
+    _synced_bytes: int = 0
+    """What of the write-ahead log is on the platter, whatever happens to the power."""
+    _syncs: bool = True
 
     @property
     def data_dir(self) -> Path:
@@ -65,7 +69,7 @@ class Disk:
     def die(self, *, torn_from_bytes: int | None = None) -> None:
         """The process is gone in this instant: nothing of it reaches the disk any more, nobody is told anything.
 
-        `torn_from_bytes`: the length of the write-ahead log before the transaction that is cut off somewhere.
+        `torn_from_bytes`: from here on the write-ahead log is cut off somewhere.
         """
         heir = self.folder / str(self.life + 1)
         heir.mkdir()
@@ -80,6 +84,23 @@ class Disk:
         self.is_dead = True
         self.witness.killed()
 
+    def lose_power(self) -> None:
+        """What was written without a sync may be lost."""
+        self.die(torn_from_bytes=self._synced_bytes)
+
+    def _log_bytes(self) -> int:
+        log = self.data_dir / WAL
+        return log.stat().st_size if log.exists() else 0
+
+    def sync(self, *, always: bool) -> None:
+        """Whether the next commits are synced."""
+        self._syncs = always
+
+    def wrote(self) -> None:
+        """A transaction is over."""
+        if self._syncs:
+            self._synced_bytes = self._log_bytes()
+
     def replace(self) -> None:
         """The next process finds the files."""
         if not self.is_dead:  # it ended in order: the same files, in a folder that nobody holds
@@ -88,6 +109,7 @@ class Disk:
             shutil.rmtree(self.data_dir)
         self.life += 1
         self.is_dead = False
+        self._synced_bytes = self._log_bytes()
 
     def before(self, statement: str, *, is_reader: bool) -> None:
         """May fail in place of the statement."""
@@ -112,9 +134,9 @@ class Disk:
             return self._gone("before its commit")
         if self._happens(weather.commit_fails):
             raise sqlite3.OperationalError("disk I/O error")
-        log = self.data_dir / WAL
-        length = log.stat().st_size if log.exists() else 0
+        length = self._log_bytes()
         result = run()
+        self.wrote()
         if self._happens(weather.commit_torn):
             return self._gone("inside its commit", torn_from_bytes=length)
         self.witness.committed()
@@ -145,7 +167,12 @@ class Connection:
         self._disk.before(statement, is_reader=self._is_reader)
         if statement == "COMMIT":
             return self._disk.commit(lambda: self._real.execute(statement))
-        return self._real.execute(statement, values)
+        if statement.startswith("PRAGMA synchronous"):
+            self._disk.sync(always=statement.endswith("FULL"))
+        result = self._real.execute(statement, values)
+        if not self._is_reader and not self._real.in_transaction:
+            self._disk.wrote()
+        return result
 
     def executemany(self, statement: str, rows: Any) -> Any:
         self._disk.before(statement, is_reader=self._is_reader)
@@ -165,57 +192,66 @@ class Connection:
 class SimulatedWriter:
     """The daemon's writer thread as its loop sees it: takes what waits, needs time, tells in order, a little later."""
 
-    def __init__(self, committer: Committer, disk: Disk) -> None:
+    def __init__(self, committer: Committer, settle: writer.Settle, disk: Disk) -> None:
         self._committer = committer
+        self._settle = settle
         self._disk = disk
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Job] = deque()
-        self._to_tell: deque[Sequence[Callable[[], None]]] = deque()
+        self._waiting: list[Job] = []
+        self._riding: list[Job] = []
+        self._to_tell: deque[Settlement] = deque()
         self._is_busy = False
         self._closed = False
 
     def submit(self, job: Job) -> None:
         if self._closed:
-            self._loop.call_soon(job.done, None, writer.StoreError(writer.CLOSED))
-            return
-        self._waiting.append(job)
+            self._loop.call_soon(job.done, None, StoreError(writer.CLOSED))
+        elif job.rides:
+            if not self._riding:
+                self._loop.call_later(writer.RIDE_MAX_S, self._depart)
+            self._riding.append(job)
+        else:
+            self._depart()
+            self._waiting.append(job)
+            self._go_on()
+
+    def _depart(self) -> None:
+        self._waiting += self._riding
+        self._riding.clear()
         self._go_on()
 
     def _go_on(self) -> None:
-        if self._is_busy or self._closed:
+        if self._is_busy or self._closed or not (self._waiting or not self._committer.is_open):
             return
-        if self._waiting:
-            most_s = SLOW_SYNC_S if self._disk.dice.random() < self._disk.weather.slow_disk else SYNC_S
-            self._is_busy = True
-            sync_s = self._disk.dice.uniform(0, most_s)
-            self._disk.witness.disturbed(sync_s)
-            self._loop.call_later(sync_s, self._commit)
-        elif not self._committer.is_open:
-            self._is_busy = True
-            self._loop.call_later(writer.RECOVERY_PROBE_S, self._commit)
+        self._is_busy = True
+        most_s = SLOW_SYNC_S if self._disk.dice.random() < self._disk.weather.slow_disk else SYNC_S
+        sync_s = self._disk.dice.uniform(0, most_s) if self._waiting else writer.RECOVERY_PROBE_S
+        self._disk.witness.disturbed(sync_s)
+        self._loop.call_later(sync_s, self._commit)
 
     def _commit(self) -> None:
         self._is_busy = False
         if self._disk.is_dead or self._closed:
             return
-        batch = list(self._waiting)
-        self._waiting.clear()
-        self._to_tell.append(self._committer.commit(batch))
+        self._commit_all()
         if not self._committer.is_open:
             self._disk.witness.disturbed(STORE_RETRY_S)
         self._loop.call_later(self._disk.dice.uniform(0, TELL_S), self._tell)
         self._go_on()
 
+    def _commit_all(self) -> None:
+        batch, self._waiting = self._waiting, []
+        self._to_tell.append(self._committer.commit(batch, synced=not all(job.rides for job in batch)))
+
     def _tell(self) -> None:
-        for settle in self._to_tell.popleft():
-            if not self._disk.is_dead:
-                settle()
+        settlement = self._to_tell.popleft()
+        if not self._disk.is_dead:
+            self._settle(settlement)
 
     async def close(self) -> None:
-        batch = list(self._waiting)
-        self._waiting.clear()
+        self._depart()
         self._closed = True
-        self._to_tell.append(self._committer.commit(batch))
+        self._commit_all()
         while self._to_tell:
             self._tell()
         self._committer.close()
@@ -231,7 +267,7 @@ class SimulatedStore(SqliteStore):
     async def on(cls, disk: Disk, clock: Any, decided: Callable[[Sequence[int]], None]) -> SimulatedStore:
         """Raises StoreError."""
         store = await cls.open(disk.data_dir, clock, inline=True, connect=disk.connect)
-        store._writer = SimulatedWriter(store._committer, disk)
+        store._writer = SimulatedWriter(store._committer, store._settle, disk)
         store.disk, store.decided = disk, decided
         return store
 

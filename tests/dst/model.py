@@ -87,6 +87,7 @@ class Model:
     """Until when the disk, the network or the process may have kept the forwarder from choosing well."""
     _numbers: dict[tuple[str, int], str] = field(default_factory=dict)
     _since_overtaking: int = SHARE_MIN
+    _may_forget: bool = False
     _file: sqlite3.Connection | None = None
 
     # -- the file ------------------------------------------------------------------------------------------------------
@@ -94,12 +95,25 @@ class Model:
     def watch(self, data_dir: Path) -> None:
         """A new life begins on these files: what was there must be there still."""
         self._file = connect(data_dir / FILE_NAME, read_only=True)
+        if self._may_forget:
+            self._forget_acceptances()
         have = {seq for (seq,) in self._file.execute("SELECT seq FROM events")}
         for seq, stored in self.events.items():
             if seq not in have:
                 self.fail(f"event {seq} ({stored.tag}) was committed, and is gone after the restart")
             stored.is_decided = stored.state in {"accepted", "dead"}
         self.committed()
+
+    def power_failed(self) -> None:
+        """An acceptance that was not synced may be forgotten: then the event goes again, as the same."""
+        self._may_forget = True
+
+    def _forget_acceptances(self) -> None:
+        assert self._file is not None
+        for (seq,) in self._file.execute("SELECT seq FROM outbox WHERE state = 'queued'"):
+            if self.events[seq].state == "accepted":
+                self.events[seq].state, self.events[seq].was_refused = "queued", True
+        self._may_forget = False
 
     def unwatch(self) -> None:
         """The life is over."""

@@ -60,6 +60,8 @@ class Weather:
     """Repeats while the first is still on its way."""
     # Episodes, each once in so many seconds on average where the weather has it (0: never).
     kill_every_s: float = 0.0
+    power_fails_every_s: float = 0.0
+    """As killed, and what was not synced is lost."""
     restart_every_s: float = 0.0
     disk_full_every_s: float = 0.0
     outage_every_s: float = 0.0

@@ -26,7 +26,7 @@ from gateway.kinds import Kind, Lane, Qualifier
 from gateway.links.stream import StreamLink
 from gateway.metrics import Metrics
 from gateway.model import Observation, Place
-from gateway.store import outbox, sqlite
+from gateway.store import arrivals, numbers, sqlite
 from tests.dst.centre import Centre, Frame, read
 from tests.dst.devices import Device, Report, Style
 from tests.dst.disk import Disk, SimulatedStore
@@ -83,7 +83,7 @@ class Life:
         self.intake = Intake(
             store=store,
             places=world,
-            routes=[Route(DESTINATION, frozenset(Lane), dc09.wants)],
+            routes=[Route(DESTINATION, frozenset(Lane), dc09.wants, dc09.NUMBERED)],
             ids=EventIds(world.clock, self.random),
             clock=world.clock,
             metrics=self.metrics,
@@ -346,7 +346,7 @@ class World:
         """Episodes, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for name, episode in (
-                ("kill_every_s", self._kill), ("restart_every_s", self._restart), ("disk_full_every_s", self._fill_disk),
+                ("kill_every_s", self._kill), ("power_fails_every_s", self._lose_power), ("restart_every_s", self._restart), ("disk_full_every_s", self._fill_disk),
                 ("outage_every_s", self._outage), ("clock_jumps_every_s", self._jump), ("claim_every_s", self._claim),
             ):  # fmt: skip
                 if getattr(self.weather, name):
@@ -361,6 +361,12 @@ class World:
         if self.life is not None and not self.disk.is_dead:
             self.note("world", "the process is killed")
             self.disk.die()
+
+    async def _lose_power(self) -> None:
+        if self.life is not None and not self.disk.is_dead:
+            self.note("world", "the power fails")
+            self.model.power_failed()
+            self.disk.lose_power()
 
     async def _restart(self) -> None:
         self.stop()
@@ -461,7 +467,8 @@ def small_bounds(dice: Random) -> Iterator[None]:
         patch.object(_outbox, "NUMBERS_AHEAD", dice.choice((1, 3, 16))),
         patch.object(_outbox, "ASIDE_BATCH", dice.choice((1, 64))),
         patch.object(_aside, "ASIDE_BATCH", 64),
-        patch.object(outbox, "NUMBER_MAX", dice.choice((150, 9999))),
+        patch.object(numbers, "NUMBER_MAX", dice.choice((150, 9999))),
+        patch.object(arrivals, "NUMBERED_AT_ONCE_MAX", dice.choice((0, 3, 2000))),
         patch.object(sqlite, "UNCOMMITTED_MAX", dice.choice((3, 20_000))),
     ):
         yield
