@@ -166,7 +166,8 @@ class _Answers:
                     self._accept()
             case "nak":
                 off_s = dice.choice((0, 0, 3, 90, -3600)) if self.centre.weather.nak else 0
-                connection.answer(frames.nak(self.centre.clock.true_now().timestamp() + off_s))
+                nak = frames.nak(self.centre.clock.true_now().timestamp() + off_s)
+                connection.answer(nak, lambda: self.centre.witness.answered(self.frame, "NAK"))
             case "duh":
                 connection.answer(frames.duh(self.header), lambda: self.centre.witness.answered(self.frame, "DUH"))
             case "hang up before":

@@ -299,7 +299,9 @@ class Model:
 
     def answered(self, frame: Frame, token: str) -> None:
         """A true answer has reached the gateway."""
-        if frame.event_id is not None and token in {"ACK", "RSP"}:
+        if token == "NAK":
+            self.disturbed(0.0)  # what is out goes again, whatever waits
+        elif frame.event_id is not None and token in {"ACK", "RSP"}:
             self.by_id[frame.event_id].is_acked = True
 
     def disturbed(self, for_s: float) -> None:
