@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full lint wheel lock clean
+.PHONY: demo test test-full lint bench wheel lock clean
 
 demo: .venv/.run
 	@$(BIN)/fangkong demo
@@ -22,6 +22,10 @@ lint: .venv/.dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m dashboards.src.overview --check
+
+# The gateway beside the least such a program must do, in one run: docs/proof.md.
+bench: .venv/.dev
+	@$(BIN)/python -m bench
 
 # What a box gets: docs/install.md.
 wheel: .venv/.uv
