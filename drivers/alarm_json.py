@@ -100,25 +100,31 @@ async def run(session: Session[Topics]) -> None:
 
 async def _hear(session: Session[Topics], availability: Availability) -> None:
     async for batch in session.link.batches():
+        read: list[tuple[Message, Sequence[Observation]]] = []
         for message in batch:
             try:
                 seen = _news(message, session.context)
             except FrameError as error:
                 session.reject(message.payload, error)
-                message.accept(after=Receipt.settled())  # sent again it would be no better
-                continue
-            if not seen:
-                receipt = Receipt.settled()
-            elif message.topic.endswith("/availability"):
-                receipt = await availability.changed(seen[0], is_live=not message.retained)
+                seen = ()  # acknowledged all the same: sent again it would be no better
+            if seen and message.topic.endswith("/availability"):
+                await _keep(session, read)
+                read = []
+                message.accept(after=await availability.changed(seen[0], is_live=not message.retained))
             else:
-                receipt = await session.report(seen)
-            message.accept(after=receipt)
-            for observation in seen:
-                if (reply := _receipt(observation)) is not None:
-                    # QoS 0: a receipt that gets lost is asked for by the repeat, and a broker that saves every QoS 1
-                    # message to disk falls behind a crowd of repeating devices for ever.
-                    session.link.publish(*reply, after=receipt, qos=0)
+                read.append((message, seen))
+        await _keep(session, read)
+
+
+async def _keep(session: Session[Topics], read: Sequence[tuple[Message, Sequence[Observation]]]) -> None:
+    """Report together what was read together: one commit, and every answer after it."""
+    observations = [observation for _, seen in read for observation in seen]
+    receipt = await session.report(observations) if observations else Receipt.settled()
+    for message, seen in read:
+        message.accept(after=receipt)
+        for observation in seen:
+            if (reply := _receipt(observation)) is not None:
+                session.link.publish(*reply, after=receipt)
 
 
 class Availability:

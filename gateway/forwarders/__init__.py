@@ -6,6 +6,7 @@ from elsewhere by dotted path. Modules with a leading underscore are what forwar
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,13 @@ from gateway.metrics import Metrics
 from gateway.model import Event, Kind, Qualifier
 from gateway.store import Store
 
-__all__ = ["Forwarder", "Outlet", "Report"]
+__all__ = ["Connect", "Forwarder", "Outlet", "Report"]
 
 Report = Callable[[Kind, Qualifier, str], Awaitable[None]]
 """Store a fault of the gateway's own: kind, new or restore, and words for the person who must act."""
+
+Connect = Callable[[str, int], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+"""Open a stream to a host and port. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,15 @@ class Outlet:
     log: Logger
     """Already carries the destination."""
     report: Report
+    connect: Connect = asyncio.open_connection
+    """The network as a parameter, like time: a simulated one runs a bad week in a second."""
 
 
 class Forwarder(Protocol):
     """The shape of a forwarder module."""
+
+    NUMBERED: bool
+    """Whether each event of an account gets a sequence number there (`Store.number`)."""
 
     def wants(self, event: Event) -> bool:
         """Whether this event can be said there at all; asked before an outbox row is written. Pure."""

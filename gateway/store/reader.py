@@ -13,7 +13,7 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.store.committer import Committer
-from gateway.store.schema import DatabaseErrors, check, connect, means_damage
+from gateway.store.schema import Connect, DatabaseErrors, check, connect, means_damage
 
 QUERY_MAX_S = 10.0
 """A query longer than this is given up: it holds the write-ahead log from being emptied, and the next reader waits."""
@@ -32,6 +32,7 @@ class Reader:
         path: Path,
         committer: Committer,
         clock: Clock,
+        connect: Connect,
         *,
         name: str,
         inline: bool,
@@ -40,6 +41,7 @@ class Reader:
         self._path = path
         self._committer = committer
         self._clock = clock
+        self._connect = connect
         self._on_damage = on_damage
         self._pool = None if inline else ThreadPoolExecutor(1, thread_name_prefix=name)
         self._opened = -1
@@ -75,7 +77,7 @@ class Reader:
             if self._connection is not None:
                 self._connection.close()
             self._opened = opened
-            self._connection = connect(self._path, read_only=True)
+            self._connection = self._connect(self._path, read_only=True)
             self._connection.set_progress_handler(self._is_too_long, STEPS_PER_LOOK)
         return self._connection
 

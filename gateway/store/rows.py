@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gateway.kinds import Kind, Lane, Qualifier
-from gateway.model import Delivery, DeliveryState, Event, Place, Position, TimeQuality
+from gateway.model import NOTHING, Delivery, DeliveryState, Event, Place, Position, TimeQuality
 
 RAW_MAX_BYTES = 4096
 """Bytes of the original frame kept per event or refused frame: whole for every protocol we speak, a start of hostile ones."""
+
+INTEGER_MAX = 2**63 - 1
+"""The largest whole number a column holds."""
+
+FAULT_TEXT_MAX = 256
+"""Of what an error says, in the text of an event."""
 
 EVENT_COLUMNS = "id, repeat_key, device, site, kind, qualifier, lane, zone, received_ms, body, raw"
 SELECT_EVENT = f"e.seq, {', '.join('e.' + name for name in EVENT_COLUMNS.split(', '))}"
 SELECT_DELIVERY = f"{SELECT_EVENT}, o.destination, o.number, o.state, o.reason, o.accepted_ms"
 
-
 DELIVERY_STATES = frozenset(DeliveryState)
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode  # made once: `json.dumps` makes one for every call
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -54,6 +62,8 @@ def event_row(event: Event) -> tuple[object, ...]:
         "time_quality": event.time_quality,
         "test": event.test,
     }
+    if event.boot:
+        body["boot"] = event.boot
     if event.position:
         body["position"] = [event.position.latitude, event.position.longitude, event.position.speed_kmh]
     place = event.place
@@ -71,8 +81,33 @@ def event_row(event: Event) -> tuple[object, ...]:
         int(event.lane),
         event.zone,
         milliseconds(event.received_at),
-        json.dumps(body, ensure_ascii=True, separators=(",", ":")),
+        _ENCODE(body),
         event.raw[:RAW_MAX_BYTES],
+    )
+
+
+NOT_STORABLE = (
+    sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.IntegrityError,
+    ValueError, TypeError, OverflowError, AttributeError,
+)  # fmt: skip
+"""What `event_row` and the database raise for a value that no database takes. None of them is the disk's doing."""
+
+
+def storable(event: Event, fault: Exception) -> Event:
+    """What is left of an event with such a value: who, what, where, how urgent. It came by a mistake of ours, may be an
+    alarm, and would come again for ever, ahead of its neighbours, if it were not stored."""
+    return replace(
+        event,
+        device=event.device.encode("utf-8", "backslashreplace").decode(),
+        repeat_key=event.repeat_key and event.repeat_key.encode("utf-8", "backslashreplace").decode(),
+        zone=event.zone if event.zone is not None and 0 <= event.zone <= INTEGER_MAX else None,
+        code=None,
+        text=f"the rest of this event cannot be stored: {fault}"[:FAULT_TEXT_MAX],
+        values=NOTHING,
+        device_time=None,
+        time_quality=TimeQuality.UNKNOWN,
+        position=None,
+        raw=event.raw if isinstance(event.raw, bytes) else b"",
     )
 
 
@@ -128,6 +163,7 @@ def _whole_event(row: tuple[Any, ...]) -> Event:
         raw=raw,
         repeat_key=repeat_key,
         seq=seq,
+        boot=body.get("boot", ""),
     )
 
 

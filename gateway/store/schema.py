@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Protocol
 
 from gateway.errors import StoreError
 
@@ -109,6 +110,12 @@ def means_damage(error: Exception) -> bool:
         return True
     # Errors the Python module raises by itself carry no code.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class Connect(Protocol):
+    """How a file is opened: `connect`, or a simulated disk's."""
+
+    def __call__(self, path: Path, *, read_only: bool = False) -> sqlite3.Connection: ...
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

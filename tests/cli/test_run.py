@@ -145,6 +145,7 @@ async def test_a_listener_on_the_live_stream_does_not_mar_the_end(box: Path) -> 
     assert b"Traceback" not in rest, rest.decode()
 
 
+@pytest.mark.row("A7")
 async def test_a_second_word_to_stop_changes_nothing_however_late_it_comes(box: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *command("run", "--config", box), stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT

@@ -323,6 +323,7 @@ async def supervised(broker: Broker) -> AsyncIterator[None]:
         task.cancel()
 
 
+@pytest.mark.row("D1")
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_broker_that_dies_is_started_again(
     kind: BrokerKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -337,6 +338,7 @@ async def test_a_broker_that_dies_is_started_again(
         assert broker_process(broker) != first
 
 
+@pytest.mark.row("D1")
 @pytest.mark.full
 async def test_what_mosquitto_acknowledged_survives_its_own_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -277,6 +277,7 @@ async def pysiaalarm_server(*accounts: SIAAccount) -> AsyncIterator[tuple[list[S
         await client.async_stop()
 
 
+@pytest.mark.row("F2")
 @pytest.mark.parametrize("encrypted", [False, True])
 async def test_pysiaalarm_accepts_and_its_nak_sets_our_clock(rig: Rig, tmp_path: Path, encrypted: bool) -> None:
     """Our clock says 2027, its own says today: it answers NAK with its time, and takes the second try.
@@ -305,6 +306,7 @@ async def test_pysiaalarm_accepts_and_its_nak_sets_our_clock(rig: Rig, tmp_path:
 # -- misbehaviour ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("F4")
 async def test_silence_ends_the_connection_and_the_same_number_goes_again(rig: Rig, desk: Desk) -> None:
     desk.script.extend([ack, silence, silence])
     async with rig.forwarding(desk.port):
@@ -350,6 +352,8 @@ def broken_crc(message: Any) -> bytes:
     return frame[:1] + b"0000" + frame[5:]
 
 
+@pytest.mark.row("F2")
+@pytest.mark.row("F3")
 @pytest.mark.parametrize(
     "false_answer", [wrong_sequence, wrong_account, bare_text, broken_crc], ids=lambda f: f.__name__
 )
@@ -379,6 +383,7 @@ async def test_a_plain_ack_does_not_accept_an_encrypted_event(rig: Rig, tmp_path
         await rig.until_states(accepted=1)
 
 
+@pytest.mark.row("F3")
 async def test_a_second_and_a_late_ack_are_counted_and_ignored(rig: Rig, desk: Desk) -> None:
     """The late one names the event before; the one that is out stays out until its own answer."""
     late = list[bytes]()
@@ -400,6 +405,7 @@ async def test_a_second_and_a_late_ack_are_counted_and_ignored(rig: Rig, desk: D
     assert desk.numbers == [1, 2, 2]
 
 
+@pytest.mark.row("F3")
 async def test_answers_in_pieces_and_glued_together(rig: Rig) -> None:
     held: list[bytes] = []
 
@@ -426,6 +432,7 @@ async def test_rsp_accepts(rig: Rig, desk: Desk) -> None:
     assert len(desk.events) == 1
 
 
+@pytest.mark.row("F2")
 async def test_a_nak_sets_the_clock_and_all_that_is_open_goes_again(rig: Rig, desk: Desk) -> None:
     """It names no account, so none of the three may be left behind; occurrence times are not touched."""
     receivers_time = AT + timedelta(hours=1)
@@ -444,6 +451,7 @@ async def test_a_nak_sets_the_clock_and_all_that_is_open_goes_again(rig: Rig, de
     assert {fields(f)["H"] for f in after} == {AT}
 
 
+@pytest.mark.row("F2")
 async def test_naks_that_tell_nothing_new_make_no_storm(rig: Rig, desk: Desk) -> None:
     desk.otherwise = nak(AT + timedelta(hours=1))
     async with rig.forwarding(desk.port):
@@ -453,6 +461,7 @@ async def test_naks_that_tell_nothing_new_make_no_storm(rig: Rig, desk: Desk) ->
         assert len(desk.events) == 2
 
 
+@pytest.mark.row("F2")
 async def test_a_receiver_whose_clock_runs_wild_is_called_again_later(rig: Rig, desk: Desk) -> None:
     hours = count(1)
 
@@ -467,6 +476,7 @@ async def test_a_receiver_whose_clock_runs_wild_is_called_again_later(rig: Rig, 
         assert (desk.connections, len(desk.events)) == (2, 8)  # the third call waits its turn
 
 
+@pytest.mark.row("F4")
 async def test_a_half_open_line_is_found_within_twenty_seconds(rig: Rig, desk: Desk) -> None:
     async with rig.forwarding(desk.port):
         await rig.until(lambda: rig.count("destination_up") == 1)
@@ -489,6 +499,7 @@ async def test_a_quiet_line_is_asked_now_and_then(rig: Rig, desk: Desk) -> None:
     assert rig.clock.monotonic() - 1000 < 100
 
 
+@pytest.mark.row("F6")
 async def test_a_receiver_that_hangs_up_after_each_answer_gets_everything_without_a_storm(rig: Rig) -> None:
     async with Desk(hangs_up_after_each=True).open() as desk, rig.forwarding(desk.port):
         await rig.append(*(rig.event(n) for n in range(1, 6)))
@@ -527,6 +538,7 @@ async def test_an_event_that_is_never_answered_steps_aside_and_is_offered_again(
 # -- DUH -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("F2")
 async def test_a_refused_alarm_is_seen_at_once_offered_again_and_its_restore_waits(rig: Rig, desk: Desk) -> None:
     desk.script.append(duh)
     alarm = rig.event(17)
@@ -558,6 +570,7 @@ async def test_a_refused_alarm_is_remembered_over_a_restart(rig: Rig, desk: Desk
     assert [f.data.event.qualifier for f in desk.events] == ["1", "1", "3"]
 
 
+@pytest.mark.row("F2")
 async def test_in_other_lanes_duh_is_final(rig: Rig, desk: Desk) -> None:
     desk.otherwise = duh
     async with rig.forwarding(desk.port):
@@ -573,6 +586,7 @@ async def test_in_other_lanes_duh_is_final(rig: Rig, desk: Desk) -> None:
 # -- numbers ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("A4")
 async def test_a_number_is_on_disk_before_its_bytes_leave_and_survives_a_restart(rig: Rig, desk: Desk) -> None:
     on_disk: list[int] = []
 

@@ -107,6 +107,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+@pytest.mark.row("D2")
 @pytest.mark.full
 async def test_a_broker_that_lost_our_session_is_told_once_each_time(bench: Bench) -> None:
     for seq in (1, 2):
@@ -119,6 +120,8 @@ async def test_a_broker_that_lost_our_session_is_told_once_each_time(bench: Benc
     assert await bench.faults() == [GAP]
 
 
+@pytest.mark.row("D1")
+@pytest.mark.row("D2")
 @pytest.mark.full
 async def test_a_session_lost_under_a_running_daemon_is_told(bench: Bench) -> None:
     async with AsyncExitStack() as stack:

@@ -32,6 +32,8 @@ async def _deliver(rig: Rig, centre: PoliceCentre, count: int, **settings: Any) 
         await rig.until_states(accepted=count, pace_s=0.2)
 
 
+@pytest.mark.row("F2")
+@pytest.mark.row("F3")
 @pytest.mark.parametrize("encrypted", [False, True])
 async def test_every_event_once_and_in_order_through_a_bad_day_and_a_restart(
     tmp_path: Path, jumping_clock: JumpingClock, encrypted: bool

@@ -36,9 +36,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("word", "times"),
     [
-        pytest.param("SIGKILL", 4, id="4 kills"),
-        pytest.param("SIGKILL", 20, id="20 kills", marks=pytest.mark.full),
-        pytest.param("SIGTERM", 8, id="8 stops", marks=pytest.mark.full),
+        pytest.param("SIGKILL", 4, id="4 kills", marks=[pytest.mark.row(row) for row in ("A1", "A3", "A4")]),
+        pytest.param("SIGTERM", 8, id="8 stops", marks=[pytest.mark.full, pytest.mark.row("A7")]),
     ],
 )
 async def test_no_kill_loses_or_doubles_what_was_acknowledged(tmp_path: Path, word: str, times: int) -> None:
@@ -113,6 +112,7 @@ async def raise_for_ever(devices: list[Any], random: Random, clock: RealClock) -
         await clock.sleep(random.expovariate(EVENTS_PER_S))
 
 
+@pytest.mark.row("A7")
 @pytest.mark.parametrize("after_s", [0.2, 0.6, 1.0, 1.5, 2.5])
 async def test_sigterm_at_any_time_is_an_orderly_end(tmp_path: Path, after_s: float) -> None:
     async with PoliceCentre() as centre:
@@ -124,6 +124,7 @@ async def test_sigterm_at_any_time_is_an_orderly_end(tmp_path: Path, after_s: fl
         assert await box.end() == 0, box.log
 
 
+@pytest.mark.row("A10")
 async def test_a_second_daemon_on_one_directory_is_refused(tmp_path: Path) -> None:
     async with PoliceCentre() as centre:
         box = Box(tmp_path, centre=centre.port)

@@ -83,6 +83,7 @@ def broker_of(place: Town) -> int:
     return broker
 
 
+@pytest.mark.row("D1")
 @pytest.mark.parametrize("broker", ["amqtt", pytest.param("mosquitto", marks=pytest.mark.full)])
 async def test_a_killed_broker_comes_back_and_nothing_acknowledged_is_lost(
     tmp_path: Path, broker: Literal["amqtt", "mosquitto"]
@@ -154,6 +155,7 @@ async def test_after_an_outage_of_110_life_goes_first_and_a_new_panic_overtakes_
         place.assert_unhurt()
 
 
+@pytest.mark.row("F4")
 async def test_a_half_open_line_to_110_is_noticed_and_what_was_on_it_is_sent_again_under_the_same_key(
     tmp_path: Path,
 ) -> None:
@@ -182,6 +184,7 @@ async def test_a_half_open_line_to_110_is_noticed_and_what_was_on_it_is_sent_aga
         place.assert_unhurt()
 
 
+@pytest.mark.row("F3")
 async def test_a_line_to_110_that_drops_and_flips_bits_loses_and_doubles_nothing(tmp_path: Path) -> None:
     bad = Faults(drop=0.05, flip_bit=0.1, cut_write=0.2, lose_answer=0.1, jitter_s=0.01)
     rounds = 4

@@ -46,7 +46,7 @@ class Line:
     async def _connected(self) -> Conversation:
         host, _, port = self._settings.connect.rpartition(":")
         async with asyncio.timeout(self._settings.answer_within_s):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            reader, writer = await self._outlet.connect(host.strip("[]"), int(port))
         return Conversation(
             self._outlet,
             receiver=self._receiver,
