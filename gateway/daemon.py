@@ -151,10 +151,14 @@ class Daemon:
         registry = await Registry.open(plan.data_dir / "registry.db")
         stack.push_async_callback(registry.close)
         broker: Broker | None = None
-        if any(planned.driver.LINK == "topics" for planned in plan.connections):
+        if topics := [planned.driver for planned in plan.connections if planned.driver.LINK == "topics"]:
             broker = await stack.enter_async_context(
-                Broker(site.broker, plan.data_dir, clock, self._random, self._log, base=plan.path.resolve().parent)
-            )
+                Broker(
+                    site.broker, plan.data_dir, clock, self._random, self._log,
+                    base=plan.path.resolve().parent,
+                    keeps_all=not all(getattr(driver, "RECEIPTS", False) for driver in topics),
+                )
+            )  # fmt: skip
             self._subscribed_before = {row.connection for row in await store.all_heard()}
         intake = Intake(
             store=store,

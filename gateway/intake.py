@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -161,13 +161,11 @@ class Intake:
         if stored.error is not None:
             return
         self._metrics.repeats.inc(len(stored.repeats))
-        for position, entry in enumerate(entries):
-            if position in stored.repeats:
-                continue
-            event = entry.event
-            self._metrics.events.labels(event.kind.value, event.lane.name.lower()).inc()
-            if event.place is None:
-                self._metrics.unclaimed.inc()
+        repeats = frozenset(stored.repeats)
+        news = [entry.event for position, entry in enumerate(entries) if position not in repeats]
+        self._metrics.unclaimed.inc(sum(event.place is None for event in news))
+        for (kind, lane), count in Counter((event.kind, event.lane) for event in news).items():
+            self._metrics.events.labels(kind.value, lane.name.lower()).inc(count)
 
     # -- repeats without a key of their own ------------------------------------------------------------------------------
 
