@@ -23,7 +23,7 @@ from gateway.broker import Broker
 from gateway.clock import Clock
 from gateway.driver import Topics
 from gateway.errors import StoreError
-from gateway.forwarders import Outlet
+from gateway.forwarders import Outlet, device_of
 from gateway.health import Health
 from gateway.housekeeping import Housekeeping
 from gateway.ids import EventIds
@@ -260,7 +260,7 @@ class Daemon:
         name = planned.section.name
 
         async def report(kind: Kind, qualifier: Qualifier, text: str) -> None:
-            observation = Observation(f"destination/{name}", kind, qualifier, text=text)
+            observation = Observation(device_of(name), kind, qualifier, text=text)
             await (await parts.intake.report(self._own, [observation]))
 
         return Outlet(

@@ -159,8 +159,8 @@ class SqliteStore:
         if self._opened != self._committer.opened:
             # Opened anew after a failure: what the commit that failed has left in the file, nobody was told.
             self._opened = self._committer.opened
-            for follower in self._followers.values():
-                follower.requeued()
+            for each in self._followers.values():
+                each.requeued()
         for destination, rows in settlement.deliveries.items():
             if (follower := self._followers.get(destination)) is not None:
                 follower.committed(rows)

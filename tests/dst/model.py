@@ -6,14 +6,11 @@ in the file. It reads the file with a connection of its own.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from gateway.forwarders import _outbox
 from gateway.forwarders.dc09 import wants
@@ -140,13 +137,13 @@ class Model:
         if event.device == OWN:
             return
         if stored.tag is None:
-            return self.fail(f"event {event.seq} is none that a device reported: {event}")
+            self.fail(f"event {event.seq} is none that a device reported: {event}")
+            return
         earlier = self.by_tag[stored.tag]
         earlier.append(stored)
         if len(earlier) > 1 and stored.tag in self.numbered:
             self.fail(f"{stored.tag} carries its own key, and is stored twice: {[each.event.seq for each in earlier]}")
-        # self._in_order_of_the_device(event, stored.tag)
-        return None
+        # TEMP order
 
     def _in_order_of_the_device(self, event: Event, tag: str) -> None:
         """What a device reports first is stored first, repeats aside."""
@@ -154,8 +151,8 @@ class Model:
         for later in range(number + 1, number + 10):
             for other in self.by_tag.get(f"{event.device}/{later}", ()):
                 if len(self.by_tag[tag]) == 1:
-                    return self.fail(f"{tag} is stored behind {other.tag}, which the device reported after it")
-        return None
+                    self.fail(f"{tag} is stored behind {other.tag}, which the device reported after it")
+            return
 
     def _has_its_row(self, stored: Stored | None) -> None:
         if stored is None:
@@ -204,7 +201,8 @@ class Model:
         self.frames += 1
         stored = self.by_id.get(frame.event_id)
         if stored is None:
-            return self.fail(f"{frame} leaves, and is not in the store")
+            self.fail(f"{frame} leaves, and is not in the store")
+            return
         self._is_itself(stored, frame)
         self._number_is_its_own(stored, frame)
         if stored.first_frame is None:
@@ -214,12 +212,12 @@ class Model:
         self.copies += stored.first_frame is not None
         stored.first_frame = stored.first_frame or frame
         stored.sent_s = self.time_s()
-        return None
 
     def _is_itself(self, stored: Stored, frame: Frame) -> None:
         event, first = stored.event, stored.first_frame
         if event.place is None:
-            return self.fail(f"event {event.seq} is of a device nobody has claimed, and leaves: {frame}")
+            self.fail(f"event {event.seq} is of a device nobody has claimed, and leaves: {frame}")
+            return
         if frame.account != event.place.account:
             self.fail(f"event {event.seq} of account {event.place.account} leaves as {frame}")
         if first is not None and (first.account, first.number, first.data, first.occurred) != (
@@ -230,7 +228,6 @@ class Model:
             self.fail(f"event {event.seq} leaves under number {frame.number}; on disk it has {stored.number}")
         if stored.state == "accepted":
             self.fail(f"event {event.seq} is accepted, and leaves again")
-        return None
 
     def _number_is_its_own(self, stored: Stored, frame: Frame) -> None:
         assert frame.event_id is not None
@@ -282,9 +279,10 @@ class Model:
             if lane is Lane.FAULT and self._since_overtaking >= SHARE_MIN:
                 self._since_overtaking = 0
                 return
-            return self.fail(
+            self.fail(
                 f"event {stored.event.seq} ({lane.name}) leaves while {other.event.seq} ({other.event.lane.name}) waits"
             )
+            return
 
     def _is_in_memory(self, stored: Stored) -> bool:
         """Whether the bound on rows of its lane in memory leaves it room: half of it, then the rest is read."""

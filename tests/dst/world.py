@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -151,7 +150,9 @@ class Line:
                     for report in several:
                         self._answer([report], await self._life.intake.report(source, [report.observation]))
                 else:
-                    self._answer(several, await self._life.intake.report(source, [each.observation for each in several]))
+                    self._answer(
+                        several, await self._life.intake.report(source, [each.observation for each in several])
+                    )
 
     def _answer(self, reports: Sequence[Report], receipt: Any) -> None:
         for report in reports:
@@ -346,9 +347,14 @@ class World:
         """Episodes, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for name, episode in (
-                ("kill_every_s", self._kill), ("power_fails_every_s", self._lose_power), ("restart_every_s", self._restart), ("disk_full_every_s", self._fill_disk),
-                ("outage_every_s", self._outage), ("clock_jumps_every_s", self._jump), ("claim_every_s", self._claim),
-            ):  # fmt: skip
+                ("kill_every_s", self._kill),
+                ("power_fails_every_s", self._lose_power),
+                ("restart_every_s", self._restart),
+                ("disk_full_every_s", self._fill_disk),
+                ("outage_every_s", self._outage),
+                ("clock_jumps_every_s", self._jump),
+                ("claim_every_s", self._claim),
+            ):
                 if getattr(self.weather, name):
                     group.create_task(self._again(getattr(self.weather, name), episode), name=name)
 
@@ -438,13 +444,19 @@ class World:
         began_s = self._loop.time()
         while self._loop.time() < began_s + LIVENESS_S:
             await self.clock.sleep(1.0)
-            if all(task.done() for task in playing) and not self.model.open_rows() and not self.model.has_open_trouble():
+            if (
+                all(task.done() for task in playing)
+                and not self.model.open_rows()
+                and not self.model.has_open_trouble()
+            ):
                 self.drained_s = self._loop.time() - began_s
                 return
         unanswered = [device.id for device in self.devices if device.waiting]
         late = [f"{each.event.seq} ({each.event.kind}, {each.state} {each.reason})" for each in self.model.open_rows()]
         trouble = self.model.has_open_trouble()
-        self.fail(f"after {LIVENESS_S:.0f} s without a fault: unanswered {unanswered}, waiting {late}, trouble {trouble}")
+        self.fail(
+            f"after {LIVENESS_S:.0f} s without a fault: unanswered {unanswered}, waiting {late}, trouble {trouble}"
+        )
 
     def _escaped(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What a callback let out. A future that nobody asked belongs to a life that was cut short."""
@@ -486,7 +498,14 @@ def play(seed: int, folder: Path) -> Result:
         except* Exception as errors:  # noqa: BLE001  # the boundary of a run: whatever went wrong is its result
             world.fail(repr(errors.exceptions[0]))
     return Result(
-        seed, world.broken, world.trace, loop.steps, world.model.frames, world.model.copies, world.lives, world.drained_s
+        seed,
+        world.broken,
+        world.trace,
+        loop.steps,
+        world.model.frames,
+        world.model.copies,
+        world.lives,
+        world.drained_s,
     )
 
 
