@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -38,8 +38,9 @@ class Housekeeping:
     clock: Clock
     log: Logger
     own: Source
-    destinations: Sequence[str]
-    keep: timedelta
+    destinations: Callable[[], Collection[str]]
+    """Those of the site file."""
+    keep: Callable[[], timedelta]
     """How long events are kept that nobody waits for."""
     alive: Callable[[], None]
     """Told at every look that the loop turns."""
@@ -48,6 +49,7 @@ class Housekeeping:
     _shed: Counter[Lane] = field(default_factory=Counter)
     _told_of_damage: str = ""
     _said: str = ""
+    _shown: Collection[str] = ()
 
     async def run(self) -> None:
         """For ever."""
@@ -71,7 +73,7 @@ class Housekeeping:
         while True:
             await self.clock.sleep(PRUNE_EVERY_S)
             with suppress(StoreError):
-                await self.store.prune(self.clock.now() - self.keep)
+                await self.store.prune(self.clock.now() - self.keep())
 
     async def tell_damage(self) -> None:
         """Report, once, a damaged event log that was set aside."""
@@ -111,9 +113,20 @@ class Housekeeping:
         for lane, total in state.shed.items():
             metrics.shed.labels(lane.name.lower()).inc(total - self._shed[lane])
             self._shed[lane] = total
-        now = self.clock.now()
+        waiting = await self._count_outbox()
+        kept = "stored" if state.ok else f"NOT stored: {state.error}"
+        status = f"events are {kept}; {sum(state.stored.values())} on disk, {waiting} to be sent"
+        if status != self._said:
+            self.status(status)
+            self._said = status
+
+    async def _count_outbox(self) -> int:
+        """What waits for each destination, also for those that left the site file. Returns the sum."""
+        metrics, now = self.metrics, self.clock.now()
+        configured = self.destinations()
+        names = {*configured, *await self.store.destinations()}
         waiting = 0
-        for name in self.destinations:
+        for name in sorted(names):
             backlog = await self.store.backlog(name)
             for lane, count in backlog.count.items():
                 metrics.pending.labels(name, lane.name.lower()).set(count)
@@ -121,9 +134,9 @@ class Housekeeping:
                 age = (now - oldest).total_seconds() if oldest else 0.0
                 metrics.oldest_seconds.labels(name, lane.name.lower()).set(max(0.0, age))
             metrics.dead.labels(name).set(backlog.dead)
+            metrics.destination_configured.labels(name).set(name in configured)
             waiting += sum(backlog.count.values())
-        kept = "stored" if state.ok else f"NOT stored: {state.error}"
-        status = f"events are {kept}; {sum(state.stored.values())} on disk, {waiting} to be sent"
-        if status != self._said:
-            self.status(status)
-            self._said = status
+        for name in {*self._shown} - names:
+            metrics.forget(destination=name)
+        self._shown = names
+        return waiting

@@ -93,7 +93,7 @@ class Intake:
     ) -> None:
         self._store = store
         self._places = places
-        self._routes = {lane: [route for route in routes if lane in route.lanes] for lane in Lane}
+        self.route(routes)
         self._ids = ids
         self._clock = clock
         self._metrics = metrics
@@ -101,6 +101,12 @@ class Intake:
         self._recent: OrderedDict[str, tuple[float, Qualifier, Receipt]] = OrderedDict()
         self._rejects: deque[Rejected] = deque()
         self._rejects_wake = asyncio.Event()
+
+    def route(self, routes: Sequence[Route]) -> None:
+        """From now on events go these ways. Of two to one destination the later counts."""
+        self._routes = {
+            lane: list({route.destination: route for route in routes if lane in route.lanes}.values()) for lane in Lane
+        }
 
     async def report(self, source: Source, observations: Sequence[Observation]) -> Receipt:
         """Queue what is news for the next commit. The receipt covers all of `observations`.

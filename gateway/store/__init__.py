@@ -6,7 +6,7 @@ Every write joins the next group commit; a receipt settles after it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -124,6 +124,9 @@ class Store(Protocol):
         limit: int = 100,
     ) -> Sequence[Delivery]:
         """Outbox rows for people to look at, oldest first. A page never splits the rows of one event."""
+
+    async def destinations(self) -> Collection[str]:
+        """Who has rows that are queued or dead, whether or not anybody still delivers there."""
 
     async def backlog(self, destination: str) -> Backlog:
         """What still has to go there."""
