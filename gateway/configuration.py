@@ -116,6 +116,7 @@ class Configuration:
     async def _change_lines(self, change: Difference, new: Plan) -> None:
         """What can fail comes first: a port that is taken, a broker that does not start."""
         old, lines = self.plan, change.connections
+        self._south.check_ports(old, new, lines.beginning)
         # While lines change, an event goes to whoever is to have it under either plan.
         self._intake.route([*routes(old), *routes(new)])
         await self._south.end(lines.ending)

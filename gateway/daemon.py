@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -48,7 +48,6 @@ class Parts:
     health: Health
     south: South
     north: North
-    configuration: Configuration
     api_socket: socket.socket
 
 
@@ -71,15 +70,18 @@ class Daemon:
         )
         self.ready = asyncio.Event()
         self.api_url = ""
-        self._reload_wanted: Callable[[], None] = lambda: None
+        self.configuration: Configuration
+        """There once `ready`."""
 
     def stop(self) -> None:
         """Ask for an orderly end; asking twice changes nothing."""
         self._stop.set()
 
     def reload(self) -> None:
-        """Ask for the site file as it stands now. Before the start is over this changes nothing: it is being read."""
-        self._reload_wanted()
+        """Take the site file as it stands now. During the start this means nothing: it was read just now."""
+        if self.ready.is_set():
+            with suppress(Busy):  # those that wait read the file as it stands then
+                self.configuration.reload("SIGHUP")
 
     async def run(self) -> None:
         """Start everything, serve until `stop`, take everything down. Raises StoreError, ConfigError when it cannot start."""
@@ -97,10 +99,9 @@ class Daemon:
                 ]
                 north = group.create_task(parts.north.run(self._plan), name="destinations")
                 south = group.create_task(parts.south.run(self._plan), name="connections")
-                configuration = group.create_task(parts.configuration.run(), name="configuration")
+                configuration = group.create_task(self.configuration.run(), name="configuration")
                 await keeping.tell_damage()
                 self._notify.ready()
-                self._reload_wanted = partial(self._reload, parts.configuration)
                 self.ready.set()
                 self._log.info(
                     "fangkong is running", version=VERSION, api=self.api_url, data_dir=str(self._plan.data_dir)
@@ -161,7 +162,7 @@ class Daemon:
         north = North(
             store=store, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics, log=self._log
         )
-        configuration = Configuration(
+        self.configuration = Configuration(
             plan,
             south=south,
             north=north,
@@ -173,7 +174,7 @@ class Daemon:
         )
         await health.load()
         await intake.load()
-        return Parts(store, registry, intake, health, south, north, configuration, api_socket)
+        return Parts(store, registry, intake, health, south, north, api_socket)
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -183,8 +184,8 @@ class Daemon:
             registry=parts.registry,
             health=parts.health,
             metrics=self._metrics,
-            plan=lambda: parts.configuration.plan,
-            reload=parts.configuration.reload,
+            plan=lambda: self.configuration.plan,
+            reload=self.configuration.reload,
             version=VERSION,
             checks=partial(self._checks, parts),
         )
@@ -206,15 +207,11 @@ class Daemon:
             clock=self._clock,
             log=self._log,
             own=self._own,
-            destinations=lambda: [section.name for section in parts.configuration.plan.site.destination],
-            keep=lambda: timedelta(days=parts.configuration.plan.site.store.retention_days),
+            destinations=lambda: [section.name for section in self.configuration.plan.site.destination],
+            keep=lambda: timedelta(days=self.configuration.plan.site.store.retention_days),
             alive=self._notify.watchdog,
             status=self._notify.status,
         )
-
-    def _reload(self, configuration: Configuration) -> None:
-        with suppress(Busy):  # those that wait read the file as it stands then
-            configuration.reload("SIGHUP")
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

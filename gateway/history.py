@@ -83,20 +83,20 @@ class History:
             return
         self._dir.mkdir(mode=0o700, exist_ok=True)
         number = kept[-1].number + 1 if kept else 1
-        write_whole(self._dir / f"{number:06d}_{at.astimezone(UTC).strftime(_TIME)}_{who}_{digest}.toml", text)
-        for old in [*kept][: len(kept) + 1 - KEPT_MAX]:
+        write_whole(self._dir / f"{number:06d}_{at.astimezone(UTC).strftime(_TIME)}_{who}_{digest}.toml", text.encode())
+        for old in kept[: max(0, len(kept) + 1 - KEPT_MAX)]:
             with suppress(OSError):  # one too many is no harm; the next time
                 old.path.unlink()
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that whoever reads it, also after a power cut, finds either the old content or the new. Mode and
     owner stay what they were (new: 0600 and us). Raises OSError."""
     path = path.resolve()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(text.encode())
+            file.write(content)
             file.flush()
             if path.exists():
                 as_it_was = path.stat()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from random import Random
 from typing import Any
@@ -22,7 +22,7 @@ from gateway.kinds import Kind, Qualifier
 from gateway.links.modbus import open_bus
 from gateway.links.mqtt import open_topics
 from gateway.links.serial import open_serial
-from gateway.links.tcp import dial, listen
+from gateway.links.tcp import dial, listen, why_taken
 from gateway.metrics import Metrics
 from gateway.model import Observation
 from gateway.plan import Plan, PlannedConnection
@@ -101,22 +101,29 @@ class South:
         if not has_topics(plan):
             await self.close_broker()
 
+    def check_ports(self, old: Plan, new: Plan, names: Collection[str]) -> None:
+        """Before anything is touched: the new ports of these lines, but for those the old plan holds. Raises ConfigError."""
+        ours = {urlsplit(section.link).port for section in old.site.connection}
+        problems = [
+            _taken(new, section.name, found)
+            for section in new.site.connection
+            if section.name in names and urlsplit(section.link).port not in ours and (found := _why_taken(section.link))
+        ]
+        if problems:
+            raise ConfigError(problems)
+
     async def listening(self, plan: Plan, names: Collection[str]) -> None:
-        """Wait for the ports among these lines. Raises ConfigError when some cannot be had."""
+        """Wait for the ports among these lines. Raises ConfigError when some cannot be had after all."""
         problems = []
         for name in names:
             connection = self._supervisor.connections[name]
             if connection.listen is None:
                 continue  # whether a device, a cable or a broker is there now says nothing about the site file
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(LISTENING_WITHIN_S):
                     await connection.tried.wait()
-            except TimeoutError:
-                pass
             if not connection.is_up:
-                found, line = connection.last_reason or "does not open", plan.line("connection", name, "link")
-                key = f"connection.{name}.link"
-                problems.append(Problem(str(plan.path), line, key, found, "a port that is free", "端口被占用"))
+                problems.append(_taken(plan, name, connection.last_reason or "does not open"))
         if problems:
             raise ConfigError(problems)
 
@@ -183,6 +190,15 @@ class South:
                 await (await self._intake.report(self._own, [observation]))
                 self._gap_untold = False
             yield link
+
+
+def _why_taken(link: str) -> str:
+    return why_taken(link) if urlsplit(link).scheme == "tcp-listen" else ""
+
+
+def _taken(plan: Plan, name: str, found: str) -> Problem:
+    line = plan.line("connection", name, "link")
+    return Problem(str(plan.path), line, f"connection.{name}.link", found, "a port that is free", "端口被占用")
 
 
 @asynccontextmanager
