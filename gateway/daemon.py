@@ -32,6 +32,7 @@ from gateway.sdnotify import Notifier
 from gateway.south import South
 from gateway.store.sqlite import SqliteStore
 from gateway.supervisor import Supervisor
+from gateway.timekeeping import boot_id
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -62,6 +63,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._notify = Notifier.from_environment()
         self._metrics = Metrics()
+        self._boot = boot_id()
         self._own = Source(
             driver="gateway",
             connection="gateway",
@@ -96,11 +98,13 @@ class Daemon:
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
                     group.create_task(keeping.run(), name="housekeeping"),
                     group.create_task(keeping.prune(), name="prune"),
+                    group.create_task(keeping.watch_loop(), name="loop lag"),
                 ]
                 north = group.create_task(parts.north.run(self._plan), name="destinations")
                 south = group.create_task(parts.south.run(self._plan), name="connections")
                 configuration = group.create_task(self.configuration.run(), name="configuration")
                 await keeping.tell_damage()
+                await keeping.look_back()
                 self._notify.ready()
                 self.ready.set()
                 self._log.info(
@@ -139,6 +143,7 @@ class Daemon:
             ids=EventIds(clock, self._random),
             clock=clock,
             metrics=metrics,
+            boot=self._boot,
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
         )
         supervisor = Supervisor(
@@ -208,6 +213,7 @@ class Daemon:
             log=self._log,
             own=self._own,
             destinations=lambda: [section.name for section in self.configuration.plan.site.destination],
+            boot=self._boot,
             keep=lambda: timedelta(days=self.configuration.plan.site.store.retention_days),
             alive=self._notify.watchdog,
             status=self._notify.status,

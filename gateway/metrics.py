@@ -68,6 +68,12 @@ class Metrics:
         )
         self.uncommitted = gauge("uncommitted_entries", "Events waiting for the next commit.")
         self.shed = counter("shed_events", "Events removed because the disk budget was short.", "lane")
+        # the process
+        self.loop_lag_seconds = histogram(
+            "loop_lag_seconds",
+            "How late the event loop woke; every answer to a device was that late too.",
+            FAST_SECONDS,
+        )
         # destinations
         self.destination_configured = gauge(
             "destination_configured", "0 for one that left the site file while events wait for it.", "destination"

@@ -33,7 +33,10 @@ STEADY_S = 60.0
 
 def routes(plan: Plan) -> Sequence[Route]:
     """Who must get which events."""
-    return [Route(each.section.name, each.section.lane_set, each.forwarder.wants) for each in plan.destinations]
+    return [
+        Route(each.section.name, each.section.lane_set, each.forwarder.wants, each.forwarder.NUMBERED)
+        for each in plan.destinations
+    ]
 
 
 class North:

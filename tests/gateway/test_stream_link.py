@@ -79,7 +79,7 @@ async def test_a_failed_commit_closes_the_line_and_ends_a_waiting_read() -> None
     failing, later = Receipt(), Receipt()
     near.answer(b"no", after=failing)
     near.answer(b"later", after=later)
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         ending = tasks.create_task(why_it_ends(near))
         await turn()
         failing.settle(StoreError("disk full"))
