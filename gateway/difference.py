@@ -98,6 +98,8 @@ def _changed_keys(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
             was, is_now = getattr(before, key), getattr(after, key)
             if was != is_now:
                 yield f"{table}.{key}", f"changes from {_shown(was)} to {_shown(is_now)}"
+    if has_topics(old) and broker_keeps_all(new) and not broker_keeps_all(old):
+        yield "broker", "a driver without receipts of its own needs a broker that saves every message"
     if old.site.api.token_file == new.site.api.token_file and old.token != new.token:
         yield "api.token_file", "another token in the same file"
 
@@ -105,6 +107,12 @@ def _changed_keys(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
 def has_topics(plan: Plan) -> bool:
     """Whether it has connections that need an MQTT broker."""
     return any(planned.driver.LINK == "topics" for planned in plan.connections)
+
+
+def broker_keeps_all(plan: Plan) -> bool:
+    """Whether a message that our broker has acknowledged must survive it: some device does not wait for our own receipt."""
+    topics = [planned.driver for planned in plan.connections if planned.driver.LINK == "topics"]
+    return not all(getattr(driver, "RECEIPTS", False) for driver in topics)
 
 
 def _shown(value: object) -> str:

@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.broker import Broker
 from gateway.clock import Clock
-from gateway.difference import has_topics
+from gateway.difference import broker_keeps_all, has_topics
 from gateway.driver import Topics
 from gateway.errors import ConfigError, Problem
 from gateway.intake import Intake, Source
@@ -65,8 +65,10 @@ class South:
     async def open_broker(self, plan: Plan) -> None:
         """Start the broker if the plan needs one and none is there. Raises ConfigError, Refused."""
         if self.broker is None and has_topics(plan):
-            section, data_dir = plan.site.broker, plan.data_dir
-            broker = Broker(section, data_dir, self._clock, self._random, self._log, base=plan.base)
+            broker = Broker(
+                plan.site.broker, plan.data_dir, self._clock, self._random, self._log, base=plan.base,
+                keeps_all=broker_keeps_all(plan),
+            )  # fmt: skip
             self.broker = await self._broker_open.enter_async_context(broker)
 
     async def close_broker(self) -> None:
