@@ -44,7 +44,7 @@ def why_taken(url: str) -> str:
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
-        return f"{url}: {error.strerror or error}"
+        return f"{url}: {(error.strerror or str(error)).partition(' (while')[0]}"  # Python adds the address once more
     return ""
 
 
