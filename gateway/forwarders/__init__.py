@@ -67,8 +67,9 @@ class Forwarder(Protocol):
     def wants(self, event: Event) -> bool:
         """Whether this event can be said there at all; asked before an outbox row is written. Pure."""
 
-    def check(self, settings: Any, base: Path) -> None:
-        """Before anything starts: read the secrets that the settings name. Raises ConfigError."""
+    def check(self, settings: Any, base: Path) -> object:
+        """Before anything starts: read the secrets that the settings name, and return them so that a change shows (None:
+        it has none). Raises ConfigError."""
 
     async def run(self, outlet: Outlet) -> None:
         """Deliver until cancelled. What was not accepted stays queued."""

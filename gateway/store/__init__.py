@@ -140,6 +140,9 @@ class Store(Protocol):
     ) -> Sequence[Delivery]:
         """Outbox rows for people to look at, oldest first. A page never splits the rows of one event."""
 
+    async def destinations(self) -> Collection[str]:
+        """Who has rows that are queued or dead, whether or not anybody still delivers there."""
+
     async def backlog(self, destination: str) -> Backlog:
         """What still has to go there."""
 

@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from io import FileIO
@@ -241,6 +241,11 @@ class SqliteStore:
             tuple(values),
         )
         return [delivery_of(row) for row in rows]
+
+    async def destinations(self) -> Collection[str]:
+        query = "SELECT DISTINCT destination FROM outbox INDEXED BY outbox_dead WHERE state = 'dead'"
+        dead = {name for (name,) in await self._outbox.rows(query)}
+        return dead | {name for (name, _), count in dict(self._committer.pending).items() if count}
 
     async def backlog(self, destination: str) -> Backlog:
         first = "SELECT MIN(seq) FROM outbox WHERE destination = ? AND lane = lanes.lane AND state = 'queued'"
