@@ -10,6 +10,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from gateway.errors import StoreError
 from gateway.forwarders import Outlet
@@ -22,6 +24,8 @@ HELD_MAX = 2048  # rows of one lane in memory: what arrives in a tenth of a seco
 NUMBERS_AHEAD = 16  # rows of one account numbered in one commit, else a single site would send one event per sync
 
 REFUSED, HELD_BACK, UNCLAIMED = "refused: ", "waits for the alarm it ends", "the device is not claimed"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,11 +267,13 @@ class Outbox:
                 self._aside.remember(row, self._clock.monotonic() + retry_s)
                 self._aside_changed.set()
             if row.event.lane <= Lane.ALARM:
-                words = f"{self._outlet.destination} 未接收 {row.event.kind} {row.event.id}: {reason}"
-                await self.trouble.begin("refused", words)
+                await self.trouble.begin("refused", self._refusal(row, reason))
 
         self._queue.release(account_of(row))
         self._decide([row], self._dead(row, reason), then)
+
+    def _refusal(self, row: Delivery, reason: str) -> str:
+        return f"{self._outlet.destination} 未接收 {row.event.kind} {row.event.id}: {reason}"
 
     async def _settle(self) -> None:
         while True:
@@ -301,8 +307,9 @@ class Outbox:
 
     async def _recall(self) -> None:
         """What was refused before this start is offered again now; its restores still wait for it."""
+        await self._read(self.trouble.recall)
         after_seq = 0
-        while rows := await self._dead_rows(after_seq):
+        while rows := await self._read(partial(self._dead_rows, after_seq)):
             after_seq = rows[-1].event.seq
             for row in rows:
                 if (
@@ -312,14 +319,18 @@ class Outbox:
                 ):
                     self._aside.refuse(row)
                     self._aside.remember(row, self._clock.monotonic())
-                    self.trouble.recall("refused")
+                    await self.trouble.still("refused", self._refusal(row, row.reason))
 
     async def _dead_rows(self, after_seq: int) -> Sequence[Delivery]:
+        return await self._store.deliveries(
+            destination=self._outlet.destination, state=DeliveryState.DEAD, after_seq=after_seq
+        )
+
+    async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
+        """What must be known before the first event goes."""
         while True:
             try:
-                return await self._store.deliveries(
-                    destination=self._outlet.destination, state=DeliveryState.DEAD, after_seq=after_seq
-                )
+                return await read()
             except StoreError as error:
                 await self._store_fails("the outbox cannot be read", error)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from gateway.kinds import Kind, Lane, Qualifier
@@ -84,7 +84,7 @@ class Follower(Protocol):
         """These rows were added to the queue, in this order."""
 
     def requeued(self) -> None:
-        """Dead rows are queued again: who reads rows by a cursor must look from the front."""
+        """Rows are queued behind what was told (dead ones again, or those a failed commit has left): look from the front."""
 
 
 class Watch(Protocol):
@@ -140,6 +140,9 @@ class Store(Protocol):
     ) -> Sequence[Delivery]:
         """Outbox rows for people to look at, oldest first. A page never splits the rows of one event."""
 
+    async def destinations(self) -> Collection[str]:
+        """Who has rows that are queued or dead, whether or not anybody still delivers there."""
+
     async def backlog(self, destination: str) -> Backlog:
         """What still has to go there."""
 
@@ -163,8 +166,14 @@ class Store(Protocol):
     async def rejected(self, *, limit: int = 100) -> Sequence[Rejected]:
         """The newest refused frames."""
 
+    def correct_times(self, boot: str, by: timedelta) -> Awaitable[int]:
+        """Move the time of arrival of events that came in this boot while the clock was not set. Returns how many."""
+
     async def prune(self, before: datetime) -> int:
-        """Remove all events older than `before` that no destination waits for, a few per commit. Returns how many."""
+        """Remove all events older than `before` that no destination waits for, a few per commit. Returns how many.
+
+        What came while the clock was not set has no age and stays.
+        """
 
     def follow(self, destination: str, follower: Follower) -> Callable[[], None]:
         """Tell `follower` of each commit, until what is returned is called. One per destination."""

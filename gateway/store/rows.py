@@ -73,6 +73,8 @@ def event_row(event: Event) -> tuple[object, ...]:
         "time_quality": event.time_quality,
         "test": event.test,
     }
+    if event.boot:
+        body["boot"] = event.boot
     if event.position:
         body["position"] = [event.position.latitude, event.position.longitude, event.position.speed_kmh]
     place = event.place
@@ -177,6 +179,7 @@ def _whole_event(row: tuple[Any, ...]) -> Event:
         raw=raw,
         repeat_key=repeat_key,
         seq=seq,
+        boot=body.get("boot", ""),
     )
 
 

@@ -6,8 +6,8 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -37,6 +37,7 @@ from gateway.store.rows import (
 )
 from gateway.store.schema import Connect, connect
 from gateway.store.tally import Tally
+from gateway.store.times import correct_times
 from gateway.store.writer import InlineWriter, Observe, ThreadWriter, Writer
 
 FILE_NAME = "events.db"
@@ -75,6 +76,7 @@ class SqliteStore:
         self._loop = asyncio.get_running_loop()
         committer = Committer(path, self.state, clock, connect, check_at_start=inline)
         self._committer = committer
+        self._opened = committer.opened
         self._writer: Writer = (
             InlineWriter(committer, self._settle)
             if inline
@@ -154,6 +156,11 @@ class SqliteStore:
         """On the loop after a commit: those who gave something hear of it, then those who take it further."""
         for job, outcome in zip(settlement.jobs, settlement.outcomes, strict=True):
             job.done(*outcome)
+        if self._opened != self._committer.opened:
+            # Opened anew after a failure: what the commit that failed has left in the file, nobody was told.
+            self._opened = self._committer.opened
+            for each in self._followers.values():
+                each.requeued()
         for destination, rows in settlement.deliveries.items():
             if (follower := self._followers.get(destination)) is not None:
                 follower.committed(rows)
@@ -235,6 +242,11 @@ class SqliteStore:
         )
         return [delivery_of(row) for row in rows]
 
+    async def destinations(self) -> Collection[str]:
+        query = "SELECT DISTINCT destination FROM outbox INDEXED BY outbox_dead WHERE state = 'dead'"
+        dead = {name for (name,) in await self._outbox.rows(query)}
+        return dead | {name for (name, _), count in dict(self._committer.pending).items() if count}
+
     async def backlog(self, destination: str) -> Backlog:
         first = "SELECT MIN(seq) FROM outbox WHERE destination = ? AND lane = lanes.lane AND state = 'queued'"
         oldest = await self._outbox.rows(
@@ -309,6 +321,9 @@ class SqliteStore:
             db.executemany(statement, values)
 
         return self._write(work)
+
+    def correct_times(self, boot: str, by: timedelta) -> Awaitable[int]:
+        return self._write(lambda db, _: correct_times(db, boot, by))
 
     async def prune(self, before: datetime) -> int:
         removed = cursor = 0
