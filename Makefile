@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full crash defects lint wheel lock clean
+.PHONY: demo test test-full crash defects lint bench wheel lock clean
 
 demo: .venv/.run
 	@$(BIN)/fangkong demo
@@ -34,6 +34,10 @@ lint: .venv/.dev
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m dashboards.src.overview --check
 	@$(BIN)/python -m tests.evidence --check
+
+# The gateway beside the least such a program must do, in one run: docs/proof.md.
+bench: .venv/.dev
+	@$(BIN)/python -m bench
 
 # What a box gets: docs/install.md.
 wheel: .venv/.uv

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from gateway.clock import Clock
+from gateway.clock import PROGRAM_DATE, Clock
 from gateway.errors import FrameError, StoreError
 from gateway.ids import EventIds
 from gateway.kinds import FACTS, Kind, Lane, Qualifier
@@ -53,6 +53,8 @@ class Route:
     destination: str
     lanes: frozenset[Lane]
     wants: Callable[[Event], bool] = lambda _: True
+    numbered: bool = False
+    """Whether each event of an account gets a sequence number there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +92,26 @@ class Intake:
         clock: Clock,
         metrics: Metrics,
         heard: Heard,
+        boot: str = "",
     ) -> None:
         self._store = store
         self._places = places
-        self._routes = {lane: [route for route in routes if lane in route.lanes] for lane in Lane}
+        self.route(routes)
         self._ids = ids
         self._clock = clock
         self._metrics = metrics
         self.heard = heard
+        self._boot = boot
         self._recent: OrderedDict[str, tuple[float, Qualifier, Receipt]] = OrderedDict()
         self._rejects: deque[Rejected] = deque()
         self._rejects_wake = asyncio.Event()
+
+    def route(self, routes: Sequence[Route]) -> None:
+        """From now on events go these ways. Of two to one destination the later counts."""
+        self._routes = {
+            lane: list({route.destination: route for route in routes if lane in route.lanes}.values()) for lane in Lane
+        }
+        self._numbered = frozenset(route.destination for route in routes if route.numbered)
 
     async def report(self, source: Source, observations: Sequence[Observation]) -> Receipt:
         """Queue what is news for the next commit. The receipt covers all of `observations`.
@@ -146,22 +157,21 @@ class Intake:
 
     def _entry(self, source: Source, observation: Observation, now: datetime) -> Entry:
         place = source.place or self._places.place(observation.device, observation.zone)
-        event = judge(observation, source, place=place, event_id=self._ids.next(), now=now)
+        event = judge(observation, source, place=place, event_id=self._ids.next(), now=now, boot=self._boot)
         if place is None:
             return Entry(event)  # unclaimed: kept and shown, sent to nobody until a person claims the device
-        return Entry(event, [route.destination for route in self._routes[event.lane] if route.wants(event)])
+        to = [route.destination for route in self._routes[event.lane] if route.wants(event)]
+        return Entry(event, to, self._numbered)
 
     def _count(self, entries: Sequence[Entry], stored: Receipt) -> None:
         if stored.error is not None:
             return
         self._metrics.repeats.inc(len(stored.repeats))
-        for position, entry in enumerate(entries):
-            if position in stored.repeats:
-                continue
-            event = entry.event
-            self._metrics.events.labels(event.kind.value, event.lane.name.lower()).inc()
-            if event.place is None:
-                self._metrics.unclaimed.inc()
+        repeats = frozenset(stored.repeats)
+        news = [entry.event for position, entry in enumerate(entries) if position not in repeats]
+        self._metrics.unclaimed.inc(sum(event.place is None for event in news))
+        for (kind, lane), count in Counter((event.kind, event.lane) for event in news).items():
+            self._metrics.events.labels(kind.value, lane.name.lower()).inc(count)
 
     # -- repeats without a key of their own ------------------------------------------------------------------------------
 
@@ -171,11 +181,12 @@ class Intake:
         while page := await self._store.events(EventFilter(), after_seq=before_seq, limit=LOAD_PAGE, newest_first=True):
             for event in page:
                 age_s = (now - event.received_at).total_seconds()
-                if age_s > REPEAT_WINDOW_S or len(self._recent) >= REPEATS_REMEMBERED:
+                # Younger than now: the clock went back meanwhile, and nobody knows how old it is. Twice is better than never.
+                if not 0 <= age_s <= REPEAT_WINDOW_S or len(self._recent) >= REPEATS_REMEMBERED:
                     return
                 key = content_key(observation_of(event), event.received_at)
                 if event.repeat_key is None and key is not None and key not in self._recent:
-                    self._recent[key] = self._clock.monotonic() - max(0.0, age_s), event.qualifier, Receipt.settled()
+                    self._recent[key] = self._clock.monotonic() - age_s, event.qualifier, Receipt.settled()
                     self._recent.move_to_end(key, last=False)  # read from the newest on: the oldest are forgotten first
             before_seq = page[-1].seq
 
@@ -254,7 +265,9 @@ def _is_loss(observation: Observation) -> bool:
     return observation.kind is Kind.COMM_FAULT and observation.qualifier is not Qualifier.RESTORE
 
 
-def judge(observation: Observation, source: Source, *, place: Place | None, event_id: str, now: datetime) -> Event:
+def judge(
+    observation: Observation, source: Source, *, place: Place | None, event_id: str, now: datetime, boot: str
+) -> Event:
     """The event an observation becomes. Pure."""
     quality = time_quality(observation.at, now)
     return Event(
@@ -278,12 +291,13 @@ def judge(observation: Observation, source: Source, *, place: Place | None, even
         place=place,
         raw=observation.raw,
         repeat_key=repeat_key(observation, now),
+        boot=boot if now < PROGRAM_DATE else "",
     )
 
 
 def time_quality(at: datetime | None, now: datetime) -> TimeQuality:
-    """Whether the device's time can be believed."""
-    if at is None or at > now + CLOCK_AHEAD_MAX or at < now - DEVICE_TIME_MIN:
+    """Whether the device's time can be believed. Without a clock of our own that is set, nobody can tell."""
+    if at is None or now < PROGRAM_DATE or at > now + CLOCK_AHEAD_MAX or at < now - DEVICE_TIME_MIN:
         return TimeQuality.UNKNOWN
     return TimeQuality.OK
 
