@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,8 +96,7 @@ class Intake:
     ) -> None:
         self._store = store
         self._places = places
-        self._routes = {lane: [route for route in routes if lane in route.lanes] for lane in Lane}
-        self._numbered = frozenset(route.destination for route in routes if route.numbered)
+        self.route(routes)
         self._ids = ids
         self._clock = clock
         self._metrics = metrics
@@ -106,6 +105,13 @@ class Intake:
         self._recent: OrderedDict[str, tuple[float, Qualifier, Receipt]] = OrderedDict()
         self._rejects: deque[Rejected] = deque()
         self._rejects_wake = asyncio.Event()
+
+    def route(self, routes: Sequence[Route]) -> None:
+        """From now on events go these ways. Of two to one destination the later counts."""
+        self._routes = {
+            lane: list({route.destination: route for route in routes if lane in route.lanes}.values()) for lane in Lane
+        }
+        self._numbered = frozenset(route.destination for route in routes if route.numbered)
 
     async def report(self, source: Source, observations: Sequence[Observation]) -> Receipt:
         """Queue what is news for the next commit. The receipt covers all of `observations`.
@@ -161,13 +167,11 @@ class Intake:
         if stored.error is not None:
             return
         self._metrics.repeats.inc(len(stored.repeats))
-        for position, entry in enumerate(entries):
-            if position in stored.repeats:
-                continue
-            event = entry.event
-            self._metrics.events.labels(event.kind.value, event.lane.name.lower()).inc()
-            if event.place is None:
-                self._metrics.unclaimed.inc()
+        repeats = frozenset(stored.repeats)
+        news = [entry.event for position, entry in enumerate(entries) if position not in repeats]
+        self._metrics.unclaimed.inc(sum(event.place is None for event in news))
+        for (kind, lane), count in Counter((event.kind, event.lane) for event in news).items():
+            self._metrics.events.labels(kind.value, lane.name.lower()).inc(count)
 
     # -- repeats without a key of their own ------------------------------------------------------------------------------
 
