@@ -13,7 +13,7 @@ from structlog.typing import FilteringBoundLogger as Logger
 from gateway.backoff import Backoff
 from gateway.clock import Clock
 from gateway.errors import StoreError
-from gateway.forwarders import Outlet
+from gateway.forwarders import Outlet, device_of
 from gateway.intake import Intake, Route, Source
 from gateway.kinds import Kind, Qualifier
 from gateway.metrics import Metrics
@@ -113,7 +113,7 @@ class North:
         name = planned.section.name
 
         async def report(kind: Kind, qualifier: Qualifier, text: str) -> None:
-            observation = Observation(f"destination/{name}", kind, qualifier, text=text)
+            observation = Observation(device_of(name), kind, qualifier, text=text)
             await (await self._intake.report(self._own, [observation]))
 
         return Outlet(

@@ -20,13 +20,18 @@ from gateway.metrics import Metrics
 from gateway.model import Event, Kind, Qualifier
 from gateway.store import Store
 
-__all__ = ["Connect", "Forwarder", "Outlet", "Report"]
+__all__ = ["Connect", "Forwarder", "Outlet", "Report", "device_of"]
 
 Report = Callable[[Kind, Qualifier, str], Awaitable[None]]
 """Store a fault of the gateway's own: kind, new or restore, and words for the person who must act."""
 
 Connect = Callable[[str, int], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 """Open a stream to a host and port. Raises OSError."""
+
+
+def device_of(destination: str) -> str:
+    """The name under which the gateway reports about its own line to a destination."""
+    return f"destination/{destination}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class Follower(Protocol):
         """These rows were added to the queue, in this order."""
 
     def requeued(self) -> None:
-        """Dead rows are queued again: who reads rows by a cursor must look from the front."""
+        """Rows are queued behind what was told (dead ones again, or those a failed commit has left): look from the front."""
 
 
 class Watch(Protocol):

@@ -76,6 +76,7 @@ class SqliteStore:
         self._loop = asyncio.get_running_loop()
         committer = Committer(path, self.state, clock, connect, check_at_start=inline)
         self._committer = committer
+        self._opened = committer.opened
         self._writer: Writer = (
             InlineWriter(committer, self._settle)
             if inline
@@ -155,10 +156,15 @@ class SqliteStore:
         """On the loop after a commit: those who gave something hear of it, then those who take it further."""
         for job, outcome in zip(settlement.jobs, settlement.outcomes, strict=True):
             job.done(*outcome)
+        if self._opened != self._committer.opened:
+            # Opened anew after a failure: what the commit that failed has left in the file, nobody was told.
+            self._opened = self._committer.opened
+            for each in self._followers.values():
+                each.requeued()
         for destination, rows in settlement.deliveries.items():
             if (follower := self._followers.get(destination)) is not None:
                 follower.committed(rows)
-        if settlement.changed:
+        if settlement.stored:
             for watch in self._watchers:
                 watch.wake()
 
