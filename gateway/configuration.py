@@ -134,7 +134,10 @@ class Configuration:
     async def _change_lines(self, change: Difference, new: Plan) -> None:
         """What can fail comes first: a port that is taken, a broker that does not start."""
         old, lines = self.plan, change.connections
+        users_change = not {"broker.passwords", "broker.topics"}.isdisjoint(change.settings)
         self._south.check_ports(old, new, lines.beginning)
+        if users_change:
+            await self._south.let_in(new)
         # While lines change, an event goes to whoever is to have it under either plan.
         self._intake.route([*routes(old), *routes(new)])
         await self._south.end(lines.ending)
@@ -145,6 +148,8 @@ class Configuration:
             await self._south.end(lines.beginning)
             await self._south.begin(old, lines.ending)
             await self._south.tidy(old)
+            if users_change:
+                await self._south.let_in(old)
             self._intake.route(routes(old))
             if isinstance(error, Refused):
                 expected = "a broker that starts"
