@@ -64,7 +64,7 @@ class Metrics:
         self.store_budget_bytes = gauge("store_budget_bytes", "Disk the event log may use.")
         self.stored = gauge("stored_events", "Events on disk, by lane.", "lane")
         self.commit_seconds = histogram(
-            "commit_seconds", "Duration of one group commit; its count is the number of commits.", FAST_SECONDS
+            "commit_seconds", "Duration of one synced group commit; its count is the number of syncs.", FAST_SECONDS
         )
         self.uncommitted = gauge("uncommitted_entries", "Events waiting for the next commit.")
         self.shed = counter("shed_events", "Events removed because the disk budget was short.", "lane")
@@ -87,6 +87,7 @@ class Metrics:
         self.sent = counter("sent", "Frames sent, repeats included.", "destination", "lane")
         self.accepted = counter("accepted", "Events the receiver accepted.", "destination", "lane")
         self.resent = counter("resent", "Frames sent again under the same key.", "destination")
+        self.asked_again = counter("asked_again", "Accepted events that a person had queued again.", "destination")
         self.answers = counter("answers", "Answers of the receiver, by what they were.", "destination", "answer")
         self.delivery_seconds = histogram(
             "delivery_seconds", "From arrival of an event to its acceptance.", DELIVERY_SECONDS, "destination", "lane"

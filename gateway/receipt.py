@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from gateway.errors import StoreError
 
+SETTLE_WITHIN_S = 1.0
+"""Whoever closes a line in order waits this long for commits under way, which take milliseconds, and answers."""
+
 
 @dataclass(slots=True)
 class Series:
