@@ -352,10 +352,14 @@ class _Walkable(dict[Any, Any]):
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Mode 0600 from the first byte on, also where an older file had another."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    """Mode 0600 from the first byte on, whole or not at all: an empty password after a power cut would keep us from starting."""
+    part = path.with_name(f"{path.name}.part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -202,6 +202,22 @@ async def test_everything_it_writes_is_private(
         assert {oct(stat.S_IMODE(file.stat().st_mode)) for file in files} == {"0o600"}
 
 
+@pytest.mark.row("B1")
+async def test_a_password_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one, left by a power cut at the first start, would keep every later start from succeeding."""
+
+    def power_cut(_: int) -> None:
+        raise OSError("the power went")
+
+    with monkeypatch.context() as cut, pytest.raises(OSError, match="power"):
+        cut.setattr(os, "fsync", power_cut)
+        async with running("amqtt", tmp_path, monkeypatch):
+            pass
+
+    async with running("amqtt", tmp_path, monkeypatch) as broker:
+        assert broker.address.password is not None
+
+
 async def test_a_password_lives_on_across_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running("amqtt", tmp_path, monkeypatch) as broker:
         first = broker.address.password
