@@ -80,17 +80,20 @@ class Broker:
         self.kind = "external" if section.url else "mosquitto" if self._mosquitto else "amqtt"
 
     async def __aenter__(self) -> Self:
-        """Raises ConfigError for a section that cannot work, Refused when the child does not start."""
+        """Raises ConfigError for a section that cannot work, Refused when disk or child say no."""
         if self._section.url:
             self.address = external_address(self._section, self._base)
             return self
-        self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         host, port = await self._free_address()
-        passwords = self._passwords()
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            passwords = self._passwords()
+            self._write_files(host, port, passwords)
+        except OSError as error:
+            raise Refused(f"cannot write the files of the broker: {error}") from error
         # amqtt knows only 3.1.1 and, asked for 5, waits for ever instead of saying so.
         version = self._section.version if self.kind == "mosquitto" else "3.1.1"
         self.address = BrokerAddress(_reachable(host), port, GATEWAY_USER, passwords[GATEWAY_USER], version)
-        self._write_files(host, port, passwords)
         try:
             await self._start()
         except BaseException:  # refused, or we are told to stop: nobody will leave a context that was never entered

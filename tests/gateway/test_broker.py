@@ -210,7 +210,7 @@ async def test_a_password_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatc
         raise OSError("the power went")
 
     monkeypatch.setattr(os, "fsync", power_cut)
-    with pytest.raises(OSError, match="power"):
+    with pytest.raises(Refused, match="cannot write the files of the broker: the power went"):
         await running("amqtt", tmp_path, monkeypatch).__aenter__()
 
     assert not (tmp_path / "broker" / "gateway.password").exists()
