@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hmac
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -109,6 +110,10 @@ class ApiSection(Section):
     metrics_without_token: bool = True
 
 
+GATEWAY_USER = "fangkong-gateway"
+"""Our own name at our own broker."""
+
+
 class BrokerSection(Section):
     """The MQTT broker: somebody else's by `url`, else one of our own as a supervised child."""
 
@@ -121,6 +126,16 @@ class BrokerSection(Section):
     """Own broker only: device user name -> file with its password (mode 0600; made when missing). One per device or bridge."""
     topics: dict[str, tuple[TopicFilter, ...]] = Field(default_factory=dict)
     """Own broker only: user name -> topic filters it may use. Without: `fangkong/v1/NAME/#` and `NAME/#`."""
+
+    @field_validator("passwords")
+    @classmethod
+    def _of_plain_names(cls, passwords: dict[str, Path]) -> dict[str, Path]:
+        # A name becomes a line of the broker's files and a part of topic filters.
+        for user in passwords:
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", user) or user == GATEWAY_USER:
+                expected = f"letters, digits, '_', '.', '-', at most 64, not {GATEWAY_USER}"
+                raise ValueError(f"user names of {expected}, which {user[:80]!r} is not")
+        return passwords
 
     @field_validator("topics")
     @classmethod
@@ -182,13 +197,22 @@ M = TypeVar("M", bound=BaseModel)
 
 def read_toml(path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
     """The parsed file and the line of each table and key. Raises ConfigError."""
+    return parse_toml(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         found = error.strerror or str(error)
         raise ConfigError([Problem(str(path), None, "file", found, "a readable file", "文件无法读取")]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(str(path), None, "file", str(error), "UTF-8", "文件应为 UTF-8 编码")]) from error
+
+
+def parse_toml(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
+    """What `read_toml` gives, of a text that was read already."""
     try:
         return tomllib.loads(text), toml_lines(text)
     except tomllib.TOMLDecodeError as error:
@@ -235,10 +259,19 @@ def line_of(lines: Mapping[Loc, int], loc: Loc) -> int | None:
 
 def load_site_file(path: Path) -> SiteFile:
     """Read and check. Raises ConfigError with every mistake."""
+    return check_site_file(*parse_toml(read_site_text(path), path), path)
+
+
+def read_site_text(path: Path) -> str:
+    """Raises ConfigError."""
     if not path.exists():
         hint = "fangkong init writes one, --config FILE names one 请先运行 fangkong init"
         raise ConfigError([Problem(str(path), None, "file", "does not exist", "a site file", hint)])
-    content, lines = read_toml(path)
+    return read_text(path)
+
+
+def check_site_file(content: Mapping[str, Any], lines: Mapping[Loc, int], path: Path) -> SiteFile:
+    """The site file of what `parse_toml` gave. Raises ConfigError with every mistake."""
     site, problems = check_model(SiteFile, content, file=str(path), lines=lines)
     if site is not None:
         problems += [
@@ -345,6 +378,12 @@ class Secret:
     def reveal(self) -> str:
         """The value, for the one place that must use it."""
         return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._value)
 
     def __repr__(self) -> str:
         return "Secret(***)"

@@ -96,8 +96,7 @@ class Intake:
     ) -> None:
         self._store = store
         self._places = places
-        self._routes = {lane: [route for route in routes if lane in route.lanes] for lane in Lane}
-        self._numbered = frozenset(route.destination for route in routes if route.numbered)
+        self.route(routes)
         self._ids = ids
         self._clock = clock
         self._metrics = metrics
@@ -106,6 +105,13 @@ class Intake:
         self._recent: OrderedDict[str, tuple[float, Qualifier, Receipt]] = OrderedDict()
         self._rejects: deque[Rejected] = deque()
         self._rejects_wake = asyncio.Event()
+
+    def route(self, routes: Sequence[Route]) -> None:
+        """From now on events go these ways. Of two to one destination the later counts."""
+        self._routes = {
+            lane: list({route.destination: route for route in routes if lane in route.lanes}.values()) for lane in Lane
+        }
+        self._numbered = frozenset(route.destination for route in routes if route.numbered)
 
     async def report(self, source: Source, observations: Sequence[Observation]) -> Receipt:
         """Queue what is news for the next commit. The receipt covers all of `observations`.
@@ -116,14 +122,14 @@ class Intake:
         try:
             entries, earlier = self._sort(source, observations, own)
             if not entries:
-                return Receipt.of_all(earlier)
+                return Receipt.of_all(list({*earlier}))
             stored = await self._store.append(entries)
         except BaseException:  # or what was remembered would wait for this receipt for ever
             own.settle(StoreError("not stored: the report was broken off"))
             raise
         stored.when_settled(lambda _: own.settle(stored.error))
         stored.when_settled(lambda _: self._count(entries, stored))
-        return Receipt.of_all([own, *earlier])
+        return Receipt.of_all(list({own, *earlier}))
 
     def _sort(
         self, source: Source, observations: Sequence[Observation], own: Receipt

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from gateway.difference import Change, Reload
+from gateway.errors import Problem
 from gateway.health import State
+from gateway.history import WHO
 from gateway.kinds import FACTS, Kind, Qualifier
+from gateway.metrics import Outcome
 from gateway.model import ClockQuality, Delivery, DeliveryState, Device, Event, Point, Scalar, Site, TimeQuality
 from gateway.store import Backlog, Rejected
 
 ItemT = TypeVar("ItemT")
 REQUEUE_MAX = 1000
 """Rows in one request to send again: one transaction of bounded length."""
+
+
+YEARS = range(1970, 9999)
+"""Moments are kept as milliseconds since 1970; the last year has hours that no UTC moment can name."""
+
+
+def _in_range(moment: datetime) -> datetime:
+    if moment.year not in YEARS:
+        raise ValueError(f"a time from {YEARS[0]} to {YEARS[-1]} is expected")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_range)]
 
 
 class Page(BaseModel, Generic[ItemT]):
@@ -100,7 +117,9 @@ class PointView(BaseModel):
 
 class DestinationView(BaseModel):
     name: str
-    forwarder: str
+    configured: bool
+    """False for one that left the site file while events wait for it."""
+    forwarder: str | None
     up: bool
     backlog: dict[str, int]
     oldest: dict[str, datetime]
@@ -121,6 +140,44 @@ class Requeue(BaseModel):
 
     destination: Annotated[str, Field(max_length=128)]
     seqs: Annotated[list[Annotated[int, Field(ge=1, lt=2**63)]], Field(min_length=1, max_length=REQUEUE_MAX)]
+
+
+class Resend(BaseModel):
+    """A span of time whose accepted events one destination shall get once more."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    destination: Annotated[str, Field(max_length=128)]
+    since: Moment
+    until: Moment
+
+    @model_validator(mode="after")
+    def _is_a_span(self) -> Self:
+        if self.until <= self.since:
+            raise ValueError("until: a time after since is expected")
+        return self
+
+
+class Wish(BaseModel):
+    """Who wants the site file to be taken as it stands."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    who: Annotated[str, Field(pattern=f"^{WHO.pattern}$")] = "api"
+
+
+class ChangeView(BaseModel):
+    added: list[str]
+    removed: list[str]
+    replaced: list[str]
+
+
+class ReloadView(BaseModel):
+    outcome: Outcome
+    sha256: str
+    connections: ChangeView
+    destinations: ChangeView
+    settings: list[str]
 
 
 def event_view(event: Event) -> EventView:
@@ -170,16 +227,43 @@ def delivery_view(delivery: Delivery) -> DeliveryView:
     )
 
 
-def destination_view(name: str, forwarder: str, backlog: Backlog, *, up: bool) -> DestinationView:
-    """A destination with what it still has to get."""
+def destination_view(name: str, forwarder: str | None, backlog: Backlog, *, up: bool) -> DestinationView:
+    """A destination with what it still has to get; without a forwarder it is not in the site file any more."""
     return DestinationView(
         name=name,
+        configured=forwarder is not None,
         forwarder=forwarder,
         up=up,
         backlog={lane.name.lower(): count for lane, count in backlog.count.items()},
         oldest={lane.name.lower(): at for lane, at in backlog.oldest.items()},
         dead=backlog.dead,
     )
+
+
+def reload_view(done: Reload) -> ReloadView:
+    """What a change of the configuration did."""
+    change = done.difference
+    return ReloadView(
+        outcome=done.outcome,
+        sha256=done.sha256,
+        connections=change_view(change.connections),
+        destinations=change_view(change.destinations),
+        settings=list(change.settings),
+    )
+
+
+def change_view(change: Change) -> ChangeView:
+    """Which lines or destinations were touched."""
+    return ChangeView(added=list(change.added), removed=list(change.removed), replaced=list(change.replaced))
+
+
+def problem_view(problem: Problem) -> dict[str, str]:
+    """A mistake, in the words `fangkong check` has for it."""
+    where = {"line": str(problem.line)} if problem.line else {}
+    return {
+        "file": problem.file, **where, "key": problem.key, "found": problem.found, "expected": problem.expected,
+        "hint": problem.hint,
+    }  # fmt: skip
 
 
 def site_view(site: Site) -> SiteView:

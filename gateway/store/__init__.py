@@ -15,7 +15,7 @@ from gateway.kinds import Kind, Lane, Qualifier
 from gateway.model import Delivery, DeliveryState, Event, Heard
 from gateway.receipt import Receipt
 
-__all__ = ["Backlog", "Entry", "EventFilter", "Follower", "Rejected", "Store", "StoreState", "Watch"]
+__all__ = ["Backlog", "Entry", "EventFilter", "Follower", "Rejected", "Resent", "Store", "StoreState", "Watch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,15 @@ class Backlog:
     dead: int
 
 
+@dataclass(frozen=True, slots=True)
+class Resent:
+    """Accepted rows that were to be sent once more."""
+
+    queued: int
+    busy: int
+    """Left alone, because their number is at the moment another open row's: ask again when that one is through."""
+
+
 @dataclass(slots=True)
 class StoreState:
     """What health and metrics look at. Plain numbers, read at any time on the loop."""
@@ -84,7 +93,7 @@ class Follower(Protocol):
         """These rows were added to the queue, in this order."""
 
     def requeued(self) -> None:
-        """Dead rows are queued again: who reads rows by a cursor must look from the front."""
+        """Rows are queued behind what was told (dead ones again, or those a failed commit has left): look from the front."""
 
 
 class Watch(Protocol):
@@ -130,6 +139,9 @@ class Store(Protocol):
     def requeue(self, destination: str, seqs: Sequence[int]) -> Awaitable[None]:
         """Queue dead rows again, under their old number; done when on disk."""
 
+    async def resend(self, destination: str, since: datetime, until: datetime) -> Resent:
+        """Queue what was accepted of the events received in this span again, under their old numbers."""
+
     async def deliveries(
         self,
         *,
@@ -139,6 +151,9 @@ class Store(Protocol):
         limit: int = 100,
     ) -> Sequence[Delivery]:
         """Outbox rows for people to look at, oldest first. A page never splits the rows of one event."""
+
+    async def destinations(self) -> Collection[str]:
+        """Who has rows that are queued or dead, whether or not anybody still delivers there."""
 
     async def backlog(self, destination: str) -> Backlog:
         """What still has to go there."""
