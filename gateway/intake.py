@@ -12,12 +12,14 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from gateway.clock import Clock
+from gateway.config import StormsSection
 from gateway.errors import FrameError, StoreError
 from gateway.ids import EventIds
 from gateway.kinds import FACTS, Kind, Lane, Qualifier
 from gateway.metrics import Metrics
 from gateway.model import Event, Observation, Place, TimeQuality
 from gateway.receipt import Receipt
+from gateway.rules.storms import Reason, Storms
 from gateway.store import Entry, EventFilter, Rejected, Store
 
 REPEAT_WINDOW_S = 60.0
@@ -28,6 +30,15 @@ REPEATS_REMEMBERED = 10_000
 
 LOAD_PAGE = 500
 """Events read at once when starting: a few milliseconds of work."""
+
+LOAD_EVENTS_MAX = 50_000
+"""Events read when starting, about a second of work. After a crash in a larger storm a summary counts fewer than there were."""
+
+UNLIMITED = StormsSection(window_s=0, burst=100_000, per_s=100_000, life_burst=100_000, life_per_s=100_000)
+"""Every event is sent on, whatever a source does."""
+
+STORM_LOOK_S = 1.0
+"""How often what a storm has left to be said is looked for."""
 
 REJECTS_WAITING = 1000
 """Refused frames waiting to be kept; beyond it they are only counted, so that rubbish cannot crowd out events."""
@@ -90,6 +101,7 @@ class Intake:
         clock: Clock,
         metrics: Metrics,
         heard: Heard,
+        storms: StormsSection = UNLIMITED,
     ) -> None:
         self._store = store
         self._places = places
@@ -98,6 +110,9 @@ class Intake:
         self._clock = clock
         self._metrics = metrics
         self.heard = heard
+        self._storms = Storms(storms, ids.next)
+        for reason in Reason:
+            metrics.suppressed.labels(reason.value)
         self._recent: OrderedDict[str, tuple[float, Qualifier, Receipt]] = OrderedDict()
         self._rejects: deque[Rejected] = deque()
         self._rejects_wake = asyncio.Event()
@@ -112,12 +127,12 @@ class Intake:
             entries, earlier = self._sort(source, observations, own)
             if not entries:
                 return Receipt.of_all(earlier)
+            own.when_settled(lambda _: self._settled(entries, own))
             stored = await self._store.append(entries)
         except BaseException:  # or what was remembered would wait for this receipt for ever
             own.settle(StoreError("not stored: the report was broken off"))
             raise
-        stored.when_settled(lambda _: own.settle(stored.error))
-        stored.when_settled(lambda _: self._count(entries, stored))
+        stored.when_settled(lambda _: own.settle(stored.error, stored.repeats))
         return Receipt.of_all([own, *earlier])
 
     def _sort(
@@ -139,45 +154,89 @@ class Intake:
                 if known is not own:
                     earlier.append(known)
                 continue
-            entries.append(self._entry(source, observation, now))
+            entries += self._entries(source, observation, now)
             if key is not None:
                 self._remember(key, observation.qualifier, own)
         return entries, earlier
 
-    def _entry(self, source: Source, observation: Observation, now: datetime) -> Entry:
+    def _entries(self, source: Source, observation: Observation, now: datetime) -> list[Entry]:
+        """The event and, where it begins a flood, the fault that says so."""
         place = source.place or self._places.place(observation.device, observation.zone)
         event = judge(observation, source, place=place, event_id=self._ids.next(), now=now)
         if place is None:
-            return Entry(event)  # unclaimed: kept and shown, sent to nobody until a person claims the device
+            return [Entry(event)]  # unclaimed: kept and shown, sent to nobody until a person claims the device
+        if not source.proves_life:  # the gateway itself, whose words are bounded where they are made
+            return [self._routed(event)]
+        event, said = self._storms.judge(event, self._clock.monotonic())
+        return [*map(self._routed, said), self._routed(event)]
+
+    def _routed(self, event: Event) -> Entry:
+        if event.suppressed_by is not None:
+            return Entry(event)
         return Entry(event, [route.destination for route in self._routes[event.lane] if route.wants(event)])
 
-    def _count(self, entries: Sequence[Entry], stored: Receipt) -> None:
-        if stored.error is not None:
-            return
-        self._metrics.repeats.inc(len(stored.repeats))
+    def _settled(self, entries: Sequence[Entry], own: Receipt) -> None:
+        """Count what is on disk. What is not counts for nothing in a storm."""
+        self._metrics.repeats.inc(len(own.repeats))
         for position, entry in enumerate(entries):
-            if position in stored.repeats:
+            event, is_stored = entry.event, own.error is None and position not in own.repeats
+            reason = self._storms.settled(event, is_stored=is_stored)
+            if not is_stored:
                 continue
-            event = entry.event
+            if reason is not None:
+                self._metrics.suppressed.labels(reason.value).inc()
             self._metrics.events.labels(event.kind.value, event.lane.name.lower()).inc()
             if event.place is None:
                 self._metrics.unclaimed.inc()
 
-    # -- repeats without a key of their own ------------------------------------------------------------------------------
+    # -- storms ----------------------------------------------------------------------------------------------------------
+
+    async def sum_up(self) -> None:
+        """Say what storms have left to be said, for ever."""
+        while True:
+            await self._clock.sleep(STORM_LOOK_S)
+            await self._say_due()
+
+    async def _say_due(self) -> None:
+        entries = [self._routed(event) for event in self._storms.due(self._clock.monotonic(), self._clock.now())]
+        self._metrics.flooding.set(self._storms.flooding)
+        self._metrics.storm_windows.set(self._storms.windows)
+        if entries:
+            stored = await self._store.append(entries)
+            stored.when_settled(lambda _: self._settled(entries, stored))
+            with suppress(StoreError):  # taken back, and due again at the next look
+                await stored
+
+    # -- after a start ---------------------------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Take up the conditions of the last minute: a device whose answer was lost in a crash repeats after it."""
-        now, before_seq = self._clock.now(), 0
-        while page := await self._store.events(EventFilter(), after_seq=before_seq, limit=LOAD_PAGE, newest_first=True):
-            for event in page:
-                age_s = (now - event.received_at).total_seconds()
-                if age_s > REPEAT_WINDOW_S or len(self._recent) >= REPEATS_REMEMBERED:
-                    return
-                key = content_key(observation_of(event), event.received_at)
-                if event.repeat_key is None and key is not None and key not in self._recent:
-                    self._recent[key] = self._clock.monotonic() - max(0.0, age_s), event.qualifier, Receipt.settled()
-                    self._recent.move_to_end(key, last=False)  # read from the newest on: the oldest are forgotten first
-            before_seq = page[-1].seq
+        """Take up the last minute: a device whose answer was lost in a crash repeats after it, and storms are summed up."""
+        now = self._clock.now()
+        recent = await self._newest()
+        for event in recent:
+            age_s = (now - event.received_at).total_seconds()
+            if age_s > REPEAT_WINDOW_S or len(self._recent) >= REPEATS_REMEMBERED:
+                break
+            key = content_key(observation_of(event), event.received_at)
+            if event.repeat_key is None and key is not None and key not in self._recent:
+                self._recent[key] = self._clock.monotonic() - max(0.0, age_s), event.qualifier, Receipt.settled()
+                self._recent.move_to_end(key, last=False)  # read from the newest on: the oldest are forgotten first
+        self._storms.recall(reversed(recent), self._clock.monotonic(), now)
+        await self._say_due()  # before anything newer hides what is left from the next start
+
+    async def _newest(self) -> list[Event]:
+        """What storms remember, counted back from the newest event: the gateway may have been away for long."""
+        found: list[Event] = []
+        while len(found) < LOAD_EVENTS_MAX:
+            page = await self._store.events(
+                EventFilter(), after_seq=found[-1].seq if found else 0, limit=LOAD_PAGE, newest_first=True
+            )
+            found += page
+            if not page or (found[0].received_at - page[-1].received_at).total_seconds() > self._storms.memory_s:
+                break
+        return found
+
+    # -- repeats without a key of their own ------------------------------------------------------------------------------
 
     def _seen(self, key: str, qualifier: Qualifier) -> Receipt | None:
         """The receipt of the same word about the same condition. An alarm after its restore is another alarm."""

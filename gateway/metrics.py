@@ -37,6 +37,9 @@ class Metrics:
         # intake
         self.events = counter("events", "Events stored, by kind and lane.", "kind", "lane")
         self.repeats = counter("repeats", "Messages recognised as repeats of a stored event.")
+        self.suppressed = counter("events_suppressed", "Events stored and not sent on, by why.", "reason")
+        self.flooding = gauge("flooding_sources", "Sources over their limit.")
+        self.storm_windows = gauge("storm_windows", "Conditions whose repeats are being counted.")
         self.unclaimed = counter("unclaimed_events", "Events stored from devices that nobody has claimed.")
         self.rejected = counter(
             "rejected_frames", "Frames that were none, by connection and reason.", "connection", "reason"

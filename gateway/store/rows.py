@@ -62,6 +62,8 @@ def event_row(event: Event) -> tuple[object, ...]:
         "time_quality": event.time_quality,
         "test": event.test,
     }
+    if event.suppressed_by:
+        body["suppressed_by"] = event.suppressed_by
     if event.position:
         body["position"] = [event.position.latitude, event.position.longitude, event.position.speed_kmh]
     place = event.place
@@ -160,6 +162,7 @@ def _whole_event(row: tuple[Any, ...]) -> Event:
         place=Place(*place) if place else None,
         raw=raw,
         repeat_key=repeat_key,
+        suppressed_by=body.get("suppressed_by"),
         seq=seq,
     )
 
