@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full defects lint wheel lock clean
+.PHONY: demo test test-full crash defects lint bench wheel lock clean
 
 demo: .venv/.run
 	@$(BIN)/fangkong demo
@@ -16,6 +16,12 @@ test-full: .venv/.dev
 	@.ci/tools
 	@$(PYTEST) -m full -n 4 --dist worksteal
 
+# Kills under load, with a balance at the end: make crash KILLS=1000 SEED=7
+KILLS ?= 100
+crash: .venv/.dev
+	@.ci/tools
+	@$(BIN)/python -m tests.crash --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
 # Plants each known mistake in a copy of the sources and shows which test notices (docs/evidence.md).
 defects: .venv/.dev
 	@$(BIN)/python -m tests.planted
@@ -27,6 +33,10 @@ lint: .venv/.dev
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m dashboards.src.overview --check
 	@$(BIN)/python -m tests.evidence --check
+
+# The gateway beside the least such a program must do, in one run: docs/proof.md.
+bench: .venv/.dev
+	@$(BIN)/python -m bench
 
 # What a box gets: docs/install.md.
 wheel: .venv/.uv

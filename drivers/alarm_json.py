@@ -59,6 +59,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:)(\d\d)(\.\d{1,9})?(Z|[+-]\d\d:\
 _CRC = re.compile(rb',[ \t\r\n]*"crc"[ \t\r\n]*:[ \t\r\n]*"([0-9A-Fa-f]{8})"[ \t\r\n]*\}[ \t\r\n]*\Z')
 
 _KINDS = {kind.value: kind for kind in Kind if kind is not Kind.HEARTBEAT}
+_QUALIFIERS = {qualifier.value: qualifier for qualifier in Qualifier}
 _AVAILABILITY = {b"online": Qualifier.RESTORE, b"offline": Qualifier.NEW}
 
 
@@ -100,25 +101,31 @@ async def run(session: Session[Topics]) -> None:
 
 async def _hear(session: Session[Topics], availability: Availability) -> None:
     async for batch in session.link.batches():
+        read: list[tuple[Message, Sequence[Observation]]] = []
         for message in batch:
             try:
                 seen = _news(message, session.context)
             except FrameError as error:
                 session.reject(message.payload, error)
-                message.accept(after=Receipt.settled())  # sent again it would be no better
-                continue
-            if not seen:
-                receipt = Receipt.settled()
-            elif message.topic.endswith("/availability"):
-                receipt = await availability.changed(seen[0], is_live=not message.retained)
+                seen = ()  # acknowledged all the same: sent again it would be no better
+            if seen and message.topic.endswith("/availability"):
+                await _keep(session, read)
+                read = []
+                message.accept(after=await availability.changed(seen[0], is_live=not message.retained))
             else:
-                receipt = await session.report(seen)
-            message.accept(after=receipt)
-            for observation in seen:
-                if (reply := _receipt(observation)) is not None:
-                    # QoS 0: a receipt that gets lost is asked for by the repeat, and a broker that saves every QoS 1
-                    # message to disk falls behind a crowd of repeating devices for ever.
-                    session.link.publish(*reply, after=receipt, qos=0)
+                read.append((message, seen))
+        await _keep(session, read)
+
+
+async def _keep(session: Session[Topics], read: Sequence[tuple[Message, Sequence[Observation]]]) -> None:
+    """Report together what was read together: one commit, and every answer after it."""
+    observations = [observation for _, seen in read for observation in seen]
+    receipt = await session.report(observations) if observations else Receipt.settled()
+    for message, seen in read:
+        message.accept(after=receipt)
+        for observation in seen:
+            if (reply := _receipt(observation)) is not None:
+                session.link.publish(*reply, after=receipt)
 
 
 class Availability:
@@ -233,13 +240,7 @@ def _message(device: str, payload: bytes) -> dict[str, Any]:
     if len(payload) > PAYLOAD_MAX_BYTES:
         raise FrameError(f"payload of {len(payload)} bytes; at most {PAYLOAD_MAX_BYTES}", "too_long")
     try:
-        message = json.loads(
-            payload.decode("utf-8"),
-            parse_int=_integer,
-            parse_float=_finite,
-            parse_constant=_constant,
-            object_pairs_hook=_members,
-        )
+        message = _JSON.decode(payload.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise FrameError("payload is not JSON in UTF-8 (RFC 8259)") from error
     if not isinstance(message, dict):
@@ -285,10 +286,10 @@ def _event(device: str, message: dict[str, Any], payload: bytes) -> Observation:
 
 
 def _qualifier(message: dict[str, Any]) -> Qualifier:
-    try:
-        return Qualifier(message.get("qualifier", "new"))
-    except ValueError as error:
-        raise FrameError('"qualifier" is none of new, restore, update') from error
+    qualifier = _QUALIFIERS.get(_required_text(message, "qualifier")) if "qualifier" in message else Qualifier.NEW
+    if qualifier is None:
+        raise FrameError('"qualifier" is none of new, restore, update')
+    return qualifier
 
 
 def _repeat_key(message: dict[str, Any]) -> str:
@@ -335,9 +336,12 @@ def _text(message: dict[str, Any], name: str, most: int) -> str | None:
 
 def _clean(text: str, most: int) -> str:
     """Cut, and without control characters, direction overrides and lone surrogates: they forge logs and screens."""
+    text = text[:most]
+    if text.isprintable():  # none of them, then, and it costs a fiftieth
+        return text
     return "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else sign
-        for sign in text[:most]
+        for sign in text
     )
 
 
@@ -418,3 +422,8 @@ def _finite(digits: str) -> float:
 
 def _constant(name: str) -> float:
     raise FrameError(f"{name} is no JSON number")
+
+
+_JSON = json.JSONDecoder(
+    parse_int=_integer, parse_float=_finite, parse_constant=_constant, object_pairs_hook=_members
+)  # once: json.loads would build it for each message

@@ -33,7 +33,7 @@ from gateway import leash
 from gateway.clock import Clock
 from gateway.config import BrokerSection, Secret, read_secret
 from gateway.errors import ConfigError, Problem, Refused
-from gateway.links.mqtt import IN_HAND_MAX, PACKET_MAX_BYTES, BrokerAddress
+from gateway.links.mqtt_client import IN_HAND_MAX, PACKET_MAX_BYTES, BrokerAddress
 
 GATEWAY_USER = "fangkong-gateway"
 HASH_ROUNDS = 1000

@@ -7,6 +7,9 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+PROGRAM_DATE = datetime(2026, 1, 1, tzinfo=UTC)
+"""No release is older: a wall clock that shows less has not been set since the machine started (1970, 2000)."""
+
 
 class Clock(Protocol):
     """What code needs of time; tests pass one that jumps."""

@@ -40,6 +40,7 @@ from gateway.registry import Registry
 from gateway.sdnotify import Notifier
 from gateway.store.sqlite import SqliteStore
 from gateway.supervisor import Connection, Open, Supervisor, apart
+from gateway.timekeeping import boot_id
 
 DRAIN_S = 2.0
 """After the last device is disconnected, forwarders get this long to finish what is in flight; the rest stays queued."""
@@ -77,6 +78,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._notify = Notifier.from_environment()
         self._metrics = Metrics()
+        self._boot = boot_id()
         self._subscribed_before: set[str] = set()
         """Connections for which a broker should have a session, of this run or an earlier one."""
         self._gap_untold = False
@@ -107,6 +109,7 @@ class Daemon:
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
                     group.create_task(keeping.run(), name="housekeeping"),
                     group.create_task(keeping.prune(), name="prune"),
+                    group.create_task(keeping.watch_loop(), name="loop lag"),
                 ]
                 if parts.broker:
                     inside.append(group.create_task(parts.broker.supervise(), name="broker"))
@@ -116,6 +119,7 @@ class Daemon:
                 ]
                 south = group.create_task(parts.supervisor.run(self._lines(parts)), name="connections")
                 await keeping.tell_damage()
+                await keeping.look_back()
                 self._notify.ready()
                 self.ready.set()
                 self._log.info(
@@ -156,10 +160,14 @@ class Daemon:
         intake = Intake(
             store=store,
             places=registry,
-            routes=[Route(p.section.name, p.section.lane_set, p.forwarder.wants) for p in plan.destinations],
+            routes=[
+                Route(p.section.name, p.section.lane_set, p.forwarder.wants, p.forwarder.NUMBERED)
+                for p in plan.destinations
+            ],
             ids=EventIds(clock, self._random),
             clock=clock,
             metrics=metrics,
+            boot=self._boot,
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
             storms=site.storms,
         )
@@ -305,6 +313,7 @@ class Daemon:
             log=self._log,
             own=self._own,
             destinations=[planned.section.name for planned in self._plan.destinations],
+            boot=self._boot,
             keep=timedelta(days=self._plan.site.store.retention_days),
             alive=self._notify.watchdog,
             status=self._notify.status,

@@ -75,10 +75,9 @@ class Topics(Protocol):
     def batches(self) -> AsyncIterator[Sequence[Message]]:
         """Everything that has arrived since the last batch, in order, until LinkClosed."""
 
-    def publish(
-        self, topic: str, payload: bytes, *, after: Receipt, retain: bool = False, qos: Literal[0, 1] = 1
-    ) -> None:
-        """Publish once `after` is on disk, in the order of the calls. QoS 0 for what the other side asks for again."""
+    def publish(self, topic: str, payload: bytes, *, after: Receipt) -> None:
+        """Publish at QoS 0 once `after` is on disk, in the order of the calls: a receipt that gets lost is asked for by
+        the repeat, and a broker that saves every QoS 1 message falls behind a crowd of repeating devices for ever."""
 
 
 Table = Literal["coil", "discrete_input", "holding_register", "input_register"]

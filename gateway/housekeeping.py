@@ -1,4 +1,5 @@
-"""What the daemon does once a second beside the road: follow the ledger, watch the journal, count for the metrics, prune."""
+"""What the daemon does once a second beside the road: follow the ledger, watch journal and clock, count for the metrics,
+prune."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from datetime import timedelta
 
 from structlog.typing import FilteringBoundLogger as Logger
 
-from gateway.clock import Clock
+from gateway.clock import PROGRAM_DATE, Clock
 from gateway.errors import StoreError
 from gateway.health import Health
 from gateway.intake import Intake, Source
@@ -18,12 +19,26 @@ from gateway.kinds import Kind, Lane, Qualifier
 from gateway.metrics import Metrics
 from gateway.model import Observation
 from gateway.registry import Registry
+from gateway.store import EventFilter
 from gateway.store.sqlite import SqliteStore
+from gateway.timekeeping import JUMP_MIN, ClockWatch
 
 LOOK_S = 1.0
 """Between two looks; also what feeds the watchdog, so that a loop that stands still is noticed."""
 
 PRUNE_EVERY_S = 600.0
+
+AGES_DOUBTED = timedelta(days=7)
+"""After the clock has moved by more than a day nothing is removed by age for this long: time for a person to see the event
+and put right a clock that runs in the wrong year. The disk budget still holds. A pause as long as this is told at the start."""
+
+STEPS_READ = 1000
+"""Steps of the clock looked at for that; a clock that steps more often than every ten minutes is moved a little each time."""
+
+DAY_S = 86_400
+
+LAG_LOOK_S = 0.1
+"""Between two looks at how late the loop wakes: a stop of 50 ms is met in every second case, at ten wake-ups a second."""
 
 
 @dataclass(slots=True)
@@ -39,6 +54,8 @@ class Housekeeping:
     log: Logger
     own: Source
     destinations: Sequence[str]
+    boot: str
+    """Which run of the machine this is."""
     keep: timedelta
     """How long events are kept that nobody waits for."""
     alive: Callable[[], None]
@@ -48,6 +65,12 @@ class Housekeeping:
     _shed: Counter[Lane] = field(default_factory=Counter)
     _told_of_damage: str = ""
     _said: str = ""
+    _watch: ClockWatch = field(init=False)
+    _step: timedelta = timedelta()
+    """What the wall clock has stepped by and nobody was told yet."""
+
+    def __post_init__(self) -> None:
+        self._watch = ClockWatch(self.clock)
 
     async def run(self) -> None:
         """For ever."""
@@ -62,16 +85,70 @@ class Housekeeping:
                 revision = self.registry.revision
                 self.health.ledger_changed()
             store_ok = await self._journal_state(store_ok)
+            await self._clock_state()
             await self.tell_damage()  # it may come to light at any time
             with suppress(StoreError):  # _journal_state says so, once
                 await self._count()
 
     async def prune(self) -> None:
         """Remove what is too old, for ever, beside `run`: after a shorter retention it takes longer than the watchdog waits."""
+        watch = ClockWatch(self.clock)
         while True:
             await self.clock.sleep(PRUNE_EVERY_S)
+            if watch.step():
+                continue  # the event that says so may not be stored yet
             with suppress(StoreError):
-                await self.store.prune(self.clock.now() - self.keep)
+                if await self._ages_are_true():
+                    await self.store.prune(self.clock.now() - self.keep)
+
+    async def _ages_are_true(self) -> bool:
+        now = self.clock.now()
+        wanted = EventFilter(device="gateway", kind=Kind.CLOCK_SET, since=now - AGES_DOUBTED, until=now)
+        steps = await self.store.events(wanted, limit=STEPS_READ, newest_first=True)
+        # Anybody may call his device "gateway"; only what we said ourselves counts.
+        return all(abs(float(step.values["by_s"] or 0)) < DAY_S for step in steps if step.driver == self.own.driver)
+
+    async def watch_loop(self) -> None:
+        """Measure, for ever, how late the event loop wakes."""
+        while True:
+            before = self.clock.monotonic()
+            await self.clock.sleep(LAG_LOOK_S)
+            self.metrics.loop_lag_seconds.observe(max(0.0, self.clock.monotonic() - before - LAG_LOOK_S))
+
+    # -- the clock -----------------------------------------------------------------------------------------------------
+
+    async def look_back(self) -> None:
+        """At the start: a wall clock that stands before what was stored last, or long after all that is, is an event."""
+        now = self.clock.now()
+        with suppress(StoreError):  # then _journal_state has something worse to say
+            newest = await self.store.events(EventFilter(), limit=1, newest_first=True)
+            moments = [event.received_at for event in newest]
+            moments += [row.at for row in await self.store.all_heard() if row.at and row.at <= now]
+            if (
+                moments
+                and not -JUMP_MIN < (step := now - (moments[0] if now < moments[0] else max(moments))) < AGES_DOUBTED
+            ):
+                await self._tell_clock(
+                    step, "上次记录以来停机过久,或时钟已改" if step > timedelta() else "时钟早于上次记录"
+                )
+
+    async def _clock_state(self) -> None:
+        """Report a step of the wall clock, once, and correct what came before the clock was set."""
+        self._step += self._watch.step()
+        if not self._step:
+            return
+        step, before = self._step, self.clock.now() - self._step
+        with suppress(StoreError):  # told at a later look
+            await self._tell_clock(step, "网关时钟跳变" if before >= PROGRAM_DATE else "网关时钟校准")
+            if before < PROGRAM_DATE:
+                await self.store.correct_times(self.boot, step)
+            self._step -= step
+
+    async def _tell_clock(self, step: timedelta, text: str) -> None:
+        seconds = round(step.total_seconds(), 3)
+        observation = Observation("gateway", Kind.CLOCK_SET, text=f"{text} {seconds:+.0f} 秒", values={"by_s": seconds})
+        await (await self.intake.report(self.own, [observation]))
+        self.log.warning("the wall clock was set", by_s=seconds)
 
     async def tell_damage(self) -> None:
         """Report, once, a damaged event log that was set aside."""

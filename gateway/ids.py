@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from random import Random
-from uuid import UUID
 
 from gateway.clock import Clock
 
@@ -24,4 +23,5 @@ class EventIds:
         self._last = max(now, self._last + 1)
         milliseconds, counter = self._last >> 12, self._last & 0xFFF
         tail = self._random.getrandbits(62)
-        return str(UUID(int=milliseconds << 80 | 7 << 76 | counter << 64 | 0b10 << 62 | tail))
+        digits = (milliseconds << 80 | 7 << 76 | counter << 64 | 0b10 << 62 | tail).to_bytes(16).hex()
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from gateway.clock import Clock
+from gateway.clock import PROGRAM_DATE, Clock
 from gateway.config import StormsSection
 from gateway.errors import FrameError, StoreError
 from gateway.ids import EventIds
@@ -64,6 +64,8 @@ class Route:
     destination: str
     lanes: frozenset[Lane]
     wants: Callable[[Event], bool] = lambda _: True
+    numbered: bool = False
+    """Whether each event of an account gets a sequence number there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +103,18 @@ class Intake:
         clock: Clock,
         metrics: Metrics,
         heard: Heard,
+        boot: str = "",
         storms: StormsSection = UNLIMITED,
     ) -> None:
         self._store = store
         self._places = places
         self._routes = {lane: [route for route in routes if lane in route.lanes] for lane in Lane}
+        self._numbered = frozenset(route.destination for route in routes if route.numbered)
         self._ids = ids
         self._clock = clock
         self._metrics = metrics
         self.heard = heard
+        self._boot = boot
         self._storms = Storms(storms, ids.next)
         for reason in Reason:
             metrics.suppressed.labels(reason.value)
@@ -162,7 +167,7 @@ class Intake:
     def _entries(self, source: Source, observation: Observation, now: datetime) -> list[Entry]:
         """The event and, where it begins a flood, the fault that says so."""
         place = source.place or self._places.place(observation.device, observation.zone)
-        event = judge(observation, source, place=place, event_id=self._ids.next(), now=now)
+        event = judge(observation, source, place=place, event_id=self._ids.next(), now=now, boot=self._boot)
         if place is None:
             return [Entry(event)]  # unclaimed: kept and shown, sent to nobody until a person claims the device
         if not source.proves_life:  # the gateway itself, whose words are bounded where they are made
@@ -173,21 +178,24 @@ class Intake:
     def _routed(self, event: Event) -> Entry:
         if event.suppressed_by is not None:
             return Entry(event)
-        return Entry(event, [route.destination for route in self._routes[event.lane] if route.wants(event)])
+        to = [route.destination for route in self._routes[event.lane] if route.wants(event)]
+        return Entry(event, to, self._numbered)
 
     def _settled(self, entries: Sequence[Entry], own: Receipt) -> None:
         """Count what is on disk. What is not counts for nothing in a storm."""
-        self._metrics.repeats.inc(len(own.repeats))
+        repeats = frozenset(own.repeats)
+        news = []
         for position, entry in enumerate(entries):
-            event, is_stored = entry.event, own.error is None and position not in own.repeats
-            reason = self._storms.settled(event, is_stored=is_stored)
-            if not is_stored:
-                continue
+            is_stored = own.error is None and position not in repeats
+            reason = self._storms.settled(entry.event, is_stored=is_stored)
             if reason is not None:
                 self._metrics.suppressed.labels(reason.value).inc()
-            self._metrics.events.labels(event.kind.value, event.lane.name.lower()).inc()
-            if event.place is None:
-                self._metrics.unclaimed.inc()
+            if is_stored:
+                news.append(entry.event)
+        self._metrics.repeats.inc(len(repeats))
+        self._metrics.unclaimed.inc(sum(event.place is None for event in news))
+        for (kind, lane), count in Counter((event.kind, event.lane) for event in news).items():
+            self._metrics.events.labels(kind.value, lane.name.lower()).inc(count)
 
     # -- storms ----------------------------------------------------------------------------------------------------------
 
@@ -215,11 +223,12 @@ class Intake:
         recent = await self._newest()
         for event in recent:
             age_s = (now - event.received_at).total_seconds()
-            if age_s > REPEAT_WINDOW_S or len(self._recent) >= REPEATS_REMEMBERED:
+            # Younger than now: the clock went back meanwhile, and nobody knows how old it is. Twice is better than never.
+            if not 0 <= age_s <= REPEAT_WINDOW_S or len(self._recent) >= REPEATS_REMEMBERED:
                 break
             key = content_key(observation_of(event), event.received_at)
             if event.repeat_key is None and key is not None and key not in self._recent:
-                self._recent[key] = self._clock.monotonic() - max(0.0, age_s), event.qualifier, Receipt.settled()
+                self._recent[key] = self._clock.monotonic() - age_s, event.qualifier, Receipt.settled()
                 self._recent.move_to_end(key, last=False)  # read from the newest on: the oldest are forgotten first
         self._storms.recall(reversed(recent), self._clock.monotonic(), now)
         await self._say_due()  # before anything newer hides what is left from the next start
@@ -313,7 +322,9 @@ def _is_loss(observation: Observation) -> bool:
     return observation.kind is Kind.COMM_FAULT and observation.qualifier is not Qualifier.RESTORE
 
 
-def judge(observation: Observation, source: Source, *, place: Place | None, event_id: str, now: datetime) -> Event:
+def judge(
+    observation: Observation, source: Source, *, place: Place | None, event_id: str, now: datetime, boot: str
+) -> Event:
     """The event an observation becomes. Pure."""
     quality = time_quality(observation.at, now)
     return Event(
@@ -337,12 +348,13 @@ def judge(observation: Observation, source: Source, *, place: Place | None, even
         place=place,
         raw=observation.raw,
         repeat_key=repeat_key(observation, now),
+        boot=boot if now < PROGRAM_DATE else "",
     )
 
 
 def time_quality(at: datetime | None, now: datetime) -> TimeQuality:
-    """Whether the device's time can be believed."""
-    if at is None or at > now + CLOCK_AHEAD_MAX or at < now - DEVICE_TIME_MIN:
+    """Whether the device's time can be believed. Without a clock of our own that is set, nobody can tell."""
+    if at is None or now < PROGRAM_DATE or at > now + CLOCK_AHEAD_MAX or at < now - DEVICE_TIME_MIN:
         return TimeQuality.UNKNOWN
     return TimeQuality.OK
 

@@ -54,6 +54,12 @@ class Metrics:
         )
         self.uncommitted = gauge("uncommitted_entries", "Events waiting for the next commit.")
         self.shed = counter("shed_events", "Events removed because the disk budget was short.", "lane")
+        # the process
+        self.loop_lag_seconds = histogram(
+            "loop_lag_seconds",
+            "How late the event loop woke; every answer to a device was that late too.",
+            FAST_SECONDS,
+        )
         # destinations
         self.destination_up = gauge("destination_up", "1 while the receiver answers.", "destination")
         self.pending = gauge("outbox_pending", "Events still to be accepted.", "destination", "lane")

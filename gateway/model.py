@@ -8,10 +8,11 @@ from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
+from gateway.clock import PROGRAM_DATE
 from gateway.kinds import FACTS, Kind, KindFacts, Lane, Qualifier
 
 __all__ = [
-    "FACTS", "Delivery", "DeliveryState", "Device", "Event", "Heard", "Kind", "KindFacts", "Lane", "Observation",
+    "FACTS", "ClockQuality", "Delivery", "DeliveryState", "Device", "Event", "Heard", "Kind", "KindFacts", "Lane", "Observation",
     "Place", "Point", "Position", "Qualifier", "Scalar", "Site", "TimeQuality",
 ]  # fmt: skip
 
@@ -25,6 +26,16 @@ class TimeQuality(StrEnum):
     OK = "ok"
     UNKNOWN = "unknown"
     """The device gave none, or one that cannot be true; order and reports use the time of arrival."""
+
+
+class ClockQuality(StrEnum):
+    """How far the gateway's own time of an event can be trusted."""
+
+    SET = "set"
+    UNSET = "unset"
+    """It came before the machine's clock was set: `received_at` only tells the order."""
+    CORRECTED = "corrected"
+    """It came before; once the clock was set, `received_at` was moved by as much as the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +149,27 @@ class Event:
     suppressed_by: str | None = None
     """Id of the event that speaks for it: recorded, and sent to nobody, as part of a storm. None: sent on as ever."""
     seq: int = 0
+    boot: str = ""
+    """The run of the machine in which it came while the clock was not set; "" when it was."""
 
     @property
-    def occurred_at(self) -> datetime:
-        """Device time where it can be trusted, else arrival."""
+    def clock(self) -> ClockQuality:
+        """What `received_at` is worth."""
+        if self.received_at < PROGRAM_DATE:
+            return ClockQuality.UNSET
+        return ClockQuality.CORRECTED if self.boot else ClockQuality.SET
+
+    @property
+    def occurred_at(self) -> datetime | None:
+        """Device time where it can be trusted, else arrival; None where no clock was set."""
         if self.device_time is not None and self.time_quality is TimeQuality.OK:
             return self.device_time
-        return self.received_at
+        return None if self.clock is ClockQuality.UNSET else self.received_at
+
+    @property
+    def account(self) -> str | None:
+        """The account its place has towards receivers, which tell accounts apart without regard to case."""
+        return self.place.account.upper() if self.place else None
 
 
 class DeliveryState(StrEnum):

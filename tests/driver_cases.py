@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
@@ -271,9 +271,7 @@ class FakeTopics:
         await self._ended.wait()
         raise LinkClosed("the broker is gone")
 
-    def publish(
-        self, topic: str, payload: bytes, *, after: Receipt, retain: bool = False, qos: Literal[0, 1] = 1
-    ) -> None:
+    def publish(self, topic: str, payload: bytes, *, after: Receipt) -> None:
         def send(receipt: Receipt) -> None:
             if receipt.error is None:
                 self._log.append("answered")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.health import State
 from gateway.kinds import FACTS, Kind, Qualifier
-from gateway.model import Delivery, DeliveryState, Device, Event, Point, Scalar, Site, TimeQuality
+from gateway.model import ClockQuality, Delivery, DeliveryState, Device, Event, Point, Scalar, Site, TimeQuality
 from gateway.store import Backlog, Rejected
 
 ItemT = TypeVar("ItemT")
@@ -47,6 +47,7 @@ class EventView(BaseModel):
     device_time: datetime | None
     time_quality: TimeQuality
     received_at: datetime
+    clock: ClockQuality
     position: PositionView | None
     test: bool
     claimed: bool
@@ -141,6 +142,7 @@ def event_view(event: Event) -> EventView:
         values=event.values,
         device_time=event.device_time,
         time_quality=event.time_quality,
+        clock=event.clock,
         received_at=event.received_at,
         position=PositionView(
             latitude=position.latitude, longitude=position.longitude, speed_kmh=position.speed_kmh

@@ -56,6 +56,9 @@ class Outlet:
 class Forwarder(Protocol):
     """The shape of a forwarder module."""
 
+    NUMBERED: bool
+    """Whether each event of an account gets a sequence number there (`Store.number`)."""
+
     def wants(self, event: Event) -> bool:
         """Whether this event can be said there at all; asked before an outbox row is written. Pure."""
 

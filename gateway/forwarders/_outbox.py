@@ -18,7 +18,7 @@ from gateway.forwarders._lanes import LaneQueue, account_of
 from gateway.forwarders._trouble import STORE_RETRY_S, Trouble
 from gateway.model import Delivery, DeliveryState, Lane
 
-HELD_MAX = 512  # rows of one lane in memory: ten windows of many accounts; at 4 KB of raw bytes each 2 MB a lane
+HELD_MAX = 2048  # rows of one lane in memory: what arrives in a tenth of a second of flood; some 2 MB, at most 8 MB
 NUMBERS_AHEAD = 16  # rows of one account numbered in one commit, else a single site would send one event per sync
 
 REFUSED, HELD_BACK, UNCLAIMED = "refused: ", "waits for the alarm it ends", "the device is not claimed"
@@ -57,6 +57,11 @@ class Outbox:
         # Reading.
         self._held: Counter[Lane] = Counter()
         self._cursor: dict[Lane, int] = {}
+        self._current: set[Lane] = (
+            set()
+        )  # lanes of which all is known that is on disk: the next row comes by `committed`
+        self._reading: Lane | None = None
+        self._meanwhile: list[Delivery] = []  # committed in the lane that is being read
         self._gone: set[int] = set()  # settled while a read was under way, which may still show them as queued
         self._look = asyncio.Event()
         # Writing; at most one outcome per known row.
@@ -67,7 +72,7 @@ class Outbox:
         """Read ahead and write back until cancelled."""
         await self._recall()
         async with asyncio.TaskGroup() as group:
-            for job in (self._watch, self._feed, self._settle, self._offer_again):
+            for job in (self._feed, self._settle, self._offer_again):
                 group.create_task(job(), name=f"{self._outlet.destination} {job.__name__.strip('_')}")
 
     def _show_zeros(self) -> None:
@@ -98,14 +103,11 @@ class Outbox:
         lacking: dict[str, list[int]] = {}
         for row in rows:
             if row.event.seq not in self._numbers:
-                several = (row, *self._queue.following(row, NUMBERS_AHEAD - 1))
+                several = row, *self._queue.following(row, NUMBERS_AHEAD - 1)
                 seqs = [each.event.seq for each in several if each.event.seq not in self._numbers]
                 lacking.setdefault(account_of(row), []).extend(seqs)
-        taken = await asyncio.gather(
-            *(self._store.number(self._outlet.destination, account, seqs) for account, seqs in lacking.items())
-        )
-        for seqs, numbers in zip(lacking.values(), taken, strict=True):
-            self._numbers.update(zip(seqs, numbers, strict=True))
+        if lacking:
+            self._numbers.update(await self._store.number(self._outlet.destination, lacking))
         return [self._numbers[row.event.seq] for row in rows]
 
     def reserve(self, account: str) -> bool:
@@ -160,47 +162,72 @@ class Outbox:
         """Forget what waits in memory and read it anew: the store refused something, so memory may be wrong."""
         for row in self._queue.clear():
             self._forget(row)
-        self._cursor.clear()
-        self._look.set()
+        self.requeued()
 
     # -- reading ahead -------------------------------------------------------------------------------------------------
 
-    async def _watch(self) -> None:
-        watch = self._store.watch()
-        try:
-            while True:
-                requeued = self._store.state.requeued
-                self._look.set()
-                await watch.wait()
-                if self._store.state.requeued != requeued:
-                    self._cursor.clear()
-        finally:
-            watch.close()
+    def committed(self, rows: Sequence[Delivery]) -> None:
+        """New rows, as the store hands them over. Those of a lane that is behind are read from the disk in their turn."""
+        for row in rows:
+            lane = row.event.lane
+            if lane is self._reading and len(self._meanwhile) < HELD_MAX:
+                self._meanwhile.append(row)
+            elif lane not in self._current or self._held[lane] >= HELD_MAX:
+                self._falls_behind(lane)
+            elif row.event.seq > self._cursor.get(lane, 0):  # else a read was faster than this word of the same commit
+                self._cursor[lane] = row.event.seq
+                self._hold(row)
+
+    def _falls_behind(self, lane: Lane) -> None:
+        self._current.discard(lane)
+        if lane is self._reading:
+            self._reading = None
+        self._look.set()
+
+    def requeued(self) -> None:
+        """Rows behind the cursors are queued: all lanes are read from the front."""
+        self._cursor = {}
+        self._current.clear()
+        self._look.set()
 
     async def _feed(self) -> None:
-        while True:
-            await self._look.wait()
-            self._look.clear()
-            try:
-                for lane in Lane:
-                    await self._fill(lane)
-                self.is_read.set()
-            except StoreError as error:
-                await self._store_fails("the outbox cannot be read", error)
-                self._look.set()
+        leave = self._store.follow(self._outlet.destination, self)
+        try:
+            self._look.set()
+            while True:
+                await self._look.wait()
+                self._look.clear()
+                try:
+                    for lane in Lane:
+                        await self._fill(lane)
+                    self.is_read.set()
+                except StoreError as error:
+                    await self._store_fails("the outbox cannot be read", error)
+                    self._look.set()
+        finally:
+            leave()
 
     async def _fill(self, lane: Lane) -> None:
-        if self._held[lane] > HELD_MAX // 2:
+        if lane in self._current or self._held[lane] > HELD_MAX // 2:
             return  # looked at again when half of it has gone
         self._gone.clear()
-        cursor = self._cursor.get(lane, 0)
-        rows = await self._store.pending(self._outlet.destination, lane, after_seq=cursor, limit=HELD_MAX)
+        self._reading, self._meanwhile = lane, []
+        cursors = self._cursor
+        try:
+            rows = await self._store.pending(
+                self._outlet.destination, lane, after_seq=cursors.get(lane, 0), limit=HELD_MAX
+            )
+        finally:
+            is_whole, self._reading = self._reading is lane and cursors is self._cursor, None
         for row in rows:
             if self._held[lane] >= HELD_MAX:
-                break
-            seq = self._cursor[lane] = row.event.seq
+                return
+            seq = cursors[lane] = row.event.seq
             if seq not in self._known and seq not in self._gone:
                 self._hold(row)
+        if is_whole and len(rows) < HELD_MAX:
+            self._current.add(lane)
+            self.committed(self._meanwhile)
 
     def _hold(self, row: Delivery) -> None:
         self._known[row.event.seq] = row

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from gateway.clock import PROGRAM_DATE
 from gateway.model import FACTS, NOTHING, Event, Kind, Qualifier, Scalar, TimeQuality
 
 OWN = "gateway"
@@ -26,7 +27,7 @@ def said(
     return replace(
         example, id=event_id, qualifier=qualifier, received_at=at, driver=OWN, connection=OWN, text=text,
         values={"of": of, **values}, device_time=None, time_quality=TimeQuality.UNKNOWN, position=None, raw=b"",
-        repeat_key=None, suppressed_by=None, seq=0,
+        repeat_key=None, suppressed_by=None, seq=0, boot=example.boot if at < PROGRAM_DATE else "",
     )  # fmt: skip
 
 

@@ -6,16 +6,16 @@ Every write joins the next group commit; a receipt settles after it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from gateway.kinds import Kind, Lane, Qualifier
 from gateway.model import Delivery, DeliveryState, Event, Heard
 from gateway.receipt import Receipt
 
-__all__ = ["Backlog", "Entry", "EventFilter", "Rejected", "Store", "StoreState", "Watch"]
+__all__ = ["Backlog", "Entry", "EventFilter", "Follower", "Rejected", "Store", "StoreState", "Watch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,9 @@ class Entry:
 
     event: Event
     destinations: Sequence[str] = ()
+    numbered: Collection[str] = ()
+    """Those destinations that give each event of an account a sequence number: where the queue is short, this event gets
+    its own in the same transaction (`NUMBERED_AT_ONCE_MAX`), else at its first sending (`Store.number`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,20 @@ class StoreState:
     repeats: int = 0
     commits: int = 0
     shed: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
-    requeued: int = 0
-    """Calls of `requeue` that are on disk: who reads rows by a cursor must then look from the front."""
     size_bytes: int = 0
     budget_bytes: int = 0
     salvaged: str = ""
     """The name the last damaged file was set aside under since this start; "" when none was. May change at any time."""
+
+
+class Follower(Protocol):
+    """Who empties the queue of a destination. Called on the loop, after each commit that concerns it."""
+
+    def committed(self, rows: Sequence[Delivery]) -> None:
+        """These rows were added to the queue, in this order."""
+
+    def requeued(self) -> None:
+        """Dead rows are queued again: who reads rows by a cursor must look from the front."""
 
 
 class Watch(Protocol):
@@ -100,14 +111,18 @@ class Store(Protocol):
     async def pending(self, destination: str, lane: Lane, *, after_seq: int, limit: int) -> Sequence[Delivery]:
         """Queued rows of one lane in the order they came, beyond `after_seq`."""
 
-    async def number(self, destination: str, account: str, seqs: Sequence[int]) -> Sequence[int]:
-        """Take the account's next sequence number (1..9999, wrapping, skipping numbers still open) for each row.
+    async def number(self, destination: str, wanted: Mapping[str, Sequence[int]]) -> Mapping[int, int]:
+        """The sequence number of each row wanted, by account. A row that has none gets its account's next (1..9999,
+        wrapping, skipping numbers still open).
 
-        Returns when they are on disk. A row that has one keeps it.
+        Returns when they are on disk.
         """
 
     def accepted(self, destination: str, seqs: Sequence[int]) -> Awaitable[None]:
-        """Mark rows as accepted by the far side; done when on disk."""
+        """Mark rows as accepted by the far side; done when written.
+
+        Does not hurry: what is not yet synced when the power fails is queued again, and sent again under its number.
+        """
 
     def dead(self, destination: str, seq: int, reason: str) -> Awaitable[None]:
         """Set a row aside where people see it; done when on disk."""
@@ -148,8 +163,17 @@ class Store(Protocol):
     async def rejected(self, *, limit: int = 100) -> Sequence[Rejected]:
         """The newest refused frames."""
 
+    def correct_times(self, boot: str, by: timedelta) -> Awaitable[int]:
+        """Move the time of arrival of events that came in this boot while the clock was not set. Returns how many."""
+
     async def prune(self, before: datetime) -> int:
-        """Remove all events older than `before` that no destination waits for, a few per commit. Returns how many."""
+        """Remove all events older than `before` that no destination waits for, a few per commit. Returns how many.
+
+        What came while the clock was not set has no age and stays.
+        """
+
+    def follow(self, destination: str, follower: Follower) -> Callable[[], None]:
+        """Tell `follower` of each commit, until what is returned is called. One per destination."""
 
     def watch(self) -> Watch:
         """Be woken after commits."""

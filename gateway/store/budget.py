@@ -6,8 +6,10 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable
 
+from gateway.clock import PROGRAM_DATE
 from gateway.kinds import Lane
 from gateway.store import StoreState
+from gateway.store.rows import milliseconds
 from gateway.store.tally import Tally
 
 SHED_ROWS = 2000
@@ -22,10 +24,11 @@ BULK_SHARE = 0.5
 
 def used_bytes(connection: sqlite3.Connection) -> int:
     """Bytes in pages that hold something; freed pages are used again before the file grows."""
-    pages = connection.execute("PRAGMA page_count").fetchone()[0]
-    free = connection.execute("PRAGMA freelist_count").fetchone()[0]
-    size = connection.execute("PRAGMA page_size").fetchone()[0]
-    return int((pages - free) * size)
+    (used,) = connection.execute(
+        "SELECT (page_count - freelist_count) * page_size "
+        "FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+    ).fetchone()
+    return int(used)
 
 
 def remove_events(connection: sqlite3.Connection, seqs: Iterable[int], lane: Lane, tally: Tally) -> int:
@@ -96,10 +99,10 @@ def _detail(connection: sqlite3.Connection) -> list[int]:
 def prune_some(db: sqlite3.Connection, tally: Tally, *, limit: int, after_seq: int) -> tuple[int, int | None]:
     """Look at the next rows: how many went, and how far the look went (None: nothing older is to be expected beyond)."""
     rows = db.execute(
-        "SELECT seq, lane, received_ms < ?, EXISTS "
+        "SELECT seq, lane, received_ms BETWEEN ? AND ? - 1, EXISTS "
         "(SELECT 1 FROM outbox o WHERE o.seq = e.seq AND o.state <> 'accepted') "
         "FROM events e WHERE seq > ? ORDER BY seq LIMIT ?",
-        (limit, after_seq, PRUNE_ROWS),
+        (milliseconds(PROGRAM_DATE), limit, after_seq, PRUNE_ROWS),
     ).fetchall()
     count = sum(
         remove_events(db, [seq], Lane(lane), tally)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gateway.clock import Clock
 from gateway.errors import StoreError
-from gateway.kinds import FACTS, Lane
+from gateway.kinds import Lane
+from gateway.model import Delivery
 from gateway.store import Entry, StoreState
+from gateway.store.arrivals import Arrivals
 from gateway.store.budget import Budget, used_bytes
-from gateway.store.rows import EVENT_COLUMNS, NOT_STORABLE, event_row, storable
+from gateway.store.numbers import Numbers
 from gateway.store.salvage import finish_replacement, prepare_replacement
 from gateway.store.schema import (
     Connect,
@@ -30,12 +31,6 @@ from gateway.store.schema import (
 )
 from gateway.store.tally import Tally
 
-INSERT_EVENT = f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({','.join('?' * 11)}) ON CONFLICT (repeat_key) DO NOTHING"
-INSERT_OUTBOX = "INSERT INTO outbox (destination, seq, lane) VALUES (?, ?, ?)"
-UPSERT_LATEST = "INSERT OR REPLACE INTO latest (device, kind, zone, qualifier) VALUES (?, ?, ?, ?)"
-NO_ZONE = -1
-"""The `latest` table's stand-in for "no zone": a primary key column cannot be NULL."""
-
 Work = Callable[[sqlite3.Connection, Tally], Any]
 Outcome = tuple[Any, StoreError | None]
 
@@ -48,6 +43,20 @@ class Job:
     """Called on the event loop after the commit, with the result or the error."""
     entries: Sequence[Entry] = ()
     work: Work | None = None
+    rides: bool = False
+    """Needs no sync of its own: it goes with the next commit, or without a sync when none comes soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a commit has to tell on the event loop."""
+
+    jobs: Sequence[Job]
+    outcomes: Sequence[Outcome]
+    deliveries: Mapping[str, Sequence[Delivery]]
+    """New outbox rows by destination, in order."""
+    changed: bool
+    """Whether events came or went."""
 
 
 class Committer:
@@ -59,6 +68,7 @@ class Committer:
         self.state = state
         self.clock = clock
         self._connection: sqlite3.Connection | None = None
+        self._arrivals: Arrivals
         self._budget = Budget()
         self.pending: Counter[tuple[str, Lane]] = Counter()
         self.opened = 0
@@ -67,6 +77,11 @@ class Committer:
         """Set by whoever met damage in the file: the next commit begins by replacing it."""
         self.was_clean = self._open(check_first=check_at_start)
         """Whether the file was closed in order before this start."""
+
+    @property
+    def numbers(self) -> Numbers:
+        """The sequence numbers of the file that is open; only for work inside a transaction."""
+        return self._arrivals.numbers
 
     @property
     def is_open(self) -> bool:
@@ -103,6 +118,7 @@ class Committer:
         if check_first:
             check(connection, thorough=False)
         self._recount(connection)
+        self._arrivals = Arrivals(connection)
         self.state.salvaged = salvaged or self.state.salvaged
         self.opened += 1
         return was_clean
@@ -117,41 +133,61 @@ class Committer:
         ).fetchall()
         self.pending = Counter({(name, Lane(lane)): count for name, lane, count in rows if lane in set(Lane)})
 
-    def commit(self, jobs: Sequence[Job]) -> list[Callable[[], None]]:
-        """Do all jobs in one transaction. Returns what must be called on the event loop, in order.
+    def commit(self, jobs: Sequence[Job], *, synced: bool = True) -> Settlement:
+        """Do all jobs in one transaction. Returns what must be told on the event loop.
 
         A job that cannot be stored by its own fault (not the disk's) fails alone: the others are committed without it.
+        Not synced, it outlives the process but not a power cut; the next synced commit takes it along.
         """
+        tally = Tally()
         try:
             if self._connection is None or self.is_damaged:
                 self._drop()
                 self._open(check_first=True)
-            outcomes = self._transaction(jobs)
+            outcomes, tally = self._transaction(jobs, synced=synced)
         except Exception as error:  # noqa: BLE001  # the thread's boundary: a dead writer would never answer anybody again
             self._distrust(error)
             outcomes = [(None, StoreError(f"not stored: {error}"))] * len(jobs)
         else:
             self.state.ok, self.state.error = True, ""
-        return [partial(job.done, *outcome) for job, outcome in zip(jobs, outcomes, strict=True)]
+        return Settlement(jobs, outcomes, tally.deliveries, any(tally.stored.values()))
 
-    def _transaction(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def _transaction(self, jobs: Sequence[Job], *, synced: bool) -> tuple[Sequence[Outcome], Tally]:
         connection = self._connection
         assert connection is not None
+        connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
         connection.execute("BEGIN IMMEDIATE")
         tally = Tally()
         try:
-            outcomes: list[Outcome] = [(self._do(connection, job, tally), None) for job in jobs]
+            outcomes = self._together(connection, jobs, tally)
         except Exception as error:  # the boundary between jobs: one at fault must not cost the others their commit
             if _disk_is_to_blame(error):
                 raise
             # Again, with a savepoint around each job. Not at once: savepoints cost a fifth of the throughput.
             connection.execute("ROLLBACK")
+            self.numbers.forget()
             connection.execute("BEGIN IMMEDIATE")
             tally = Tally()
             outcomes = [self._attempt(connection, job, tally) for job in jobs]
         self._budget.shed(connection, self.state, tally)
         connection.execute("COMMIT")
         self._count(connection, tally)
+        return outcomes, tally
+
+    def _together(self, connection: sqlite3.Connection, jobs: Sequence[Job], tally: Tally) -> list[Outcome]:
+        """All jobs. What is new comes first, all of it at once; no other job can depend on not seeing it."""
+        arrived = [job for job in jobs if job.work is None]
+        repeats = set(self._insert([entry for job in arrived for entry in job.entries], tally))
+        start = 0
+        outcomes: list[Outcome] = []
+        for job in jobs:
+            if job.work is not None:
+                outcomes.append((job.work(connection, tally), None))
+                continue
+            end = start + len(job.entries)
+            own = [position - start for position in range(start, end) if position in repeats] if repeats else ()
+            outcomes.append((own, None))
+            start = end
         return outcomes
 
     def _attempt(self, connection: sqlite3.Connection, job: Job, tally: Tally) -> Outcome:
@@ -159,48 +195,31 @@ class Committer:
         own = Tally()
         connection.execute("SAVEPOINT job")
         try:
-            result = self._do(connection, job, own)
+            (outcome,) = self._together(connection, [job], own)
         except Exception as error:  # the boundary of this job; its own waiter is told
             if _disk_is_to_blame(error):
                 raise
             connection.execute("ROLLBACK TO job")
             connection.execute("RELEASE job")
+            self.numbers.forget()
             return None, StoreError(f"not stored: {error}")
         connection.execute("RELEASE job")
         tally.add(own)
-        return result, None
+        return outcome
 
-    def _do(self, connection: sqlite3.Connection, job: Job, tally: Tally) -> Any:
-        if job.work is not None:
-            return job.work(connection, tally)
-        return self._insert(connection, job.entries, tally)
-
-    def _insert(self, connection: sqlite3.Connection, entries: Sequence[Entry], tally: Tally) -> Sequence[int]:
-        """Store what is not there yet. Returns the positions of the repeats."""
-        repeats = []
-        full = self.state.size_bytes > self.state.budget_bytes
-        for position, entry in enumerate(entries):
-            event = entry.event
-            if full and event.lane is Lane.BULK:
-                tally.shed[event.lane] += 1
-                continue
-            try:
-                cursor = connection.execute(INSERT_EVENT, event_row(event))
-            except NOT_STORABLE as fault:
-                event = storable(event, fault)
-                cursor = connection.execute(INSERT_EVENT, event_row(event))
-            if cursor.rowcount == 0:
-                tally.repeats += 1
-                repeats.append(position)
-                continue
-            tally.stored[event.lane] += 1
-            for destination in entry.destinations:
-                connection.execute(INSERT_OUTBOX, (destination, cursor.lastrowid, int(event.lane)))
-                tally.queued[destination, event.lane] += 1
-            if not FACTS[event.kind].momentary:
-                zone = NO_ZONE if event.zone is None else event.zone
-                connection.execute(UPSERT_LATEST, (event.device, event.kind.value, zone, event.qualifier.value))
-        return repeats
+    def _insert(self, entries: Sequence[Entry], tally: Tally) -> Sequence[int]:
+        """Store what is not there yet. Returns the positions of the repeats. Over the budget no bulk is taken."""
+        if not entries:
+            return ()
+        queued: Counter[str] = Counter()
+        for (destination, _), count in self.pending.items():
+            queued[destination] += count
+        if self.state.size_bytes <= self.state.budget_bytes:
+            return self._arrivals.insert(entries, queued, tally)
+        taken = [position for position, entry in enumerate(entries) if entry.event.lane is not Lane.BULK]
+        tally.shed[Lane.BULK] += len(entries) - len(taken)
+        repeats = self._arrivals.insert([entries[position] for position in taken], queued, tally)
+        return [taken[position] for position in repeats]
 
     def _count(self, connection: sqlite3.Connection, tally: Tally) -> None:
         state = self.state

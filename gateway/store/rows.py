@@ -24,8 +24,8 @@ EVENT_COLUMNS = "id, repeat_key, device, site, kind, qualifier, lane, zone, rece
 SELECT_EVENT = f"e.seq, {', '.join('e.' + name for name in EVENT_COLUMNS.split(', '))}"
 SELECT_DELIVERY = f"{SELECT_EVENT}, o.destination, o.number, o.state, o.reason, o.accepted_ms"
 
-
 DELIVERY_STATES = frozenset(DeliveryState)
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode  # made once: `json.dumps` makes one for every call
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -64,6 +64,8 @@ def event_row(event: Event) -> tuple[object, ...]:
     }
     if event.suppressed_by:
         body["suppressed_by"] = event.suppressed_by
+    if event.boot:
+        body["boot"] = event.boot
     if event.position:
         body["position"] = [event.position.latitude, event.position.longitude, event.position.speed_kmh]
     place = event.place
@@ -81,7 +83,7 @@ def event_row(event: Event) -> tuple[object, ...]:
         int(event.lane),
         event.zone,
         milliseconds(event.received_at),
-        json.dumps(body, ensure_ascii=True, separators=(",", ":")),
+        _ENCODE(body),
         event.raw[:RAW_MAX_BYTES],
     )
 
@@ -164,6 +166,7 @@ def _whole_event(row: tuple[Any, ...]) -> Event:
         repeat_key=repeat_key,
         suppressed_by=body.get("suppressed_by"),
         seq=seq,
+        boot=body.get("boot", ""),
     )
 
 

@@ -7,7 +7,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -18,10 +18,11 @@ from gateway.errors import StoreError
 from gateway.kinds import Kind, Lane, Qualifier
 from gateway.model import Delivery, DeliveryState, Event, Heard
 from gateway.receipt import Receipt
-from gateway.store import Backlog, Entry, EventFilter, Rejected, StoreState
+from gateway.store import Backlog, Entry, EventFilter, Follower, Rejected, StoreState
+from gateway.store.arrivals import NO_ZONE
 from gateway.store.budget import prune_some
-from gateway.store.committer import NO_ZONE, Committer, Job, Work
-from gateway.store.outbox import leave_queue, requeue, take_number
+from gateway.store.committer import Committer, Job, Settlement, Work
+from gateway.store.outbox import leave_queue, requeue
 from gateway.store.reader import CheckUp, Reader
 from gateway.store.rows import (
     RAW_MAX_BYTES,
@@ -36,6 +37,7 @@ from gateway.store.rows import (
 )
 from gateway.store.schema import Connect, connect
 from gateway.store.tally import Tally
+from gateway.store.times import correct_times
 from gateway.store.writer import InlineWriter, Observe, ThreadWriter, Writer
 
 FILE_NAME = "events.db"
@@ -70,10 +72,15 @@ class SqliteStore:
         self._uncommitted = 0
         self._room = asyncio.Event()
         self._watchers: set[CommitWatch] = set()
+        self._followers: dict[str, Follower] = {}
         self._loop = asyncio.get_running_loop()
         committer = Committer(path, self.state, clock, connect, check_at_start=inline)
         self._committer = committer
-        self._writer: Writer = InlineWriter(committer) if inline else ThreadWriter(committer, clock, observe)
+        self._writer: Writer = (
+            InlineWriter(committer, self._settle)
+            if inline
+            else ThreadWriter(committer, clock, settle=self._settle, observe=observe)
+        )
         # Two, so that no page a person leafs through keeps an alarm from being sent.
         self._outbox, self._people = (
             Reader(path, committer, clock, connect, name=name, inline=inline, on_damage=self._meet_damage)
@@ -135,8 +142,6 @@ class SqliteStore:
             self._uncommitted -= len(entries)
             self._room.set()
             receipt.settle(error, repeats or ())
-            if error is None:
-                self._wake()
 
         self._writer.submit(Job(done, entries=entries))
         return receipt
@@ -146,7 +151,18 @@ class SqliteStore:
         """Events handed over and not yet on disk."""
         return self._uncommitted
 
-    def _write(self, work: Work, *, then: Callable[[], None] | None = None) -> Awaitable[Any]:
+    def _settle(self, settlement: Settlement) -> None:
+        """On the loop after a commit: those who gave something hear of it, then those who take it further."""
+        for job, outcome in zip(settlement.jobs, settlement.outcomes, strict=True):
+            job.done(*outcome)
+        for destination, rows in settlement.deliveries.items():
+            if (follower := self._followers.get(destination)) is not None:
+                follower.committed(rows)
+        if settlement.changed:
+            for watch in self._watchers:
+                watch.wake()
+
+    def _write(self, work: Work, *, rides: bool = False, then: Callable[[], None] | None = None) -> Awaitable[Any]:
         """Queue work. `then` is called when it is on disk, whether or not somebody still waits."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -160,7 +176,7 @@ class SqliteStore:
             else:
                 future.set_exception(error)
 
-        self._writer.submit(Job(done, work=work))
+        self._writer.submit(Job(done, work=work, rides=rides))
         return future
 
     # -- the outbox ----------------------------------------------------------------------------------------------------
@@ -173,16 +189,18 @@ class SqliteStore:
         )
         return [delivery_of(row) for row in rows]
 
-    async def number(self, destination: str, account: str, seqs: Sequence[int]) -> Sequence[int]:
-        numbers: Sequence[int] = await self._write(
-            lambda db, _: [take_number(db, destination, account, seq) for seq in seqs]
+    async def number(self, destination: str, wanted: Mapping[str, Sequence[int]]) -> Mapping[int, int]:
+        numbers: Mapping[int, int] = await self._write(
+            lambda db, _: self._committer.numbers.take(db, destination, wanted)
         )
         return numbers
 
     def accepted(self, destination: str, seqs: Sequence[int]) -> Awaitable[None]:
         now = milliseconds(self._clock.now())
         change = "state = 'accepted', reason = '', accepted_ms = ?"
-        return self._write(lambda db, tally: leave_queue(db, tally, destination, seqs, change=change, value=now))
+        return self._write(
+            lambda db, tally: leave_queue(db, tally, destination, seqs, change=change, value=now), rides=True
+        )
 
     def dead(self, destination: str, seq: int, reason: str) -> Awaitable[None]:
         change = "state = 'dead', reason = ?"
@@ -190,8 +208,8 @@ class SqliteStore:
 
     def requeue(self, destination: str, seqs: Sequence[int]) -> Awaitable[None]:
         def requeued() -> None:
-            self.state.requeued += 1
-            self._wake()
+            if (follower := self._followers.get(destination)) is not None:
+                follower.requeued()
 
         return self._write(lambda db, tally: requeue(db, tally, destination, seqs), then=requeued)
 
@@ -293,6 +311,9 @@ class SqliteStore:
 
         return self._write(work)
 
+    def correct_times(self, boot: str, by: timedelta) -> Awaitable[int]:
+        return self._write(lambda db, _: correct_times(db, boot, by))
+
     async def prune(self, before: datetime) -> int:
         removed = cursor = 0
         count: int
@@ -305,14 +326,19 @@ class SqliteStore:
                 return removed
             cursor = looked_to
 
+    def follow(self, destination: str, follower: Follower) -> Callable[[], None]:
+        assert destination not in self._followers, f"{destination} is followed already"
+        self._followers[destination] = follower
+
+        def leave() -> None:
+            del self._followers[destination]
+
+        return leave
+
     def watch(self) -> CommitWatch:
         watch = CommitWatch(self._watchers.discard)
         self._watchers.add(watch)
         return watch
-
-    def _wake(self) -> None:
-        for watch in self._watchers:
-            watch.wake()
 
     async def close(self) -> None:
         if self._check_up:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.errors import StoreError
-from gateway.store.committer import Committer, Job
+from gateway.store.committer import Committer, Job, Settlement
 
 BATCH_MAX_ENTRIES = 5000
 """Events in one transaction: a commit of this size takes some 100 ms, the longest anybody waits behind another's batch."""
@@ -20,12 +20,19 @@ RECOVERY_PROBE_S = 1.0
 
 CLOSED = "not stored: the event log is closed"
 
+RIDE_MAX_S = 0.05
+"""How long a job that rides waits for company. Under load there is some long before; on a quiet box the answer of the
+receiver is on the screen as soon as a person can look."""
+
+Settle = Callable[[Settlement], None]
+"""Given what each commit has to tell, on the loop."""
+
 Observe = Callable[[float], None]
 """Given the seconds each commit took, on the writer's thread."""
 
 
 class Writer(Protocol):
-    """Takes jobs; each job's `done` is called on the loop after its commit."""
+    """Takes jobs; after each commit its settlement is told on the loop."""
 
     def submit(self, job: Job) -> None:
         """Queue a job; after `close` it fails. The bound is the store's: it counts what it has handed over."""
@@ -35,66 +42,82 @@ class Writer(Protocol):
 
 
 class ThreadWriter:
-    """Commits whatever waits, as soon as the last commit is done. No timer: a lone event is on disk after one sync."""
+    """Commits whatever waits, as soon as the last commit is done. No timer: a lone event is on disk after one sync.
 
-    def __init__(self, committer: Committer, clock: Clock, observe: Observe) -> None:
+    Only jobs that ride wait, for the next commit or at most `RIDE_MAX_S`.
+    """
+
+    def __init__(self, committer: Committer, clock: Clock, *, settle: Settle, observe: Observe) -> None:
         self._committer = committer
         self._clock = clock
+        self._settle = settle
         self._observe = observe
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Job] = deque()
-        self._wake = threading.Condition()
-        self._closing = False
-        self._failed = False
+        self._waiting: SimpleQueue[Job | None] = SimpleQueue()
+        """None: close."""
+        self._riding: list[Job] = []
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        with self._wake:
-            if not self._closing:
-                self._waiting.append(job)
-                self._wake.notify()
-                return
-        self._loop.call_soon(job.done, None, StoreError(CLOSED))
+        if self._closed:
+            self._loop.call_soon(job.done, None, StoreError(CLOSED))
+        elif job.rides:
+            if not self._riding:
+                self._loop.call_later(RIDE_MAX_S, self._depart)
+            self._riding.append(job)
+        else:
+            self._depart()
+            self._waiting.put(job)
+
+    def _depart(self) -> None:
+        for job in self._riding:
+            self._waiting.put(job)
+        self._riding.clear()
 
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._waiting and not self._closing:
-                    # Timed only while the disk fails; an idle box with a sound disk sleeps.
-                    if not self._wake.wait(RECOVERY_PROBE_S if self._failed else None) and self._failed:
-                        break
-                if not self._waiting and self._closing:
-                    break
-                batch = self._take()
+        failed = False
+        while (batch := self._take(RECOVERY_PROBE_S if failed else None)) is not None:
             started = self._clock.monotonic()
-            settles = self._committer.commit(batch)
-            self._failed = not self._committer.is_open
+            settlement = self._committer.commit(batch, synced=not all(job.rides for job in batch))
+            failed = not self._committer.is_open
             self._observe(self._clock.monotonic() - started)
-            self._loop.call_soon_threadsafe(_call_all, settles)
+            self._loop.call_soon_threadsafe(self._settle, settlement)
         self._committer.close()
 
-    def _take(self) -> list[Job]:
+    def _take(self, timeout_s: float | None) -> Sequence[Job] | None:
+        """What waits, at least one job. Timed only while the disk fails (then it may be none): an idle box sleeps."""
         batch: list[Job] = []
         entries = 0
-        while self._waiting and entries < BATCH_MAX_ENTRIES:
-            job = self._waiting.popleft()
-            entries += max(1, len(job.entries))
-            batch.append(job)
-        return batch
+        try:
+            job = self._waiting.get(timeout=timeout_s)
+            while job is not None:
+                batch.append(job)
+                entries += max(1, len(job.entries))
+                if entries >= BATCH_MAX_ENTRIES:
+                    return batch
+                job = self._waiting.get_nowait()
+        except Empty:
+            return batch
+        if batch:
+            self._waiting.put(None)  # after what was queued before it
+        return batch or None
 
     async def close(self) -> None:
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
+        if not self._closed:
+            self._depart()
+            self._closed = True
+            self._waiting.put(None)
         await asyncio.to_thread(self._thread.join)
 
 
 class InlineWriter:
     """Commits at once, on the loop: for tests on a clock that jumps, which cannot see a thread at work."""
 
-    def __init__(self, committer: Committer) -> None:
+    def __init__(self, committer: Committer, settle: Settle) -> None:
         self._committer = committer
+        self._settle = settle
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
@@ -102,13 +125,8 @@ class InlineWriter:
         if self._closed:
             self._loop.call_soon(job.done, None, StoreError(CLOSED))
             return
-        self._loop.call_soon(_call_all, self._committer.commit([job]))
+        self._loop.call_soon(self._settle, self._committer.commit([job]))
 
     async def close(self) -> None:
         self._closed = True
         self._committer.close()
-
-
-def _call_all(settles: Sequence[Callable[[], None]]) -> None:
-    for settle in settles:
-        settle()

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import structlog
@@ -279,10 +278,7 @@ class Wire:
                 yield [Letter(*message, self) for message in step]
         raise LinkClosed("the end")
 
-    def publish(
-        self, topic: str, payload: bytes, *, after: Receipt, retain: bool = False, qos: Literal[0, 1] = 1
-    ) -> None:
-        assert not retain
+    def publish(self, topic: str, payload: bytes, *, after: Receipt) -> None:
         after.when_settled(lambda _: self.done.append(f"published {topic} {payload.decode()}"))
 
     async def report(self, seen: Sequence[Observation]) -> Receipt:
@@ -342,9 +338,33 @@ async def test_puback_and_receipt_leave_after_the_commit(jumping_clock: JumpingC
 async def test_a_refused_message_is_accepted_so_that_it_does_not_come_back(jumping_clock: JumpingClock) -> None:
     wire = Wire(jumping_clock, [(EVENT, b"{", False), (EVENT, event(), False)])
     await wire.run()
+    wire.commit()
 
-    assert wire.done == ["accepted"]
+    assert wire.done[:2] == ["accepted", "accepted"]
     assert len(wire.rejected) == len(wire.reported) == 1
+
+
+async def test_what_arrived_together_is_one_report_and_is_answered_in_order(jumping_clock: JumpingClock) -> None:
+    """One commit for a burst, however many devices it came from."""
+    wire = Wire(
+        jumping_clock,
+        [
+            (EVENT, event(seq=1), False),
+            (HEARTBEAT, b'{"v":1,"device":"a001"}', False),
+            (EVENT, event(seq=2), False),
+            (AVAILABILITY, b"offline", False),
+            (EVENT, event(seq=3), False),
+        ],
+    )
+    await wire.run()
+
+    assert [seen.repeat_key for seen in wire.reported] == ["s/1", None, "s/2", "s/3"]
+    assert len(wire.receipts) == 2  # what came before the availability is handed over before it is looked at
+    assert wire.done == ["accepted"]  # the "offline", which is held
+    wire.commit()
+    assert [said.split()[0] for said in wire.done[1:]] == [
+        "accepted", "published", "accepted", "accepted", "published", "accepted", "published",
+    ]  # fmt: skip
 
 
 @pytest.mark.row("D3")

@@ -406,6 +406,7 @@ class TestFields:
         with pytest.raises(FrameError, match="Contact ID"):
             wrong.data("A10B")
 
+    @pytest.mark.row("C4")
     def test_times(self) -> None:
         shanghai = timezone(timedelta(hours=8))
 
@@ -414,6 +415,7 @@ class TestFields:
         assert dc09_fields.moment("23:59:60,12-31-2016") == datetime(2016, 12, 31, 23, 59, 59, tzinfo=UTC)
         assert dc09_fields.moment("00:00:00,02-29-2028") == datetime(2028, 2, 29, tzinfo=UTC)
 
+    @pytest.mark.row("C4")
     @pytest.mark.parametrize(
         "wrong", ["", "8:30:00,01-15-2027", "08:30:00,02-29-2027", "08:30:00,15-01-2027", "٠٨:30:00,01-15-2027"]
     )

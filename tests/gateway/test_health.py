@@ -147,6 +147,7 @@ async def test_a_passed_deadline_waits_for_the_lines_to_come_up(tmp_path: Path, 
         assert await here.told() == [("a001", Qualifier.NEW)]
 
 
+@pytest.mark.row("C1")
 async def test_a_wall_clock_that_jumps_silences_nobody(tmp_path: Path, jumping_clock: JumpingClock) -> None:
     async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=100)) as here:
         here.health.heard("a001", "c1", None)
@@ -158,6 +159,31 @@ async def test_a_wall_clock_that_jumps_silences_nobody(tmp_path: Path, jumping_c
         assert await here.told() == []
 
         await jumping_clock.advance(20)
+        assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+@pytest.mark.row("C3")
+@pytest.mark.parametrize("uptime_s", [2**31 / 1000, 2**32 / 1000, 2.0**31], ids=["24.9 days", "49.7 days", "68 years"])
+async def test_a_long_uptime_moves_no_deadline(tmp_path: Path, jumping_clock: JumpingClock, uptime_s: float) -> None:
+    await jumping_clock.advance(uptime_s - 50 - jumping_clock.monotonic())
+    async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=100)) as here:
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(99)
+        assert await here.told() == []
+        await jumping_clock.advance(2)
+        assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+@pytest.mark.row("C1")
+async def test_who_spoke_after_its_fault_is_missed_also_when_the_clock_went_back(
+    tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=100)) as here:
+        await reports(here, Qualifier.NEW)
+        jumping_clock.jump_wall(-7200)
+        here.health.heard("a001", "c1", None)
+        await jumping_clock.advance(110)
+
         assert await here.told() == [("a001", Qualifier.NEW)]
 
 

@@ -249,6 +249,23 @@ async def test_a_device_whose_answer_died_with_us_repeats_and_is_stored_once(ben
     assert await bench.stored() == len(said) + 2
 
 
+@pytest.mark.row("C1")
+@pytest.mark.row("C2")
+@pytest.mark.parametrize("back_s", [2 * 3600, 57 * 365 * 86_400], ids=["2 h", "1970"])
+async def test_an_old_alarm_hides_no_new_one_when_the_clock_went_back_at_the_restart(
+    bench: Bench, back_s: float
+) -> None:
+    condition = [Observation("a001", Kind.BURGLARY, zone=1)]
+    await (await bench.intake.report(SOURCE, condition))
+    await bench.clock.advance(3600)
+    bench.clock.jump_wall(-back_s)
+    restarted = intake_on(bench.store, bench.clock, Metrics(), [])
+    await restarted.load()
+
+    await (await restarted.report(SOURCE, condition))
+    assert await bench.stored() == 2
+
+
 async def test_what_is_remembered_over_a_restart_ages_as_before(bench: Bench) -> None:
     condition = [Observation("a001", Kind.BURGLARY, zone=1)]
     await (await bench.intake.report(SOURCE, condition))
@@ -291,6 +308,7 @@ async def test_a_repeat_that_the_store_recognises_is_counted_as_one(bench: Bench
         (datetime(2027, 1, 12, 8, 30, tzinfo=UTC), TimeQuality.OK),
     ],
 )
+@pytest.mark.row("C2")
 async def test_device_time_is_believed_only_where_it_can_be_true(
     bench: Bench, at: datetime | None, quality: TimeQuality
 ) -> None:
@@ -336,6 +354,7 @@ async def test_refused_frames_are_counted_by_reason_and_kept_within_a_bound(benc
     assert len(bench.intake._rejects) == REJECTS_WAITING
 
 
+@pytest.mark.row("C1")
 def test_ids_rise_also_when_the_clock_steps_back() -> None:
     clock = JumpingClock()
     ids = EventIds(clock, Random(3))

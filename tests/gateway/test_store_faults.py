@@ -118,7 +118,7 @@ async def sound(tmp_path: Path) -> Path:
     data_dir = tmp_path / "sound"
     store = await opened(data_dir)
     await (await store.append([Entry(event(raw=bytes(300), repeat_key=f"k{n}"), ["110"]) for n in range(EVENTS)]))
-    await store.number("110", "A10B", range(1, EVENTS + 1))
+    await store.number("110", {"A10B": range(1, EVENTS + 1)})
     await store.close()
     return data_dir
 
@@ -144,6 +144,7 @@ def overwrite(path: Path, offset: int, content: bytes) -> None:
         file.write(content)
 
 
+@pytest.mark.row("B7")
 async def test_any_one_page_may_break(sound: Path) -> None:
     whole = await readable(sound)
     path = sound / FILE_NAME
@@ -174,6 +175,7 @@ async def readable(data_dir: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(40))
+@pytest.mark.row("B7")
 async def test_flipped_bits_never_stop_the_reading(sound: Path, seed: int) -> None:
     random = Random(seed)
     path = sound / FILE_NAME
@@ -211,6 +213,7 @@ def cut_short(path: Path) -> None:
     ],
     ids=["truncated", "empty", "no database"],
 )
+@pytest.mark.row("B7")
 async def test_a_damaged_file_is_set_aside_and_work_goes_on(
     sound: Path, harm: Callable[[Path], Any], least_kept: int
 ) -> None:
@@ -229,6 +232,7 @@ async def test_a_damaged_file_is_set_aside_and_work_goes_on(
     await again.close()
 
 
+@pytest.mark.row("B7")
 async def test_a_write_ahead_log_cut_short_loses_its_tail_only(sound: Path, tmp_path: Path) -> None:
     store = await opened(sound)
     for _ in range(50):
@@ -245,6 +249,7 @@ async def test_a_write_ahead_log_cut_short_loses_its_tail_only(sound: Path, tmp_
     await store.close()
 
 
+@pytest.mark.row("B7")
 async def test_after_an_unclean_stop_damage_is_found_without_keeping_anybody_waiting(sound: Path) -> None:
     store = await opened(sound)
     unclean = copy_of(sound, "unclean")
@@ -268,6 +273,7 @@ async def test_after_a_clean_stop_nothing_is_checked(sound: Path) -> None:
     await store.close()
 
 
+@pytest.mark.row("B7")
 async def test_damage_met_while_running_is_replaced_under_everybodys_feet(sound: Path) -> None:
     store = await opened(sound, inline=False)
     before = await event_ids(store)
@@ -285,6 +291,7 @@ async def test_damage_met_while_running_is_replaced_under_everybodys_feet(sound:
     await store.close()
 
 
+@pytest.mark.row("B7")
 async def test_damaged_files_do_not_fill_the_disk(sound: Path) -> None:
     for _ in range(DAMAGED_KEPT + 2):
         (sound / FILE_NAME).write_bytes(b"no database" * 100)
@@ -342,6 +349,7 @@ async def test_a_newer_file_is_refused_and_left_alone(sound: Path) -> None:
     await store.close()
 
 
+@pytest.mark.row("B7")
 async def test_one_garbled_record_does_not_hide_the_others(sound: Path) -> None:
     db = sqlite3.connect(sound / FILE_NAME)
     db.execute("UPDATE events SET body = replace(body, '{', '[') WHERE seq = 3")
@@ -374,6 +382,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, soft_and_hard)
 
 
+@pytest.mark.row("B2")
 async def test_a_full_disk_is_told_to_all_and_recovers_without_traffic(tmp_path: Path) -> None:
     loop, committed = asyncio.get_running_loop(), asyncio.Event()
 
@@ -431,6 +440,7 @@ class FailingOnce:
         self._real.close()
 
 
+@pytest.mark.row("B5")
 async def test_after_a_failed_commit_the_connection_is_never_used_again(tmp_path: Path) -> None:
     store = await opened(tmp_path)
     await (await store.append([Entry(event(), ["110"])]))
@@ -453,6 +463,7 @@ async def test_after_a_failed_commit_the_connection_is_never_used_again(tmp_path
 
 
 @pytest.mark.full
+@pytest.mark.row("B5")
 def test_a_sync_that_fails_in_the_kernel_is_not_confirmed(tmp_path: Path) -> None:
     inject = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=40..42"]
     child = subprocess.Popen(

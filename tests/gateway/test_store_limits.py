@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from gateway.clock import RealClock
 from gateway.errors import StoreError
 from gateway.ids import EventIds
-from gateway.model import DeliveryState, Event, Kind, Lane, Place, Qualifier
+from gateway.model import Delivery, DeliveryState, Event, Kind, Lane, Place, Qualifier
 from gateway.receipt import Receipt
 from gateway.store import Entry, EventFilter, Rejected, reader
 from gateway.store.rows import RAW_MAX_BYTES
@@ -120,14 +120,21 @@ async def test_one_who_stops_waiting_hurts_nobody(store: SqliteStore, held: sqli
 async def test_a_row_queued_again_is_announced_even_when_nobody_waits(store: SqliteStore) -> None:
     await (await store.append([Entry(event(), ["110"])]))
     await store.dead("110", 1, "DUH")
-    watch = store.watch()
+    told = asyncio.Event()
 
+    class Follower:
+        def committed(self, rows: Sequence[Delivery]) -> None:
+            raise AssertionError("nothing is new")
+
+        def requeued(self) -> None:
+            told.set()
+
+    leave = store.follow("110", Follower())
     asyncio.ensure_future(store.requeue("110", [1])).cancel()  # noqa: TID251  # it is the store's own future
 
     async with asyncio.timeout(PATIENCE_S):
-        await watch.wait()
-    watch.close()
-    assert store.state.requeued == 1
+        await told.wait()
+    leave()
     assert [row.event.seq for row in await store.pending("110", Lane.ALARM, after_seq=0, limit=9)] == [1]
 
 
@@ -294,7 +301,7 @@ async def take(store: SqliteStore, step: str, n: int, lane: Lane, destinations: 
         await store.requeue("110", [n])
     elif step == "number":
         rows = await store.pending("110", lane, after_seq=0, limit=3)
-        await store.number("110", "A10B", [row.event.seq for row in rows])
+        await store.number("110", {"A10B": [row.event.seq for row in rows]})
     elif step == "prune":
         await store.prune(AT + timedelta(minutes=n))
 
@@ -307,8 +314,9 @@ async def test_open_events_never_share_a_number_however_often_it_wraps(tmp_path:
     for turn in range(60):
         await (await store.append([Entry(event(), ["110"]) for _ in range(500)]))
         seqs = list(range(turn * 500 + 1, turn * 500 + 501))
-        numbers = await store.number("110", "A10B", seqs)
-        assert await store.number("110", "A10B", seqs) == numbers
+        given = await store.number("110", {"A10B": seqs})
+        assert await store.number("110", {"A10B": seqs}) == given
+        numbers = [given[seq] for seq in seqs]
         wrapped += sum(later < earlier for earlier, later in pairwise(numbers))
         held.update(zip(seqs, numbers, strict=True))
         assert len(set(held.values())) == len(held)
@@ -320,7 +328,7 @@ async def test_open_events_never_share_a_number_however_often_it_wraps(tmp_path:
             await store.close()
             store = await SqliteStore.open(tmp_path, RealClock(), inline=True)
             seq, number = random.choice(list(held.items()))
-            assert await store.number("110", "A10B", [seq]) == [number]
+            assert await store.number("110", {"A10B": [seq]}) == {seq: number}
     assert wrapped >= 3
     await store.close()
 
@@ -328,14 +336,14 @@ async def test_open_events_never_share_a_number_however_often_it_wraps(tmp_path:
 async def test_when_all_numbers_are_open_the_next_waits_for_one(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path, RealClock(), inline=True)
     await (await store.append([Entry(event(), ["110"]) for _ in range(10_000)]))
-    await store.number("110", "A10B", range(1, 10_000))
+    await store.number("110", {"A10B": range(1, 10_000)})
     with pytest.raises(StoreError, match="all 9999 sequence numbers of account A10B towards 110 are queued"):
-        await store.number("110", "A10B", [10_000])
+        await store.number("110", {"A10B": [10_000]})
     assert store.state.ok
 
     await store.accepted("110", [5000])
 
-    assert await store.number("110", "A10B", [10_000]) == [5000]
+    assert await store.number("110", {"A10B": [10_000]}) == {10_000: 5000}
     await store.close()
 
 

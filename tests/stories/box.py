@@ -32,7 +32,35 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-class Box:
+class Api:
+    """What a gateway says of itself."""
+
+    api: int
+    """Its port."""
+
+    def get(self, path: str) -> Any:
+        return json.loads(self.text(path))
+
+    def text(self, path: str) -> str:
+        """What the API answers, as it came."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.api}/{path}", headers={"Authorization": "Bearer for-this-test-only"}
+        )
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            found: bytes = answer.read()
+            return found.decode()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the series of this name that carry these labels; 0 when there is none."""
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(self.text("metrics"))
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+class Box(Api):
     """The demo's gateway in a folder of its own."""
 
     def __init__(self, folder: Path, *, centre: int, ports: str = "rf0", receiver: str = "", broker: str = "") -> None:
@@ -94,27 +122,6 @@ class Box:
                 except (OSError, urllib.error.URLError, ValueError):
                     pass
                 await asyncio.sleep(LOOK_S)  # noqa: TID251  # between two looks at another process
-
-    def get(self, path: str) -> Any:
-        return json.loads(self.text(path))
-
-    def text(self, path: str) -> str:
-        """What the API answers, as it came."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.api}/{path}", headers={"Authorization": "Bearer for-this-test-only"}
-        )
-        with urllib.request.urlopen(request, timeout=2) as answer:
-            found: bytes = answer.read()
-            return found.decode()
-
-    def metric(self, name: str, **labels: str) -> float:
-        """The sum of the series of this name that carry these labels; 0 when there is none."""
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(self.text("metrics"))
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
 
     async def kill(self) -> None:
         """What a power cut does to a process."""

@@ -37,7 +37,6 @@ def rows(path: Path) -> list[dict[str, Any]]:
     ("word", "times"),
     [
         pytest.param("SIGKILL", 4, id="4 kills", marks=[pytest.mark.row(row) for row in ("A1", "A3", "A4")]),
-        pytest.param("SIGKILL", 20, id="20 kills", marks=pytest.mark.full),
         pytest.param("SIGTERM", 8, id="8 stops", marks=[pytest.mark.full, pytest.mark.row("A7")]),
     ],
 )

@@ -11,7 +11,9 @@ from gateway.forwarders.dc09._line import Line
 from gateway.forwarders.dc09._message import wants
 from gateway.forwarders.dc09._settings import Settings
 
-__all__ = ["Settings", "check", "run", "wants"]
+__all__ = ["NUMBERED", "Settings", "check", "run", "wants"]
+
+NUMBERED = True
 
 
 def check(settings: Settings, base: Path) -> None:

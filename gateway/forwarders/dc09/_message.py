@@ -72,7 +72,8 @@ def text_of(event: Event, place: Place) -> str:
 
 
 def _extended(event: Event, place: Place, settings: Settings) -> Iterator[tuple[str, str]]:
-    yield "H", stamp(event.occurred_at)
+    if event.occurred_at is not None:  # else the receiver's own time of arrival is the better one
+        yield "H", stamp(event.occurred_at)
     if "I" in settings.extended:
         yield "I", text_of(event, place)
     if event.position is not None and "X" in settings.extended:

@@ -1,0 +1,1 @@
+"""How fast the gateway is, beside the least any such program must do. `make bench`; see docs/proof.md."""

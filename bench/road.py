@@ -1,0 +1,79 @@
+"""The road from a sensor to 110 under load: the gateway and the floors in turn, A B C A B C."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.samples import Sample, share
+from bench.systems import System, Talker, cpu_s, rss_mb
+
+WARM_UP = 300
+"""Events before anything is measured: imports, page cache, the first pages of each file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`rate` 0: all at once."""
+
+    name: str
+    count: int
+    rate: float
+
+    @property
+    def seconds(self) -> float:
+        """About how long it takes."""
+        return self.count / self.rate if self.rate else self.count / 10_000
+
+
+def steady(rate: float, seconds: float) -> Load:
+    """Poisson arrivals."""
+    return Load(f"steady {rate:g}/s", round(rate * seconds), rate)
+
+
+@contextmanager
+def stage(systems: Sequence[System], folder: Path) -> Iterator[Talker]:
+    """All systems running, each between its own two ends; the peer that plays them."""
+    estate = systems[0].estate
+    peer = Talker(
+        "bench.peer", "--gateways", str(len(systems)), "--devices", str(estate.devices), "--accounts",
+        str(estate.accounts), log=folder / "peer.log",
+    )  # fmt: skip
+    try:
+        for index, (system, ports) in enumerate(zip(systems, peer.hear()["ports"], strict=True)):
+            own = folder / str(index)
+            own.mkdir()
+            system.start(own, mqtt=ports["mqtt"], centre=ports["centre"])
+            peer.ask(do="wait", gateway=index)
+            peer.ask(do="load", gateway=index, count=WARM_UP, rate=0, seed=0)
+        yield peer
+    finally:
+        for system in systems:
+            system.end()
+        peer.end()
+
+
+def measure(peer: Talker, systems: Sequence[System], load: Load, nth: int) -> Iterator[Sample]:
+    """The same events at the same moments through each system."""
+    for index, system in enumerate(systems):
+        commits, cpu = system.commits(), cpu_s(system.pid)
+        told = peer.ask(do="load", gateway=index, count=load.count, rate=load.rate, seed=1000 + nth)
+        cpu, commits = cpu_s(system.pid) - cpu, system.commits() - commits
+        latencies = sorted(told.pop("latencies_ms"))
+        figures = {
+            "p50_ms": share(latencies, 50),
+            "p99_ms": share(latencies, 99),
+            "max_ms": share(latencies, 100),
+            "per_s": told["acked"] / told["seconds"] if told["seconds"] else 0.0,
+            "lost": told["sent"] - told["acked"],
+            "doubled": told["doubled"],
+            "others": told["others"],
+            "wrong": told["damaged"] + told["misordered"],
+            "cpu_us": cpu / load.count * 1e6,
+            "syncs": commits / load.count,
+            "rss_mb": rss_mb(system.pid),
+            "peer_cpu_us": told["peer_cpu_s"] / load.count * 1e6,
+        }
+        yield Sample(load.name, system.name, nth, figures, latencies)

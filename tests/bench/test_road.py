@@ -1,0 +1,49 @@
+"""The bench counts right: every event out, every acknowledgement back, nothing twice. How fast is no test."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from bench import ledger, wire
+from bench.estate import Estate
+from bench.road import WARM_UP, Load, measure, stage
+from bench.systems import Daemon, Floor, System
+
+SMALL = Estate(devices=50, accounts=7)
+LOADS = (Load("all at once", 1500, 0), Load("spread", 100, 500))
+"""The first is more than the window of 1 000."""
+
+
+def test_the_crc_has_the_published_check_value() -> None:
+    # CRC-16/ARC, catalogue of parametrised CRC algorithms: check bb3d for 123456789.
+    assert wire.crc16(b"123456789") == 0xBB3D
+
+
+@pytest.mark.parametrize("kind", ["bare", "paho"])
+def test_a_floor_carries_every_event_once_and_has_them_on_disk(tmp_path: Path, kind: str) -> None:
+    carry(tmp_path, Floor(kind, kind, SMALL))
+
+    database = sqlite3.connect(tmp_path / "0" / "floor.db")
+    [(events,)] = database.execute("SELECT COUNT(*) FROM events").fetchall()
+    [(waiting,)] = database.execute("SELECT COUNT(*) FROM outbox").fetchall()
+    database.close()
+    assert (events, waiting) == (WARM_UP + sum(load.count for load in LOADS), 0)
+
+
+@pytest.mark.full
+def test_the_daemon_carries_every_event_once(tmp_path: Path) -> None:
+    carry(tmp_path, Daemon("ours", SMALL, ledger.write(tmp_path / "registry.db", SMALL)))
+
+
+def carry(folder: Path, system: System) -> None:
+    with stage([system], folder) as peer:
+        for load in LOADS:
+            [sample] = measure(peer, [system], load, 0)
+
+            found = {name: sample.figures[name] for name in ("lost", "doubled", "wrong", "others")}
+            assert found == {"lost": 0, "doubled": 0, "wrong": 0, "others": 0}
+            assert len(sample.latencies_ms) == load.count
+            assert 0 < sample.figures["syncs"] < 10

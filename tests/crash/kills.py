@@ -1,0 +1,237 @@
+"""The story of the kills, and its balance: what devices raised and were told against what 110 took."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+from gateway.cli.demo_audit import ACCEPTED, Audit, balance
+from simulators.faults import Faults
+from simulators.police_centre import Misbehaviour
+from tests.crash.town import DEVICES, Town, town, where
+from tests.stories.box import until
+
+EVENTS_PER_S = 240
+"""Raised, so that more than ACKNOWLEDGED_PER_S are acknowledged over the whole run, restarts included."""
+ACKNOWLEDGED_PER_S = 200
+"""With less a run says little about kills under load."""
+KINDS = ("burglary", "panic", "tamper", "smoke", "rf_batt_low")
+ALIVE_S = 0.5
+"""A gateway that works is killed within this time."""
+STARTING_S = 0.4
+"""One that is just starting, within this: from its first instruction to its first acknowledgements."""
+KILLED_STARTING = 0.2
+"""Share of the kills that do not wait until it works."""
+ANSWER_WITHIN_S = 0.1
+"""A frame that is out for longer when the kill comes waits for an answer that the line has lost: it would go again anyhow."""
+LAST_WORDS_S = 0.1
+"""What the killed one had said is with the devices, and the new one has not opened its files yet."""
+ACKNOWLEDGED_WITHIN_S = 30.0
+DRAINED_WITHIN_S = 120.0
+
+TO_110 = Faults(jitter_s=0.002, cut_write=0.1, lose_answer=0.002, drop=0.0005)
+TO_BROKER = Faults(jitter_s=0.001, cut_write=0.1, drop=0.0002)
+
+
+def bad_day(seed: int) -> list[Misbehaviour]:
+    """Of the centre itself."""
+    return [
+        Misbehaviour("drop_before_ack", share=0.001, seed=seed),
+        Misbehaviour("late", share=0.005, seed=seed, seconds=0.2),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The balance of a run."""
+
+    seed: int
+    kills: int
+    load_s: float
+    raised: int
+    acknowledged: int
+    acknowledged_under_load: int
+    audit: Audit
+    distinct: int
+    new_key_duplicates: int
+    repeats_by_kill: int
+    repeats_by_line: int
+    most_by_one_kill: int
+    restarts_s: tuple[float, ...]
+    """From the start of a process to the first acknowledgement by it."""
+
+    @property
+    def doubled(self) -> int:
+        return self.audit.duplicates + self.new_key_duplicates
+
+    @property
+    def acknowledged_per_s(self) -> float:
+        """While it was killed."""
+        return self.acknowledged_under_load / self.load_s
+
+    @property
+    def is_good(self) -> bool:
+        """Nothing lost, nothing doubled."""
+        return not (self.audit.lost or self.doubled) and self.acknowledged == self.raised
+
+    def table(self) -> str:
+        """For people."""
+        rows = [
+            ("seed", f"{self.seed}"),
+            ("kills", f"{self.kills} in {self.load_s:.0f} s of load"),
+            ("raised by devices", f"{self.raised}"),
+            ("acknowledged to devices", f"{self.acknowledged}, {self.acknowledged_per_s:.0f} a second"),
+            ("distinct events at 110", f"{self.distinct}"),
+            ("acknowledged and lost", f"{self.audit.lost}"),
+            ("doubled under a new key", f"{self.doubled}"),
+            ("repeats on the wire by kills", f"{self.repeats_by_kill}, {self.repeats_by_kill / self.kills:.2f} a kill"),
+            ("most by one kill", f"{self.most_by_one_kill}"),
+            ("repeats by faults of the line", f"{self.repeats_by_line}"),
+            (
+                "start to first acknowledgement",
+                f"{median(self.restarts_s):.2f} s, at most {max(self.restarts_s):.2f} s",
+            ),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+async def run(folder: Path, *, kills: int, seed: int, tell: Callable[[int, Town], None] = lambda *_: None) -> Report:
+    """Kill a gateway under load, let it drain without faults, and strike the balance. `tell` hears of each kill."""
+    async with town(folder, seed=seed, faults_110=TO_110, faults_broker=TO_BROKER, bad=bad_day(seed)) as place:
+        story = _Story(place, seed)
+        await story.kill_often(kills, tell)
+        await story.drain()
+    return _report(story, kills, seed)
+
+
+class _Story:
+    def __init__(self, place: Town, seed: int) -> None:
+        self.place = place
+        self.clock, self.ledger = place.world.clock, place.world.ledger
+        self._random = Random(seed)
+        self.killed_at: list[float] = []
+        self.restarts_s: list[float] = []
+        self.load_s = 0.0
+        self.acknowledged_under_load = 0
+
+    async def kill_often(self, kills: int, tell: Callable[[int, Town], None]) -> None:
+        self.place.switch_on(DEVICES)
+        began = self.clock.monotonic()
+        async with asyncio.TaskGroup() as group:
+            load = group.create_task(raise_for_ever(self.place, self._random))
+            for count in range(1, kills + 1):
+                await self._live_and_die()
+                tell(count, self.place)
+            load.cancel()
+        self.load_s = self.clock.monotonic() - began
+        self.acknowledged_under_load = self.ledger.acknowledged_count
+
+    async def _live_and_die(self) -> None:
+        began = self.clock.monotonic()
+        await self.place.start()
+        if self._random.random() < KILLED_STARTING:
+            await self.clock.sleep(self._random.uniform(0, STARTING_S))
+        else:
+            await self.clock.sleep(LAST_WORDS_S)
+            told = self.ledger.acknowledged_count
+            await until(
+                lambda: self.ledger.acknowledged_count > told,
+                within_s=ACKNOWLEDGED_WITHIN_S,
+                what="a device is acknowledged after the restart",
+                tell=lambda: self.place.log[-3000:],
+            )
+            self.restarts_s.append(self.clock.monotonic() - began)
+            await self.clock.sleep(self._random.uniform(0, ALIVE_S))
+        self.killed_at.append(self.clock.now())
+        await self.place.kill()
+
+    async def drain(self) -> None:
+        place = self.place
+        place.centre.behave()
+        place.to_110.faults = place.to_broker.faults = Faults()
+        await place.start()
+        await until(
+            lambda: self.ledger.acknowledged_count == self.ledger.raised_count,
+            within_s=DRAINED_WITHIN_S,
+            what="every raised event is acknowledged",
+            tell=lambda: f"{self.ledger.acknowledged_count} of {self.ledger.raised_count}\n{place.log[-3000:]}",
+        )
+        await until(
+            lambda: place.metric("fangkong_outbox_pending") == 0,
+            within_s=DRAINED_WITHIN_S,
+            what="nothing waits for 110 any more",
+            tell=lambda: place.log[-3000:],
+        )
+        assert await place.end() == 0, place.log[-3000:]
+
+
+async def raise_for_ever(place: Town, random: Random) -> None:
+    """Alarms and restores in turn per device and kind, at the pace of the load."""
+    open_conditions: set[tuple[int, str]] = set()
+    clock = place.world.clock
+    due = clock.monotonic()
+    while True:
+        n, what = random.randrange(len(place.devices)), random.choice(KINDS)
+        restore = (n, what) in open_conditions and what != "panic"
+        (open_conditions.discard if restore else open_conditions.add)((n, what))
+        await place.devices[n].do(what, restore=restore)
+        due += random.expovariate(EVENTS_PER_S)
+        await clock.sleep(max(0.0, due - clock.monotonic()))
+
+
+def rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def _report(story: _Story, kills: int, seed: int) -> Report:
+    place = story.place
+    audit = balance(rows(place.ledger_file), rows(place.record_file), where)
+    of_devices = (row for row in rows(place.record_file) if row["account"] != "A100")
+    by_kill, by_line, distinct = _repeats(of_devices, story.killed_at)
+    return Report(
+        seed=seed,
+        kills=kills,
+        load_s=story.load_s,
+        raised=story.ledger.raised_count,
+        acknowledged=story.ledger.acknowledged_count,
+        acknowledged_under_load=story.acknowledged_under_load,
+        audit=audit,
+        distinct=distinct,
+        new_key_duplicates=place.centre.audit.new_key_duplicates,
+        repeats_by_kill=sum(by_kill.values()),
+        repeats_by_line=by_line,
+        most_by_one_kill=max(by_kill.values(), default=0),
+        restarts_s=tuple(story.restarts_s),
+    )
+
+
+def _repeats(record: Iterator[Mapping[str, Any]], killed_at: list[float]) -> tuple[dict[int, int], int, int]:
+    """Frames of known keys that a kill caused, by that kill; those that the line caused; and the keys taken."""
+    seen: dict[str, Mapping[str, Any]] = {}
+    taken: set[str] = set()
+    by_kill: dict[int, int] = {}
+    by_line = 0
+    for row in record:
+        if row["code"] is None:
+            continue
+        if row["answer"] in ACCEPTED:
+            taken.add(row["key"])
+        before, seen[row["key"]] = seen.get(row["key"]), row
+        if before is None:
+            continue
+        kill = bisect_right(killed_at, before["t"])  # the first one after it
+        was_answered = before["misbehaviour"] is None and killed_at[kill : kill + 1] < [before["t"] + ANSWER_WITHIN_S]
+        if was_answered and kill < bisect_right(killed_at, row["t"]):
+            by_kill[kill] = by_kill.get(kill, 0) + 1
+        else:
+            by_line += 1
+    return by_kill, by_line, len(taken)
