@@ -31,6 +31,7 @@ from gateway.driver import (
 )
 
 LINK: Literal["topics"] = "topics"
+RECEIPTS = True
 HEARD_WITHIN_S: float | None = 90.0
 """Three heartbeats of the recommended 30 s. Battery devices have their own figure in the register of devices."""
 

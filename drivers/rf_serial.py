@@ -6,6 +6,7 @@ PT2262 codes can be copied off the air by anybody: every value says so.
 
 from __future__ import annotations
 
+import difflib
 import re
 from binascii import crc_hqx
 from collections.abc import Iterator, Sequence
@@ -174,6 +175,16 @@ def _start(frame: bytes, fields: tuple[str, ...], receiver: str) -> Observation:
     boot, model, firmware = fields
     values: dict[str, Scalar] = {"boot": boot, "model": model, "firmware": firmware}
     return Observation(receiver, Kind.HEARTBEAT, code="HI", values=values, raw=frame)
+
+
+def mistakes(context: Context) -> Sequence[tuple[str, str]]:
+    """What is wrong with settings and profiles together, as found and expected."""
+    settings: Settings = context.settings or Settings()
+    if settings.profile in context.profiles:
+        return []
+    near = difflib.get_close_matches(settings.profile, context.profiles, n=1, cutoff=0.5)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    return [(f'profile "{settings.profile}" is not known', f"one of {', '.join(sorted(context.profiles))}{hint}")]
 
 
 def _profile(context: Context, settings: Settings) -> Profile:

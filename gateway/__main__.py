@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-FAMILIES = ("setup", "run", "doctor", "explain", "simulate", "demo", "site", "device", "tail", "migrate")
+FAMILIES = ("setup", "run", "doctor", "explain", "simulate", "demo", "site", "device", "tail", "config", "migrate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hmac
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -197,13 +198,22 @@ M = TypeVar("M", bound=BaseModel)
 
 def read_toml(path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
     """The parsed file and the line of each table and key. Raises ConfigError."""
+    return parse_toml(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         found = error.strerror or str(error)
         raise ConfigError([Problem(str(path), None, "file", found, "a readable file", "文件无法读取")]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(str(path), None, "file", str(error), "UTF-8", "文件应为 UTF-8 编码")]) from error
+
+
+def parse_toml(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
+    """What `read_toml` gives, of a text that was read already."""
     try:
         return tomllib.loads(text), toml_lines(text)
     except tomllib.TOMLDecodeError as error:
@@ -250,10 +260,19 @@ def line_of(lines: Mapping[Loc, int], loc: Loc) -> int | None:
 
 def load_site_file(path: Path) -> SiteFile:
     """Read and check. Raises ConfigError with every mistake."""
+    return check_site_file(*parse_toml(read_site_text(path), path), path)
+
+
+def read_site_text(path: Path) -> str:
+    """Raises ConfigError."""
     if not path.exists():
         hint = "fangkong init writes one, --config FILE names one 请先运行 fangkong init"
         raise ConfigError([Problem(str(path), None, "file", "does not exist", "a site file", hint)])
-    content, lines = read_toml(path)
+    return read_text(path)
+
+
+def check_site_file(content: Mapping[str, Any], lines: Mapping[Loc, int], path: Path) -> SiteFile:
+    """The site file of what `parse_toml` gave. Raises ConfigError with every mistake."""
     site, problems = check_model(SiteFile, content, file=str(path), lines=lines)
     if site is not None:
         problems += [
@@ -360,6 +379,12 @@ class Secret:
     def reveal(self) -> str:
         """The value, for the one place that must use it."""
         return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._value)
 
     def __repr__(self) -> str:
         return "Secret(***)"

@@ -5,48 +5,34 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from random import Random
-from typing import Any
-from urllib.parse import urlsplit
 
 from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.api import Looks, bind, create_app, serve
-from gateway.backoff import Backoff
-from gateway.broker import Broker
 from gateway.clock import Clock
-from gateway.driver import Topics
-from gateway.errors import StoreError
-from gateway.forwarders import Outlet
+from gateway.configuration import Configuration
+from gateway.errors import Busy
 from gateway.health import Health
 from gateway.housekeeping import Housekeeping
 from gateway.ids import EventIds
-from gateway.intake import Intake, Route, Source
-from gateway.kinds import Kind, Qualifier
-from gateway.links.modbus import open_bus
-from gateway.links.mqtt import open_topics
-from gateway.links.serial import open_serial
-from gateway.links.tcp import dial, listen
+from gateway.intake import Intake, Source
 from gateway.metrics import Metrics
-from gateway.model import Observation, Place
-from gateway.plan import Plan, PlannedConnection, PlannedDestination
+from gateway.model import Place
+from gateway.north import North, routes
+from gateway.plan import Plan
 from gateway.registry import Registry
 from gateway.sdnotify import Notifier
+from gateway.south import South
 from gateway.store.sqlite import SqliteStore
-from gateway.supervisor import Connection, Open, Supervisor, apart
+from gateway.supervisor import Supervisor
 from gateway.timekeeping import boot_id
-
-DRAIN_S = 2.0
-"""After the last device is disconnected, forwarders get this long to finish what is in flight; the rest stays queued."""
-
-STEADY_S = 60.0
-"""A forwarder that ran this long is started again at once after a fault."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -61,9 +47,8 @@ class Parts:
     registry: Registry
     intake: Intake
     health: Health
-    supervisor: Supervisor
-    broker: Broker | None
-    metrics: Metrics
+    south: South
+    north: North
     api_socket: socket.socket
 
 
@@ -79,9 +64,6 @@ class Daemon:
         self._notify = Notifier.from_environment()
         self._metrics = Metrics()
         self._boot = boot_id()
-        self._subscribed_before: set[str] = set()
-        """Connections for which a broker should have a session, of this run or an earlier one."""
-        self._gap_untold = False
         self._own = Source(
             driver="gateway",
             connection="gateway",
@@ -90,10 +72,18 @@ class Daemon:
         )
         self.ready = asyncio.Event()
         self.api_url = ""
+        self.configuration: Configuration
+        """There once `ready`."""
 
     def stop(self) -> None:
         """Ask for an orderly end; asking twice changes nothing."""
         self._stop.set()
+
+    def reload(self) -> None:
+        """Take the site file as it stands now. During the start this means nothing: it was read just now."""
+        if self.ready.is_set():
+            with suppress(Busy):  # those that wait read the file as it stands then
+                self.configuration.reload("SIGHUP")
 
     async def run(self) -> None:
         """Start everything, serve until `stop`, take everything down. Raises StoreError, ConfigError when it cannot start."""
@@ -111,13 +101,9 @@ class Daemon:
                     group.create_task(keeping.prune(), name="prune"),
                     group.create_task(keeping.watch_loop(), name="loop lag"),
                 ]
-                if parts.broker:
-                    inside.append(group.create_task(parts.broker.supervise(), name="broker"))
-                north = [
-                    group.create_task(self._forward(parts, planned), name=f"destination {planned.section.name}")
-                    for planned in self._plan.destinations
-                ]
-                south = group.create_task(parts.supervisor.run(self._lines(parts)), name="connections")
+                north = group.create_task(parts.north.run(self._plan), name="destinations")
+                south = group.create_task(parts.south.run(self._plan), name="connections")
+                configuration = group.create_task(self.configuration.run(), name="configuration")
                 await keeping.tell_damage()
                 await keeping.look_back()
                 self._notify.ready()
@@ -129,9 +115,9 @@ class Daemon:
 
                 self._notify.stopping()
                 self._log.info("stopping")
-                await _end([south])
-                await self._drain(parts)
-                await _end([*north, *inside, api])
+                await _end([configuration, south])
+                await parts.north.drain()
+                await _end([north, *inside, api])
                 await parts.health.flush()
         self._log.info("stopped")
 
@@ -151,19 +137,10 @@ class Daemon:
         stack.push_async_callback(store.close)
         registry = await Registry.open(plan.data_dir / "registry.db")
         stack.push_async_callback(registry.close)
-        broker: Broker | None = None
-        if any(planned.driver.LINK == "topics" for planned in plan.connections):
-            broker = await stack.enter_async_context(
-                Broker(site.broker, plan.data_dir, clock, self._random, self._log, base=plan.path.resolve().parent)
-            )
-            self._subscribed_before = {row.connection for row in await store.all_heard()}
         intake = Intake(
             store=store,
             places=registry,
-            routes=[
-                Route(p.section.name, p.section.lane_set, p.forwarder.wants, p.forwarder.NUMBERED)
-                for p in plan.destinations
-            ],
+            routes=routes(plan),
             ids=EventIds(clock, self._random),
             clock=clock,
             metrics=metrics,
@@ -183,96 +160,28 @@ class Daemon:
             report=partial(intake.report, about_devices),
             line_is_up=supervisor.line_is_up,
         )
+        south = South(
+            supervisor=supervisor, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics,
+            log=self._log, subscribed_before={row.connection for row in await store.all_heard()},
+        )  # fmt: skip
+        stack.push_async_callback(south.close_broker)
+        await south.open_broker(plan)
+        north = North(
+            store=store, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics, log=self._log
+        )
+        self.configuration = Configuration(
+            plan,
+            south=south,
+            north=north,
+            intake=intake,
+            store=store.state,
+            clock=clock,
+            metrics=metrics,
+            log=self._log,
+        )
         await health.load()
         await intake.load()
-        return Parts(store, registry, intake, health, supervisor, broker, metrics, api_socket)
-
-    def _lines(self, parts: Parts) -> Sequence[Connection]:
-        lines = []
-        for planned in self._plan.connections:
-            section = planned.section
-            line = Connection(section.name, planned.driver, section.driver, planned.context)
-            if urlsplit(section.link).scheme == "tcp-listen":
-                line.listen = partial(listen, section.link)
-            else:
-                line.open = self._opener(parts, planned)
-            lines.append(line)
-        return lines
-
-    def _opener(self, parts: Parts, planned: PlannedConnection) -> Open:
-        """How the line of a connection is opened, by the scheme of its link."""
-        section, link = planned.section, planned.section.link
-        log = self._log.bind(connection=section.name)
-        match urlsplit(link).scheme:
-            case "tcp":
-                return lambda: _closing(dial(link))
-            case "serial":
-                return lambda: _closing(open_serial(link))
-            case "mqtt":
-                return partial(self._subscribed, parts, planned, log)
-            case _:
-                return partial(
-                    open_bus, link, clock=self._clock, log=log, metrics=self._metrics, connection=section.name
-                )
-
-    @asynccontextmanager
-    async def _subscribed(self, parts: Parts, planned: PlannedConnection, log: Logger) -> AsyncIterator[Topics]:
-        """Topics at the broker. A session that it has lost is told before the conversation goes on."""
-        assert parts.broker is not None
-        name = planned.section.name
-        async with open_topics(
-            parts.broker.address,
-            client_id=f"fangkong-{self._plan.site.gateway.name}-{name}",
-            subscriptions=planned.driver.subscriptions(planned.context),
-            log=log,
-            had_session=name in self._subscribed_before,
-        ) as link:
-            self._subscribed_before.add(name)
-            self._gap_untold |= link.gap_possible
-            if self._gap_untold:
-                # Without the connection's name: a broker that loses the sessions of several is one event.
-                text = "消息代理丢失会话,可能有缺口"
-                observation = Observation("gateway", Kind.COMM_FAULT, Qualifier.UPDATE, text=text)
-                await (await parts.intake.report(self._own, [observation]))
-                self._gap_untold = False
-            yield link
-
-    async def _forward(self, parts: Parts, planned: PlannedDestination) -> None:
-        """Run one forwarder for ever, each time from what is on disk: its faults are its own, and devices go on being heard."""
-        name, metrics = planned.section.name, self._metrics
-        log = self._log.bind(destination=name)
-        backoff = Backoff(self._random)
-        outlet = self._outlet(parts, planned, log)
-        metrics.forwarder_errors.labels(name)
-        while True:
-            started = self._clock.monotonic()
-            error = await apart(partial(planned.forwarder.run, outlet))
-            metrics.forwarder_errors.labels(name).inc()
-            log.error("a forwarder failed: this is a fault in the program", exc_info=error)
-            metrics.destination_up.labels(name).set(0)
-            if self._clock.monotonic() - started >= STEADY_S:
-                backoff.reset()
-            await self._clock.sleep(backoff.next_s())
-
-    def _outlet(self, parts: Parts, planned: PlannedDestination, log: Logger) -> Outlet:
-        name = planned.section.name
-
-        async def report(kind: Kind, qualifier: Qualifier, text: str) -> None:
-            observation = Observation(f"destination/{name}", kind, qualifier, text=text)
-            await (await parts.intake.report(self._own, [observation]))
-
-        return Outlet(
-            destination=name,
-            settings=planned.settings,
-            base=self._plan.path.resolve().parent,
-            account=self._plan.site.gateway.account,
-            store=parts.store,
-            clock=self._clock,
-            random=self._random,
-            metrics=self._metrics,
-            log=log,
-            report=report,
-        )
+        return Parts(store, registry, intake, health, south, north, api_socket)
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -282,8 +191,8 @@ class Daemon:
             registry=parts.registry,
             health=parts.health,
             metrics=self._metrics,
-            site=self._plan.site,
-            token=self._plan.token,
+            plan=lambda: self.configuration.plan,
+            reload=self.configuration.reload,
             version=VERSION,
             checks=partial(self._checks, parts),
         )
@@ -293,14 +202,7 @@ class Daemon:
         """What must hold for this gateway to be ready, each with its complaint or None."""
         store = parts.store.state
         checks: dict[str, str | None] = {"store": None if store.ok else store.error, "registry": parts.registry.error}
-        if parts.broker:
-            checks["broker"] = None if parts.broker.is_up else "the MQTT broker does not run"
-        for name, connection in parts.supervisor.connections.items():
-            if connection.listen is not None:
-                checks[f"connection {name}"] = (
-                    None if connection.is_up else connection.last_reason or "not listening yet"
-                )
-        return checks
+        return {**checks, **parts.south.complaints()}
 
     def _housekeeping(self, parts: Parts) -> Housekeeping:
         return Housekeeping(
@@ -312,31 +214,12 @@ class Daemon:
             clock=self._clock,
             log=self._log,
             own=self._own,
-            destinations=[planned.section.name for planned in self._plan.destinations],
+            destinations=lambda: [section.name for section in self.configuration.plan.site.destination],
             boot=self._boot,
-            keep=timedelta(days=self._plan.site.store.retention_days),
+            keep=lambda: timedelta(days=self.configuration.plan.site.store.retention_days),
             alive=self._notify.watchdog,
             status=self._notify.status,
         )
-
-    async def _drain(self, parts: Parts) -> None:
-        """Let forwarders finish, for a bounded time. What they do not finish stays queued on disk."""
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                for planned in self._plan.destinations:
-                    while any((await parts.store.backlog(planned.section.name)).count.values()):
-                        await self._clock.sleep(0.05)
-        except (TimeoutError, StoreError):
-            self._log.info("stopping with events still queued; they are sent after the next start")
-
-
-@asynccontextmanager
-async def _closing(opening: Awaitable[Any]) -> AsyncIterator[Any]:
-    link = await opening
-    try:
-        yield link
-    finally:
-        await link.close()
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -346,7 +229,8 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 
 async def run_until_signalled(plan: Plan, *, clock: Clock, random: Random, log: Logger) -> None:
-    """Run a daemon; SIGTERM or SIGINT ends it in order, at whatever moment it comes, also while it starts."""
+    """Run a daemon; SIGTERM or SIGINT ends it in order, at whatever moment it comes, also while it starts. SIGHUP reads
+    the site file anew."""
     daemon = Daemon(plan, clock=clock, random=random, log=log)
     loop = asyncio.get_running_loop()
     try:
@@ -361,6 +245,10 @@ async def run_until_signalled(plan: Plan, *, clock: Clock, random: Random, log: 
             # Not loop.add_signal_handler: a loop that closes gives the signal back its deadly default.
             for number in STOP_SIGNALS:
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+            signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(daemon.reload))
     finally:
-        for number in STOP_SIGNALS:  # the end is under way: one more signal must not make it a failure
+        for number in (
+            *STOP_SIGNALS,
+            signal.SIGHUP,
+        ):  # the end is under way: one more signal must not make it a failure
             signal.signal(number, signal.SIG_IGN)

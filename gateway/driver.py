@@ -121,6 +121,9 @@ class Session(Generic[LinkT]):
 #   Settings, Profile                                       models of its own (see Settings above)
 #   answer(frame, context) -> bytes | None                  stream: what goes back once stored; raises FrameError
 #   answer(topic, payload, context) -> tuple[str, bytes] | None    topics: likewise, as topic and payload
+#   mistakes(context) -> [(found, expected)]                what only settings and profiles together can show
+#   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
+#                                                           the broker between need not keep what it has acknowledged
 #   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
 
 

@@ -47,6 +47,10 @@ class StoreError(GatewayError):
     """The event could not be made durable. Nothing is acknowledged until the store works again."""
 
 
+class Busy(GatewayError):
+    """Too many wait for the same already. Asking again later may help."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One mistake in one input file, in the words a person needs to mend it."""

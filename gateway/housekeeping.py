@@ -4,7 +4,7 @@ prune."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -53,10 +53,11 @@ class Housekeeping:
     clock: Clock
     log: Logger
     own: Source
-    destinations: Sequence[str]
+    destinations: Callable[[], Collection[str]]
+    """Those of the site file."""
     boot: str
     """Which run of the machine this is."""
-    keep: timedelta
+    keep: Callable[[], timedelta]
     """How long events are kept that nobody waits for."""
     alive: Callable[[], None]
     """Told at every look that the loop turns."""
@@ -65,6 +66,7 @@ class Housekeeping:
     _shed: Counter[Lane] = field(default_factory=Counter)
     _told_of_damage: str = ""
     _said: str = ""
+    _shown: Collection[str] = ()
     _watch: ClockWatch = field(init=False)
     _step: timedelta = timedelta()
     """What the wall clock has stepped by and nobody was told yet."""
@@ -99,7 +101,7 @@ class Housekeeping:
                 continue  # the event that says so may not be stored yet
             with suppress(StoreError):
                 if await self._ages_are_true():
-                    await self.store.prune(self.clock.now() - self.keep)
+                    await self.store.prune(self.clock.now() - self.keep())
 
     async def _ages_are_true(self) -> bool:
         now = self.clock.now()
@@ -188,9 +190,20 @@ class Housekeeping:
         for lane, total in state.shed.items():
             metrics.shed.labels(lane.name.lower()).inc(total - self._shed[lane])
             self._shed[lane] = total
-        now = self.clock.now()
+        waiting = await self._count_outbox()
+        kept = "stored" if state.ok else f"NOT stored: {state.error}"
+        status = f"events are {kept}; {sum(state.stored.values())} on disk, {waiting} to be sent"
+        if status != self._said:
+            self.status(status)
+            self._said = status
+
+    async def _count_outbox(self) -> int:
+        """What waits for each destination, also for those that left the site file. Returns the sum."""
+        metrics, now = self.metrics, self.clock.now()
+        configured = self.destinations()
+        names = {*configured, *await self.store.destinations()}
         waiting = 0
-        for name in self.destinations:
+        for name in sorted(names):
             backlog = await self.store.backlog(name)
             for lane, count in backlog.count.items():
                 metrics.pending.labels(name, lane.name.lower()).set(count)
@@ -198,9 +211,9 @@ class Housekeeping:
                 age = (now - oldest).total_seconds() if oldest else 0.0
                 metrics.oldest_seconds.labels(name, lane.name.lower()).set(max(0.0, age))
             metrics.dead.labels(name).set(backlog.dead)
+            metrics.destination_configured.labels(name).set(name in configured)
             waiting += sum(backlog.count.values())
-        kept = "stored" if state.ok else f"NOT stored: {state.error}"
-        status = f"events are {kept}; {sum(state.stored.values())} on disk, {waiting} to be sent"
-        if status != self._said:
-            self.status(status)
-            self._said = status
+        for name in {*self._shown} - names:
+            metrics.forget(destination=name)
+        self._shown = names
+        return waiting

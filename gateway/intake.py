@@ -108,8 +108,7 @@ class Intake:
     ) -> None:
         self._store = store
         self._places = places
-        self._routes = {lane: [route for route in routes if lane in route.lanes] for lane in Lane}
-        self._numbered = frozenset(route.destination for route in routes if route.numbered)
+        self.route(routes)
         self._ids = ids
         self._clock = clock
         self._metrics = metrics
@@ -121,6 +120,17 @@ class Intake:
         self._recent: OrderedDict[str, tuple[float, Qualifier, Receipt]] = OrderedDict()
         self._rejects: deque[Rejected] = deque()
         self._rejects_wake = asyncio.Event()
+
+    def route(self, routes: Sequence[Route]) -> None:
+        """From now on events go these ways. Of two to one destination the later counts."""
+        self._routes = {
+            lane: list({route.destination: route for route in routes if lane in route.lanes}.values()) for lane in Lane
+        }
+        self._numbered = frozenset(route.destination for route in routes if route.numbered)
+
+    def limit(self, storms: StormsSection) -> None:
+        """From now on sources are held to these limits."""
+        self._storms.limit(storms)
 
     async def report(self, source: Source, observations: Sequence[Observation]) -> Receipt:
         """Queue what is news for the next commit. The receipt covers all of `observations`.

@@ -5,13 +5,19 @@ Label values come from configuration or from closed lists, never from a payload.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.process_collector import ProcessCollector
 
 from gateway.kinds import FACTS, Kind, Lane
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client ships this function without annotations
+
+Outcome = Literal["applied", "unchanged", "refused"]
+"""How the wish for another configuration may end."""
 
 FAST_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 DELIVERY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0, 3600.0)
@@ -34,6 +40,17 @@ class Metrics:
             return Histogram(f"fangkong_{name}", text, labels, buckets=buckets, registry=registry)
 
         self.build_info = gauge("build_info", "Always 1; the version and box name as labels.", "version", "box")
+        # configuration, named as Prometheus names its own
+        self.config_info = gauge("config_info", "Always 1; the SHA-256 of the site file in force as label.", "hash")
+        self.config_reloads = counter(
+            "config_reloads", "Wishes for another configuration, by how they ended.", "outcome"
+        )
+        self.config_ok = gauge(
+            "config_last_reload_successful", "1 when the last wish was fulfilled, or none was there."
+        )
+        self.config_at = gauge(
+            "config_last_reload_success_timestamp_seconds", "When the configuration in force was last read, Unix time."
+        )
         # intake
         self.events = counter("events", "Events stored, by kind and lane.", "kind", "lane")
         self.repeats = counter("repeats", "Messages recognised as repeats of a stored event.")
@@ -61,6 +78,9 @@ class Metrics:
             FAST_SECONDS,
         )
         # destinations
+        self.destination_configured = gauge(
+            "destination_configured", "0 for one that left the site file while events wait for it.", "destination"
+        )
         self.destination_up = gauge("destination_up", "1 while the receiver answers.", "destination")
         self.pending = gauge("outbox_pending", "Events still to be accepted.", "destination", "lane")
         self.oldest_seconds = gauge(
@@ -96,7 +116,15 @@ class Metrics:
                 self.events.labels(kind.value, facts.lane.name.lower())
         for lane in Lane:
             self.shed.labels(lane.name.lower())
+        for outcome in get_args(Outcome):
+            self.config_reloads.labels(outcome)
         self.store_up.set(1)
+
+    def forget(self, **labels: str) -> None:
+        """Drop every series that carries these labels: what they speak of is gone from the configuration."""
+        for metric in vars(self).values():
+            if isinstance(metric, MetricWrapperBase) and labels.keys() <= set(metric._labelnames):  # noqa: SLF001  # not public
+                metric.remove_by_labels(labels)
 
     def text(self) -> bytes:
         """The Prometheus text format."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,10 +21,11 @@ from gateway.config import (
     Secret,
     SiteFile,
     check_model,
+    check_site_file,
     line_of,
-    load_site_file,
+    parse_toml,
     read_secret,
-    read_toml,
+    read_site_text,
 )
 from gateway.driver import Context
 from gateway.errors import ConfigError, Problem
@@ -68,31 +70,53 @@ class PlannedDestination:
     section: DestinationSection
     forwarder: ModuleType
     settings: Any
+    secrets: object = field(default=None, repr=False)
+    """What the files hold that the settings name: two plans with other keys are two plans."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything the daemon needs to know before it opens a single file or socket."""
+    """Everything the daemon needs to know before it opens a single file or socket. Parts of two plans are equal when
+    settings, profiles and secrets are."""
 
     path: Path
+    base: Path
+    """Where relative paths begin."""
+    text: str
+    lines: Mapping[Loc, int]
     site: SiteFile
     data_dir: Path
     token: Secret | None
     connections: tuple[PlannedConnection, ...]
     destinations: tuple[PlannedDestination, ...]
 
+    @property
+    def sha256(self) -> str:
+        """Of the site file's text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
-def prepare(path: Path) -> Plan:
-    """Read the site file and everything it names. Raises ConfigError with every mistake found, in the order of the file."""
-    base = path.resolve().parent
+    def line(self, table: str, name: str, key: str) -> int | None:
+        """Where a key of a [[connection]] or [[destination]] stands."""
+        names = [section.name for section in getattr(self.site, table)]
+        return line_of(self.lines, (table, names.index(name), key))
+
+    def line_of_key(self, key: str) -> int | None:
+        """Where a key of another table stands, `gateway.name` for example."""
+        return line_of(self.lines, tuple(key.split(".")))
+
+
+def prepare(path: Path, base: Path | None = None) -> Plan:
+    """Read the site file and everything it names. Raises ConfigError with every mistake found, in the order of the file.
+
+    `base`: where relative paths begin when not in the file's own folder, for a file that is to be put elsewhere.
+    """
+    base = base or path.resolve().parent
+    text = read_site_text(path)
+    content, lines = parse_toml(text, path)
     problems: list[Problem] = []
     site: SiteFile | None = None
     with _noting(problems):
-        site = load_site_file(path)
-    try:
-        content, lines = read_toml(path)
-    except ConfigError:
-        raise ConfigError(problems) from None  # not there, or no TOML: that is noted already
+        site = check_site_file(content, lines, path)
 
     # Section by section, so that a mistake in one hides none in another.
     own_profiles = _own_profiles(content, base)
@@ -103,7 +127,7 @@ def prepare(path: Path) -> Plan:
     destinations: list[PlannedDestination] = []
     for at, destination in _sound(DestinationSection, content, "destination"):
         with _noting(problems):
-            destinations.append(_destination(destination, path, lines, at))
+            destinations.append(_destination(destination, path, base, lines, at))
     token: Secret | None = None
     for _, api in _sound(ApiSection, content, "api"):
         with _noting(problems):
@@ -116,7 +140,7 @@ def prepare(path: Path) -> Plan:
         problems += _taken_twice(site, path, lines)
     if problems or site is None:
         raise ConfigError(sorted(problems, key=lambda problem: (problem.file != str(path), problem.line or 0)))
-    return Plan(path, site, site.data_dir(base), token, tuple(connections), tuple(destinations))
+    return Plan(path, base, text, lines, site, site.data_dir(base), token, tuple(connections), tuple(destinations))
 
 
 def _own_profiles(content: Mapping[str, Any], base: Path) -> Path | None:
@@ -221,9 +245,10 @@ def _check_together(driver: ModuleType, context: Context, file: str, line: int |
         raise ConfigError([Problem(file, line, key, found, expected, "取值不符") for found, expected in mistakes])
 
 
-def _destination(section: DestinationSection, path: Path, lines: Mapping[Loc, int], at: Loc) -> PlannedDestination:
+def _destination(
+    section: DestinationSection, path: Path, base: Path, lines: Mapping[Loc, int], at: Loc
+) -> PlannedDestination:
     file = str(path)
     forwarder = load_module("gateway.forwarders", section.forwarder, file=file, line=line_of(lines, (*at, "forwarder")))
     settings = load_settings(forwarder, section.settings, file=file, lines=lines, at=(*at, "settings"))
-    forwarder.check(settings, path.resolve().parent)
-    return PlannedDestination(section, forwarder, settings)
+    return PlannedDestination(section, forwarder, settings, forwarder.check(settings, base))

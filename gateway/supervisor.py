@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from types import ModuleType
@@ -60,6 +60,8 @@ class Connection:
     peers: int = 0
     down_since: float | None = None
     last_reason: str = ""
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the first attempt to open it has ended, well or not."""
 
     @property
     def is_up(self) -> bool:
@@ -80,6 +82,8 @@ class Supervisor:
         self._log = log
         self._own = own
         self.connections: dict[str, Connection] = {}
+        self._tasks: dict[str, Sequence[asyncio.Task[None]]] = {}
+        self._group: asyncio.TaskGroup
 
     def line_is_up(self, connection: str) -> bool:
         """False only for a configured line that is down now; a line that left the site file blames nobody."""
@@ -87,19 +91,37 @@ class Supervisor:
         return found is None or found.is_up
 
     async def run(self, connections: Sequence[Connection]) -> None:
-        """Run them all until cancelled."""
-        for connection in connections:
-            self.connections[connection.name] = connection
-            self._metrics.connection_up.labels(connection.name).set(0)
-            self._metrics.connection_lost.labels(connection.name)
-            self._metrics.driver_errors.labels(connection.name)
-            self._metrics.connection_peers.labels(connection.name).set(0)
-            for reason in get_args(Reason):
-                self._metrics.rejected.labels(connection.name, reason)
-        async with asyncio.TaskGroup() as group:
+        """Run these, and those that are added, until cancelled."""
+        async with asyncio.TaskGroup() as self._group:
             for connection in connections:
-                group.create_task(self._keep(connection), name=f"connection {connection.name}")
-                group.create_task(self._tell_outage(connection), name=f"outage of {connection.name}")
+                self.add(connection)
+            await asyncio.Event().wait()
+
+    def add(self, connection: Connection) -> None:
+        """Run one more beside the others."""
+        name = connection.name
+        self.connections[name] = connection
+        self._metrics.connection_up.labels(name).set(0)
+        self._metrics.connection_lost.labels(name)
+        self._metrics.driver_errors.labels(name)
+        self._metrics.connection_peers.labels(name).set(0)
+        for reason in get_args(Reason):
+            self._metrics.rejected.labels(name, reason)
+        self._tasks[name] = (
+            self._group.create_task(self._keep(connection), name=f"connection {name}"),
+            self._group.create_task(self._tell_outage(connection), name=f"outage of {name}"),
+        )
+
+    async def remove(self, names: Collection[str]) -> None:
+        """End these and return when their lines are closed. The others do not notice."""
+        tasks = [task for name in names for task in self._tasks.pop(name)]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for name in names:
+            del self.connections[name]
+            self._metrics.forget(connection=name)
 
     # -- one connection --------------------------------------------------------------------------------------------------
 
@@ -199,6 +221,7 @@ class Supervisor:
         connection.up_since = self._clock.monotonic()
         connection.down_since = None
         connection.last_reason = ""
+        connection.tried.set()
         self._metrics.connection_up.labels(connection.name).set(1)
         log.info("the line is open")
 
@@ -211,6 +234,7 @@ class Supervisor:
             log.warning("the line cannot be opened", reason=reason)
         connection.up_since = None
         connection.last_reason = reason
+        connection.tried.set()
         self._metrics.connection_up.labels(connection.name).set(0)
 
     async def _tell_outage(self, connection: Connection) -> None:

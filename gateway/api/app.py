@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.exceptions import HTTPException
 
 from gateway.api.guard import Guard
-from gateway.api.problems import RESPONSES, Problem, install
+from gateway.api.problems import RESPONSES, Problem, install, problem
 from gateway.api.stream import CLIENTS_MAX, EventStream, Listeners
 from gateway.api.views import (
     DeliveryView,
@@ -24,21 +24,27 @@ from gateway.api.views import (
     Page,
     PointView,
     RejectedView,
+    ReloadView,
     Requeue,
     SiteView,
+    Wish,
     delivery_view,
     destination_view,
     device_view,
     event_view,
     point_view,
+    problem_view,
     rejected_view,
+    reload_view,
     site_view,
 )
-from gateway.config import Secret, SiteFile
+from gateway.difference import Reload
+from gateway.errors import Busy
 from gateway.health import DeviceHealth, State
 from gateway.kinds import Kind, Lane
 from gateway.metrics import Metrics
 from gateway.model import DeliveryState, Device, Point, Site
+from gateway.plan import Plan
 from gateway.store import EventFilter, Store
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -70,8 +76,10 @@ class Looks:
     registry: Ledger
     health: Lives
     metrics: Metrics
-    site: SiteFile
-    token: Secret | None
+    plan: Callable[[], Plan]
+    """The configuration in force."""
+    reload: Callable[[str], Awaitable[Reload]]
+    """Take the site file as it stands now, in the name of somebody. Raises Busy."""
     version: str
     checks: Callable[[], Mapping[str, str | None]]
     """What must hold for readiness: name -> complaint, None when it holds."""
@@ -84,11 +92,12 @@ After = Annotated[int, Query(ge=0, le=2**62, description="cursor: `next` of the 
 def create_app(looks: Looks) -> FastAPI:
     """The whole HTTP side of one gateway."""
     app = FastAPI(title="Fangkong", version=looks.version, docs_url=None, redoc_url=None, responses=RESPONSES)
-    app.add_middleware(Guard, token=looks.token, open_paths=_open_paths(looks))
+    app.add_middleware(Guard, token=lambda: looks.plan().token, open_paths=lambda: _open_paths(looks.plan()))
     install(app)
     app.include_router(_open_routes(looks))
-    app.include_router(_page_routes(looks.site.gateway.language))
-    app.include_router(_routes(looks), prefix="/api/v1", dependencies=[Depends(_only_known)])
+    app.include_router(_page_routes(looks))
+    for routes in (_routes(looks), _configuration_routes(looks)):
+        app.include_router(routes, prefix="/api/v1", dependencies=[Depends(_only_known)])
     describe = app.openapi
 
     def described() -> dict[str, Any]:
@@ -101,12 +110,12 @@ def create_app(looks: Looks) -> FastAPI:
     return app
 
 
-def _open_paths(looks: Looks) -> set[str]:
+def _open_paths(plan: Plan) -> set[str]:
     """What answers without a token: deny by default, so a route that is not named here is closed."""
     paths = {"/healthz", "/readyz"}
-    if looks.site.api.metrics_without_token:
+    if plan.site.api.metrics_without_token:
         paths.add("/metrics")
-    if looks.token is not None:
+    if plan.token is not None:
         paths |= PAGE  # it holds nothing; what it shows it fetches with the token
     return paths
 
@@ -167,7 +176,7 @@ def _label(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
-def _page_routes(language: str) -> APIRouter:
+def _page_routes(looks: Looks) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     folder = files("gateway.api") / "page"
 
@@ -177,7 +186,7 @@ def _page_routes(language: str) -> APIRouter:
 
     router.add_api_route("/", page("index.html", "text/html; charset=utf-8"))
     router.add_api_route("/page.js", page("page.js", "text/javascript; charset=utf-8"))
-    router.add_api_route("/language", lambda: PlainTextResponse(language))
+    router.add_api_route("/language", lambda: PlainTextResponse(looks.plan().site.gateway.language))
     router.add_api_route("/page.css", page("page.css", "text/css; charset=utf-8"))
     return router
 
@@ -206,9 +215,10 @@ def _wanted(
 Wanted = Annotated[EventFilter, Depends(_wanted)]
 
 
-def _must_be_configured(site: SiteFile, destination: str) -> None:
-    names = [section.name for section in site.destination]
-    if destination not in names:
+async def _must_be_known(looks: Looks, destination: str) -> None:
+    """Of the site file, or removed from it while events waited."""
+    names = [section.name for section in looks.plan().site.destination]
+    if destination not in names and destination not in await looks.store.destinations():
         raise HTTPException(404, f"no such destination; expected one of: {', '.join(names) or 'none is configured'}")
 
 
@@ -278,7 +288,7 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
         destination: Text, state: DeliveryState | None = None, after: After = 0, limit: Limit = 100
     ) -> Page[DeliveryView]:
         """What goes to one destination, and how far it is. The cursor is an event, which may go to several destinations."""
-        _must_be_configured(looks.site, destination)
+        await _must_be_known(looks, destination)
         found = await store.deliveries(destination=destination, state=state, after_seq=after, limit=limit)
         following = found[-1].event.seq if len(found) == limit else None
         return Page(items=[delivery_view(delivery) for delivery in found], next=following)
@@ -286,7 +296,7 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
     @router.post("/deliveries/requeue", status_code=202)
     async def requeue(what: Requeue) -> dict[str, int]:
         """Send dead rows again, under their old numbers."""
-        _must_be_configured(looks.site, what.destination)
+        await _must_be_known(looks, what.destination)
         await store.requeue(what.destination, what.seqs)
         return {"asked": len(what.seqs)}
 
@@ -295,12 +305,12 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
         """Each destination, whether it answers, and its backlog by lane."""
         gauges = looks.metrics.destination_up.collect()
         up = {sample.labels["destination"]: sample.value == 1 for metric in gauges for sample in metric.samples}
+        forwarders = {section.name: section.forwarder for section in looks.plan().site.destination}
+        removed = [name for name in sorted(await store.destinations()) if name not in forwarders]
         return Page(
             items=[
-                destination_view(
-                    section.name, section.forwarder, await store.backlog(section.name), up=up.get(section.name, False)
-                )
-                for section in looks.site.destination
+                destination_view(name, forwarders.get(name), await store.backlog(name), up=up.get(name, False))
+                for name in (*forwarders, *removed)
             ]
         )
 
@@ -308,5 +318,23 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
     async def rejected(limit: Limit = 100) -> Page[RejectedView]:
         """The newest refused frames, with the reason and the bytes as they came."""
         return Page(items=[rejected_view(row) for row in await store.rejected(limit=limit)])
+
+    return router
+
+
+def _configuration_routes(looks: Looks) -> APIRouter:
+    router = APIRouter(tags=["api"])
+
+    @router.post("/config/reload", response_model=ReloadView)
+    async def reload(request: Request, wish: Wish) -> ReloadView | JSONResponse:
+        """Take the site file as it stands now: all of it, or nothing."""
+        try:
+            done = await looks.reload(wish.who)
+        except Busy as error:
+            raise HTTPException(503, str(error)) from error
+        if done.outcome == "refused":
+            detail = "the configuration stays as it was"
+            return problem(request.url.path, 409, detail, [problem_view(each) for each in done.problems])
+        return reload_view(done)
 
     return router

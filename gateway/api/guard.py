@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Collection, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -34,13 +34,15 @@ SECURITY_HEADERS = {
 
 
 class Guard:
-    """ASGI middleware around the whole application. `open_paths` answer without a token; everything else wants it."""
+    """ASGI middleware around the whole application. `open_paths` answer without a token; everything else wants it. Both are
+    asked for at every request: the configuration may change."""
 
-    def __init__(self, app: ASGIApp, *, token: Secret | None, open_paths: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, token: Callable[[], Secret | None], open_paths: Callable[[], Collection[str]]
+    ) -> None:
         self._app = app
-        # Digests of equal length: the comparison tells nothing about the token's length either.
-        self._digest = None if token is None else hashlib.sha256(token.reveal().encode()).digest()
-        self._open_paths = frozenset(open_paths)
+        self._token = token
+        self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,10 +60,11 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         path = scope["path"]
-        if path not in self._open_paths and not self._knows(headers.get("authorization", "")):
+        token = self._token()
+        if path not in self._open_paths() and not _knows(token, headers.get("authorization", "")):
             closed = "no [api] token_file is set in the site file: the API is closed"
             wanted = "send Authorization: Bearer TOKEN; the token stands in [api] token_file"
-            return problem(path, 401, wanted if self._digest else closed)
+            return problem(path, 401, wanted if token else closed)
         if len(scope["query_string"]) > QUERY_MAX_BYTES:
             return problem(path, 414, f"the query is longer than {QUERY_MAX_BYTES} bytes")
         length = headers.get("content-length", "0")
@@ -69,11 +72,17 @@ class Guard:
             return problem(path, 413, f"the body is longer than {BODY_MAX_BYTES} bytes")
         return None
 
-    def _knows(self, authorization: str) -> bool:
-        scheme, _, token = authorization.partition(" ")
-        if self._digest is None or scheme.lower() != "bearer":
-            return False
-        return hmac.compare_digest(hashlib.sha256(token.strip().encode()).digest(), self._digest)
+
+def _knows(token: Secret | None, authorization: str) -> bool:
+    scheme, _, given = authorization.partition(" ")
+    if token is None or scheme.lower() != "bearer":
+        return False
+    # Digests of equal length: the comparison tells nothing about the token's length either.
+    return hmac.compare_digest(_digest(given.strip()), _digest(token.reveal()))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 class _Bounded:

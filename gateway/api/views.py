@@ -8,8 +8,12 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.difference import Change, Reload
+from gateway.errors import Problem
 from gateway.health import State
+from gateway.history import WHO
 from gateway.kinds import FACTS, Kind, Qualifier
+from gateway.metrics import Outcome
 from gateway.model import ClockQuality, Delivery, DeliveryState, Device, Event, Point, Scalar, Site, TimeQuality
 from gateway.store import Backlog, Rejected
 
@@ -101,7 +105,9 @@ class PointView(BaseModel):
 
 class DestinationView(BaseModel):
     name: str
-    forwarder: str
+    configured: bool
+    """False for one that left the site file while events wait for it."""
+    forwarder: str | None
     up: bool
     backlog: dict[str, int]
     oldest: dict[str, datetime]
@@ -122,6 +128,28 @@ class Requeue(BaseModel):
 
     destination: Annotated[str, Field(max_length=128)]
     seqs: Annotated[list[Annotated[int, Field(ge=1, lt=2**63)]], Field(min_length=1, max_length=REQUEUE_MAX)]
+
+
+class Wish(BaseModel):
+    """Who wants the site file to be taken as it stands."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    who: Annotated[str, Field(pattern=f"^{WHO.pattern}$")] = "api"
+
+
+class ChangeView(BaseModel):
+    added: list[str]
+    removed: list[str]
+    replaced: list[str]
+
+
+class ReloadView(BaseModel):
+    outcome: Outcome
+    sha256: str
+    connections: ChangeView
+    destinations: ChangeView
+    settings: list[str]
 
 
 def event_view(event: Event) -> EventView:
@@ -172,16 +200,43 @@ def delivery_view(delivery: Delivery) -> DeliveryView:
     )
 
 
-def destination_view(name: str, forwarder: str, backlog: Backlog, *, up: bool) -> DestinationView:
-    """A destination with what it still has to get."""
+def destination_view(name: str, forwarder: str | None, backlog: Backlog, *, up: bool) -> DestinationView:
+    """A destination with what it still has to get; without a forwarder it is not in the site file any more."""
     return DestinationView(
         name=name,
+        configured=forwarder is not None,
         forwarder=forwarder,
         up=up,
         backlog={lane.name.lower(): count for lane, count in backlog.count.items()},
         oldest={lane.name.lower(): at for lane, at in backlog.oldest.items()},
         dead=backlog.dead,
     )
+
+
+def reload_view(done: Reload) -> ReloadView:
+    """What a change of the configuration did."""
+    change = done.difference
+    return ReloadView(
+        outcome=done.outcome,
+        sha256=done.sha256,
+        connections=change_view(change.connections),
+        destinations=change_view(change.destinations),
+        settings=list(change.settings),
+    )
+
+
+def change_view(change: Change) -> ChangeView:
+    """Which lines or destinations were touched."""
+    return ChangeView(added=list(change.added), removed=list(change.removed), replaced=list(change.replaced))
+
+
+def problem_view(problem: Problem) -> dict[str, str]:
+    """A mistake, in the words `fangkong check` has for it."""
+    where = {"line": str(problem.line)} if problem.line else {}
+    return {
+        "file": problem.file, **where, "key": problem.key, "found": problem.found, "expected": problem.expected,
+        "hint": problem.hint,
+    }  # fmt: skip
 
 
 def site_view(site: Site) -> SiteView:

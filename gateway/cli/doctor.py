@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gateway.cli import add_config
+from gateway.cli._daemon import is_running
 from gateway.cli.run import prepared
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def examine(plan: Plan) -> Iterator[Finding]:
     """Everything that can be seen without starting the daemon."""
-    running = _is_running(plan.data_dir)
+    running = is_running(plan.data_dir)
     yield Finding("daemon", "ok", "running on this data directory" if running else "not running")
     yield _disk(plan.data_dir)
     yield _clock()
@@ -82,21 +83,29 @@ def examine(plan: Plan) -> Iterator[Finding]:
         connect = getattr(destination.settings, "connect", None)
         if isinstance(connect, str):
             yield _reach(f"110 line {destination.section.name}", connect.removeprefix("tcp://"))
+    yield from _left_behind(plan)
     if not plan.destinations:
         yield Finding("destinations", "warning", "none", "add a [[destination]], else nobody is told 请配置转发目的地")
 
 
-def _is_running(data_dir: Path) -> bool:
-    import fcntl
+def _left_behind(plan: Plan) -> Iterator[Finding]:
+    """Events of destinations that are not in the site file any more."""
+    import sqlite3
+
+    from gateway.store.beside import read_waiting
 
     try:
-        with (data_dir / "lock").open("rb") as held:
-            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # not there yet, or another user's: then _disk says so
-        return False
-    return False
+        waiting = read_waiting(plan.data_dir / "events.db")
+    except sqlite3.Error as error:
+        yield Finding(
+            "event log", "failed", str(error), "a file of this program, readable by this user 事件存储无法读取"
+        )
+        return
+    configured = {section.name for section in plan.site.destination}
+    for name, count in waiting.items():
+        if name not in configured:
+            hint = "put it back into the site file, or pass them on by hand 该目的地已移除,仍有事件未送达"
+            yield Finding(f"destination {name}", "warning", f"not in the site file; {count} events wait for it", hint)
 
 
 def _disk(data_dir: Path) -> Finding:

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from gateway.cli._daemon import ask
 from gateway.cli._site_file import FAILED, OK, add_common, data_dir
 
 if TYPE_CHECKING:
@@ -54,18 +55,8 @@ async def _tail(args: argparse.Namespace) -> int:
 
 def _live(args: argparse.Namespace, site_file: SiteFile) -> Iterator[dict[str, Any]]:
     """The daemon's stream (docs/api.md). Raises URLError when none answers."""
-    import urllib.request
-
-    from gateway.config import read_secret
-
-    headers = {}
-    if site_file.api.token_file is not None:
-        token = read_secret(args.config.resolve().parent / site_file.api.token_file)
-        headers["Authorization"] = f"Bearer {token.reveal()}"
-    request = urllib.request.Request(f"http://{site_file.api.listen}/api/v1/stream", headers=headers)  # http
-    # No proxy stands between a command and the daemon of the same box.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=SILENCE_MAX_S) as answer:
+    base = args.config.resolve().parent
+    with ask(site_file, base, "stream", timeout_s=SILENCE_MAX_S) as answer:
         for line in answer:
             if line.startswith(b"data: "):
                 yield json.loads(line[6:])

@@ -5,16 +5,23 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from gateway.errors import FrameError
 
 TEXT_MAX = 256  # bytes of alarm text; the table of extended data gives I this width, older receivers cut there
 KEY_BYTES = (16, 24, 32)
 
+STAMPS_KEPT = 256  # seconds; in a flood thousands of frames share one
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
+_ENCODE = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _STAMP = re.compile(r"(\d\d):(\d\d):(\d\d),(\d\d)-(\d\d)-(\d{4})", re.ASCII)
 _CID = re.compile(r"(?:#[0-9A-Za-z]{1,16}\|)?([136])([0-9A-Fa-f]{3}) ([0-9A-Fa-f]{2}) ([0-9A-Fa-f]{3})")
 _POSITION = re.compile(r"(\d{1,3})([NSEW])(\d{1,2}(?:\.\d+)?)", re.ASCII)
+_NUMBERED = {character: f"\\u{ord(character):04x}" for character in "[]|"}  # JSON may write any character so
 _PLAIN_TEXT = str.maketrans({"[": "(", "]": ")", "|": "/"})
 
 
@@ -48,7 +55,12 @@ def stamp(at: datetime) -> str:
     """A time as DC-09 writes it: UTC, whole seconds. `at` must know its zone."""
     if at.tzinfo is None:
         raise FrameError(f"time {at}: expected one with a time zone")
-    utc = at.astimezone(UTC)
+    return _stamp((at - _EPOCH) // _SECOND)
+
+
+@lru_cache(STAMPS_KEPT)
+def _stamp(seconds: int) -> str:
+    utc = _EPOCH + seconds * _SECOND
     return f"{utc:%H:%M:%S,%m-%d}-{utc.year:04d}"
 
 
@@ -66,7 +78,9 @@ def moment(text: str) -> datetime:
 
 def plain_text(text: str, limit_bytes: int = TEXT_MAX) -> str:
     """Text that is safe in a field: one line, no structural or invisible character, cut between two characters."""
-    shown = "".join(" " if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c for c in text)
+    shown = text
+    if not text.isprintable():
+        shown = "".join(" " if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c for c in text)
     return " ".join(shown.translate(_PLAIN_TEXT).split()).encode()[:limit_bytes].decode(errors="ignore")
 
 
@@ -93,9 +107,9 @@ def degrees(text: str) -> float:
 
 def json_object(members: Mapping[str, str | int | bool]) -> str:
     """Value of J: one flat JSON object in which no structural character occurs."""
-    text = json.dumps(members, separators=(",", ":"), allow_nan=False)
-    for character in "[]|":  # inside strings only, as no member is a list; JSON may write any character by its number
-        text = text.replace(character, f"\\u{ord(character):04x}")
+    text = _ENCODE(members)
+    for character, number in _NUMBERED.items():  # inside strings only, as no member is a list
+        text = text.replace(character, number)
     return text
 
 

@@ -20,13 +20,18 @@ from gateway.metrics import Metrics
 from gateway.model import Event, Kind, Qualifier
 from gateway.store import Store
 
-__all__ = ["Connect", "Forwarder", "Outlet", "Report"]
+__all__ = ["Connect", "Forwarder", "Outlet", "Report", "device_of"]
 
 Report = Callable[[Kind, Qualifier, str], Awaitable[None]]
 """Store a fault of the gateway's own: kind, new or restore, and words for the person who must act."""
 
 Connect = Callable[[str, int], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 """Open a stream to a host and port. Raises OSError."""
+
+
+def device_of(destination: str) -> str:
+    """The name under which the gateway reports about its own line to a destination."""
+    return f"destination/{destination}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +67,9 @@ class Forwarder(Protocol):
     def wants(self, event: Event) -> bool:
         """Whether this event can be said there at all; asked before an outbox row is written. Pure."""
 
-    def check(self, settings: Any, base: Path) -> None:
-        """Before anything starts: read the secrets that the settings name. Raises ConfigError."""
+    def check(self, settings: Any, base: Path) -> object:
+        """Before anything starts: read the secrets that the settings name, and return them so that a change shows (None:
+        it has none). Raises ConfigError."""
 
     async def run(self, outlet: Outlet) -> None:
         """Deliver until cancelled. What was not accepted stays queued."""

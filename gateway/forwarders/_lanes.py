@@ -9,6 +9,7 @@ from itertools import islice
 
 from gateway.model import Delivery, Lane
 
+LANES = tuple(Lane)
 FAULT_EVERY = 20  # one send in twenty is the 5 % that keep faults from starving behind a storm of alarms
 
 
@@ -56,9 +57,9 @@ class LaneQueue:
             self._rows[lane][account] = deque(sorted(rows, key=lambda row: row.event.seq))
         self._list(lane, account)
 
-    def take(self, lanes: Collection[Lane] = tuple(Lane)) -> Delivery | None:
+    def take(self, lanes: Collection[Lane] = LANES) -> Delivery | None:
         """The next row of these lanes whose account is free; the account is busy from now on."""
-        waiting = [lane for lane in lanes if self._first_ready(lane)]
+        waiting = [lane for lane in lanes if self._ready[lane] and self._first_ready(lane)]
         if not waiting:
             return None
         lane = self._order.choose(waiting)
@@ -85,8 +86,8 @@ class LaneQueue:
     def release(self, account: str) -> None:
         """The account may send again."""
         self._busy.discard(account)
-        for lane in Lane:
-            if account in self._rows[lane]:
+        for lane, rows in self._rows.items():
+            if account in rows:
                 self._list(lane, account)
 
     def put_back(self, delivery: Delivery) -> None:
@@ -119,5 +120,6 @@ class LaneQueue:
 
 def account_of(delivery: Delivery) -> str:
     """The account a row is sent under. Only rows of claimed devices are queued."""
-    assert delivery.event.place is not None, "an unclaimed event has no account"
-    return delivery.event.place.account.upper()
+    account = delivery.event.account
+    assert account is not None, "an unclaimed event has no account"
+    return account

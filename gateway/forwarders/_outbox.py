@@ -10,6 +10,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from gateway.errors import StoreError
 from gateway.forwarders import Outlet
@@ -22,6 +24,8 @@ HELD_MAX = 2048  # rows of one lane in memory: what arrives in a tenth of a seco
 NUMBERS_AHEAD = 16  # rows of one account numbered in one commit, else a single site would send one event per sync
 
 REFUSED, HELD_BACK, UNCLAIMED = "refused: ", "waits for the alarm it ends", "the device is not claimed"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,11 @@ class Outbox:
         self._look = asyncio.Event()
         # Writing; at most one outcome per known row.
         self._outcomes: asyncio.Queue[_Outcome] = asyncio.Queue()
-        self._show_zeros()
+        # A rate needs its series before the first event, an alert before the first trouble.
+        name, metrics = outlet.destination, outlet.metrics
+        metrics.resent.labels(name)
+        self._accepted_metric = {lane: metrics.accepted.labels(name, lane.name.lower()) for lane in Lane}
+        self._seconds_metric = {lane: metrics.delivery_seconds.labels(name, lane.name.lower()) for lane in Lane}
 
     async def run(self) -> None:
         """Read ahead and write back until cancelled."""
@@ -74,14 +82,6 @@ class Outbox:
         async with asyncio.TaskGroup() as group:
             for job in (self._feed, self._settle, self._offer_again):
                 group.create_task(job(), name=f"{self._outlet.destination} {job.__name__.strip('_')}")
-
-    def _show_zeros(self) -> None:
-        """A rate needs its series before the first event, an alert before the first trouble."""
-        name, metrics = self._outlet.destination, self._outlet.metrics
-        metrics.resent.labels(name)
-        for lane in Lane:
-            for series in (metrics.sent, metrics.accepted, metrics.delivery_seconds):
-                series.labels(name, lane.name.lower())
 
     # -- for the line --------------------------------------------------------------------------------------------------
 
@@ -213,19 +213,18 @@ class Outbox:
         self._gone.clear()
         self._reading, self._meanwhile = lane, []
         cursors = self._cursor
+        limit = HELD_MAX - self._held[lane]
         try:
             rows = await self._store.pending(
-                self._outlet.destination, lane, after_seq=cursors.get(lane, 0), limit=HELD_MAX
+                self._outlet.destination, lane, after_seq=cursors.get(lane, 0), limit=limit
             )
         finally:
             is_whole, self._reading = self._reading is lane and cursors is self._cursor, None
         for row in rows:
-            if self._held[lane] >= HELD_MAX:
-                return
             seq = cursors[lane] = row.event.seq
             if seq not in self._known and seq not in self._gone:
                 self._hold(row)
-        if is_whole and len(rows) < HELD_MAX:
+        if is_whole and len(rows) < limit:
             self._current.add(lane)
             self.committed(self._meanwhile)
 
@@ -268,11 +267,13 @@ class Outbox:
                 self._aside.remember(row, self._clock.monotonic() + retry_s)
                 self._aside_changed.set()
             if row.event.lane <= Lane.ALARM:
-                words = f"{self._outlet.destination} 未接收 {row.event.kind} {row.event.id}: {reason}"
-                await self.trouble.begin("refused", words)
+                await self.trouble.begin("refused", self._refusal(row, reason))
 
         self._queue.release(account_of(row))
         self._decide([row], self._dead(row, reason), then)
+
+    def _refusal(self, row: Delivery, reason: str) -> str:
+        return f"{self._outlet.destination} 未接收 {row.event.kind} {row.event.id}: {reason}"
 
     async def _settle(self) -> None:
         while True:
@@ -292,12 +293,11 @@ class Outbox:
             await outcome.then()
 
     def _count_accepted(self, rows: Sequence[Delivery]) -> None:
-        now, metrics = self._clock.now(), self._outlet.metrics
+        now = self._clock.now()
         for row in rows:
-            labels = self._outlet.destination, row.event.lane.name.lower()
-            metrics.accepted.labels(*labels).inc()
-            waited_s = (now - row.event.received_at).total_seconds()
-            metrics.delivery_seconds.labels(*labels).observe(max(0.0, waited_s))
+            lane = row.event.lane
+            self._accepted_metric[lane].inc()
+            self._seconds_metric[lane].observe(max(0.0, (now - row.event.received_at).total_seconds()))
 
     async def _store_fails(self, what: str, error: StoreError) -> None:
         self._outlet.log.warning(what, error=str(error))
@@ -307,8 +307,9 @@ class Outbox:
 
     async def _recall(self) -> None:
         """What was refused before this start is offered again now; its restores still wait for it."""
+        await self._read(self.trouble.recall)
         after_seq = 0
-        while rows := await self._dead_rows(after_seq):
+        while rows := await self._read(partial(self._dead_rows, after_seq)):
             after_seq = rows[-1].event.seq
             for row in rows:
                 if (
@@ -318,14 +319,18 @@ class Outbox:
                 ):
                     self._aside.refuse(row)
                     self._aside.remember(row, self._clock.monotonic())
-                    self.trouble.recall("refused")
+                    await self.trouble.still("refused", self._refusal(row, row.reason))
 
     async def _dead_rows(self, after_seq: int) -> Sequence[Delivery]:
+        return await self._store.deliveries(
+            destination=self._outlet.destination, state=DeliveryState.DEAD, after_seq=after_seq
+        )
+
+    async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
+        """What must be known before the first event goes."""
         while True:
             try:
-                return await self._store.deliveries(
-                    destination=self._outlet.destination, state=DeliveryState.DEAD, after_seq=after_seq
-                )
+                return await read()
             except StoreError as error:
                 await self._store_fails("the outbox cannot be read", error)
 

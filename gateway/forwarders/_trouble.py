@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from gateway.errors import StoreError
-from gateway.forwarders import Outlet
+from gateway.forwarders import Outlet, device_of
 from gateway.model import Kind, Qualifier
 
 STORE_RETRY_S = 1.0  # while the disk fails; a second is what the store itself waits between its own tries
+DOWN = "down"
+"""The reason that ends when the receiver answers."""
 
 
 class Trouble:
@@ -16,9 +18,18 @@ class Trouble:
         self._outlet = outlet
         self._standing: set[str] = set()
 
-    def recall(self, reason: str) -> None:
-        """The reason stood before this start and was reported then."""
-        self._standing.add(reason)
+    async def recall(self) -> None:
+        """Take up the fault that the last run reported and did not see the end of, as an outage. Raises StoreError."""
+        latest = await self._outlet.store.latest(device_of(self._outlet.destination))
+        if latest.get((Kind.COMM_FAULT, None), Qualifier.RESTORE) is not Qualifier.RESTORE:
+            self._standing.add(DOWN)
+
+    async def still(self, reason: str, text: str) -> None:
+        """The reason is older than this start. It is reported now when no fault stands from then."""
+        if self._standing:
+            self._standing.add(reason)
+        else:
+            await self.begin(reason, text)
 
     async def begin(self, reason: str, text: str) -> None:
         """Report unless this reason stands already."""

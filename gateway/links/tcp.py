@@ -38,6 +38,16 @@ def host_and_port(url: str) -> tuple[str, int]:
     return parts.hostname, port
 
 
+def why_taken(url: str) -> str:
+    """Why the port of `tcp-listen://HOST:PORT` cannot be had at this moment; empty when it can. Raises ConfigError."""
+    host, port = host_and_port(url)
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        return f"{url}: {(error.strerror or str(error)).partition(' (while')[0]}"  # Python adds the address once more
+    return ""
+
+
 async def dial(url: str, *, idle_s: float | None = IDLE_S) -> StreamLink:
     """Connect out. Raises LinkClosed when nobody answers, ConfigError when the URL is wrong."""
     host, port = host_and_port(url)

@@ -74,8 +74,9 @@ class Step:
 class Windows:
     """All conditions that matter at the moment."""
 
-    def __init__(self, length_s: float, next_id: Callable[[], str]) -> None:
-        self.length_s = length_s
+    def __init__(self, next_id: Callable[[], str]) -> None:
+        self.length_s = 0.0
+        """Of those that open from now on; 0: none does."""
         self._next_id = next_id
         self._open: dict[Condition, Window] = {}
         self._told: OrderedDict[Condition, None] = OrderedDict()

@@ -67,12 +67,18 @@ class Storms:
     """Give each event to `judge` before it is stored, tell `settled` what became of it, and store what is `due` each second."""
 
     def __init__(self, limits: StormsSection, next_id: Callable[[], str]) -> None:
-        self._windows = Windows(limits.window_s, next_id)
+        self._windows = Windows(next_id)
         self._floods = Floods(next_id)
+        self._decided: dict[str, _Decision] = {}  # never more than the store takes uncommitted
+        self._buckets: Buckets
+        self.limit(limits)
+
+    def limit(self, limits: StormsSection) -> None:
+        """Other limits from now on. Windows that are open keep their end, buckets are full again."""
+        self._windows.length_s = limits.window_s
         self._buckets = Buckets(
             burst=limits.burst, per_s=limits.per_s, life_burst=limits.life_burst, life_per_s=limits.life_per_s
         )
-        self._decided: dict[str, _Decision] = {}  # never more than the store takes uncommitted
 
     @property
     def flooding(self) -> int:

@@ -84,7 +84,7 @@ class Follower(Protocol):
         """These rows were added to the queue, in this order."""
 
     def requeued(self) -> None:
-        """Dead rows are queued again: who reads rows by a cursor must look from the front."""
+        """Rows are queued behind what was told (dead ones again, or those a failed commit has left): look from the front."""
 
 
 class Watch(Protocol):
@@ -139,6 +139,9 @@ class Store(Protocol):
         limit: int = 100,
     ) -> Sequence[Delivery]:
         """Outbox rows for people to look at, oldest first. A page never splits the rows of one event."""
+
+    async def destinations(self) -> Collection[str]:
+        """Who has rows that are queued or dead, whether or not anybody still delivers there."""
 
     async def backlog(self, destination: str) -> Backlog:
         """What still has to go there."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from gateway.kinds import FACTS
 from gateway.model import Delivery, Event
@@ -20,6 +19,9 @@ all rows be of one account. In a longer queue it has time, and a late panic alar
 
 NO_ZONE = -1
 """The `latest` table's stand-in for "no zone": a primary key column cannot be NULL."""
+
+_New = tuple[int, Event, Entry]
+"""Its place in the order, the event as it is stored, and who must get it."""
 
 _Give = Callable[[sqlite3.Connection, str, str], int]
 
@@ -39,37 +41,38 @@ class Arrivals:
         first = self._next_seq
         self._next_seq += len(entries)
         new = insert_events(self._db, [entry.event for entry in entries], first)
+        tally.placed.update(new)
         tally.stored.update(event.lane for event in new.values())
-        self._queue([(replace(event, seq=seq), entries[seq - first]) for seq, event in new.items()], queued, tally)
+        self._queue([(seq, event, entries[seq - first]) for seq, event in new.items()], queued, tally)
         self._keep_latest(new.values())
         if len(new) == len(entries):
             return ()
         tally.repeats += len(entries) - len(new)
         return [seq - first for seq in range(first, self._next_seq) if seq not in new]
 
-    def _queue(self, new: Sequence[tuple[Event, Entry]], queued: Counter[str], tally: Tally) -> None:
+    def _queue(self, new: Sequence[_New], queued: Counter[str], tally: Tally) -> None:
         try:
             rows = self._write(new, queued, self.numbers.next)
         except sqlite3.IntegrityError:  # an account has come round to a number that is still open
-            self._db.execute("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (new[0][0].seq, new[-1][0].seq))
+            self._db.execute("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (new[0][0], new[-1][0]))
             rows = self._write(new, queued, self.numbers.next_free)
         self.numbers.save(self._db)
+        tally.queued.update((row.destination, row.event.lane) for row in rows)
         for row in rows:
-            tally.queued[row.destination, row.event.lane] += 1
-            tally.deliveries.setdefault(row.destination, []).append(row)
+            tally.deliveries[row.destination].append(row)
 
-    def _write(self, new: Sequence[tuple[Event, Entry]], queued: Counter[str], give: _Give) -> Sequence[Delivery]:
+    def _write(self, new: Sequence[_New], queued: Counter[str], give: _Give) -> Sequence[Delivery]:
         queued = queued.copy()
         deliveries: list[Delivery] = []
         rows = []
-        for event, entry in new:
+        for seq, event, entry in new:
             for destination in entry.destinations:
                 account = number = None
                 if destination in entry.numbered and queued[destination] < NUMBERED_AT_ONCE_MAX:
                     account = event.account
                     number = give(self._db, destination, account) if account else None
                 queued[destination] += 1
-                rows.append((destination, event.seq, event.lane.value, account, number))
+                rows.append((destination, seq, event.lane.value, account, number))
                 deliveries.append(Delivery(destination, event, number))
         OUTBOX.rows(self._db, rows)
         return deliveries

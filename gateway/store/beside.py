@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -31,3 +32,16 @@ def read_newest(path: Path, limit: int, lane: int | None = None) -> Sequence[Eve
     with closing(connect(path, read_only=True)) as connection:
         query = f"SELECT {SELECT_EVENT} FROM events e {where} ORDER BY e.seq DESC LIMIT ?"
         return [event_of(row) for row in reversed(connection.execute(query, (*values, limit)).fetchall())]
+
+
+def read_waiting(path: Path) -> Mapping[str, int]:
+    """How many events each destination still has to get, dead ones included; none when there is no log yet. Raises
+    sqlite3.Error."""
+    if not path.exists():
+        return {}
+    with closing(connect(path, read_only=True)) as connection:
+        counts: Counter[str] = Counter()
+        for index, state in (("outbox_queued", "queued"), ("outbox_dead", "dead")):
+            query = f"SELECT destination, COUNT(*) FROM outbox INDEXED BY {index} WHERE state = '{state}' GROUP BY destination"
+            counts.update(dict(connection.execute(query).fetchall()))
+        return counts

@@ -22,13 +22,11 @@ BULK_SHARE = 0.5
 """Bulk (positions, telemetry) may hold at most half of the budget."""
 
 
-def used_bytes(connection: sqlite3.Connection) -> int:
+def used_bytes(connection: sqlite3.Connection, page_bytes: int) -> int:
     """Bytes in pages that hold something; freed pages are used again before the file grows."""
-    (used,) = connection.execute(
-        "SELECT (page_count - freelist_count) * page_size "
-        "FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
-    ).fetchone()
-    return int(used)
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    return int((pages - free) * page_bytes)
 
 
 def remove_events(connection: sqlite3.Connection, seqs: Iterable[int], lane: Lane, tally: Tally) -> int:

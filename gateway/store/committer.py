@@ -18,6 +18,7 @@ from gateway.store import Entry, StoreState
 from gateway.store.arrivals import Arrivals
 from gateway.store.budget import Budget, used_bytes
 from gateway.store.numbers import Numbers
+from gateway.store.rows import give_place
 from gateway.store.salvage import finish_replacement, prepare_replacement
 from gateway.store.schema import (
     Connect,
@@ -55,8 +56,8 @@ class Settlement:
     outcomes: Sequence[Outcome]
     deliveries: Mapping[str, Sequence[Delivery]]
     """New outbox rows by destination, in order."""
-    changed: bool
-    """Whether events came or went."""
+    stored: bool
+    """Whether there are new events."""
 
 
 class Committer:
@@ -69,6 +70,7 @@ class Committer:
         self.clock = clock
         self._connection: sqlite3.Connection | None = None
         self._arrivals: Arrivals
+        self._page_bytes: int
         self._budget = Budget()
         self.pending: Counter[tuple[str, Lane]] = Counter()
         self.opened = 0
@@ -127,7 +129,8 @@ class Committer:
         """Read the running counts from the file (from its indexes alone)."""
         rows = connection.execute("SELECT lane, COUNT(*) FROM events GROUP BY lane").fetchall()
         self.state.stored = {lane: dict(rows).get(lane, 0) for lane in Lane}
-        self.state.size_bytes = used_bytes(connection)
+        self._page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+        self.state.size_bytes = used_bytes(connection, self._page_bytes)
         rows = connection.execute(
             "SELECT destination, lane, COUNT(*) FROM outbox WHERE state = 'queued' GROUP BY destination, lane"
         ).fetchall()
@@ -150,7 +153,7 @@ class Committer:
             outcomes = [(None, StoreError(f"not stored: {error}"))] * len(jobs)
         else:
             self.state.ok, self.state.error = True, ""
-        return Settlement(jobs, outcomes, tally.deliveries, any(tally.stored.values()))
+        return Settlement(jobs, outcomes, tally.deliveries, bool(tally.placed))
 
     def _transaction(self, jobs: Sequence[Job], *, synced: bool) -> tuple[Sequence[Outcome], Tally]:
         connection = self._connection
@@ -225,11 +228,13 @@ class Committer:
         state = self.state
         state.commits += 1
         state.repeats += tally.repeats
-        state.size_bytes = used_bytes(connection)
+        state.size_bytes = used_bytes(connection, self._page_bytes)
         self.pending.update(tally.queued)
         for lane in Lane:
             state.stored[lane] += tally.stored[lane]
             state.shed[lane] += tally.shed[lane]
+        for seq, event in tally.placed.items():
+            give_place(event, seq)
 
     def _distrust(self, error: Exception) -> None:
         """After a failed write the page cache proves nothing: close, and read the file afresh before the next commit."""

@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from io import FileIO
@@ -76,6 +76,7 @@ class SqliteStore:
         self._loop = asyncio.get_running_loop()
         committer = Committer(path, self.state, clock, connect, check_at_start=inline)
         self._committer = committer
+        self._opened = committer.opened
         self._writer: Writer = (
             InlineWriter(committer, self._settle)
             if inline
@@ -155,10 +156,15 @@ class SqliteStore:
         """On the loop after a commit: those who gave something hear of it, then those who take it further."""
         for job, outcome in zip(settlement.jobs, settlement.outcomes, strict=True):
             job.done(*outcome)
+        if self._opened != self._committer.opened:
+            # Opened anew after a failure: what the commit that failed has left in the file, nobody was told.
+            self._opened = self._committer.opened
+            for each in self._followers.values():
+                each.requeued()
         for destination, rows in settlement.deliveries.items():
             if (follower := self._followers.get(destination)) is not None:
                 follower.committed(rows)
-        if settlement.changed:
+        if settlement.stored:
             for watch in self._watchers:
                 watch.wake()
 
@@ -235,6 +241,11 @@ class SqliteStore:
             tuple(values),
         )
         return [delivery_of(row) for row in rows]
+
+    async def destinations(self) -> Collection[str]:
+        query = "SELECT DISTINCT destination FROM outbox INDEXED BY outbox_dead WHERE state = 'dead'"
+        dead = {name for (name,) in await self._outbox.rows(query)}
+        return dead | {name for (name, _), count in dict(self._committer.pending).items() if count}
 
     async def backlog(self, destination: str) -> Backlog:
         first = "SELECT MIN(seq) FROM outbox WHERE destination = ? AND lane = lanes.lane AND state = 'queued'"

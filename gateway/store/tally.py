@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from gateway.kinds import Lane
-from gateway.model import Delivery
+from gateway.model import Delivery, Event
 
 
 @dataclass(slots=True)
@@ -17,7 +17,9 @@ class Tally:
     queued: Counter[tuple[str, Lane]] = field(default_factory=Counter)
     shed: Counter[Lane] = field(default_factory=Counter)
     repeats: int = 0
-    deliveries: dict[str, list[Delivery]] = field(default_factory=dict)
+    placed: dict[int, Event] = field(default_factory=dict)
+    """New events by their place in the order."""
+    deliveries: defaultdict[str, list[Delivery]] = field(default_factory=lambda: defaultdict(list))
     """New outbox rows by destination, in order."""
 
     def add(self, other: Tally) -> None:
@@ -26,5 +28,6 @@ class Tally:
         self.queued.update(other.queued)
         self.shed.update(other.shed)
         self.repeats += other.repeats
+        self.placed.update(other.placed)
         for destination, rows in other.deliveries.items():
-            self.deliveries.setdefault(destination, []).extend(rows)
+            self.deliveries[destination] += rows

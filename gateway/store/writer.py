@@ -68,7 +68,8 @@ class ThreadWriter:
                 self._loop.call_later(RIDE_MAX_S, self._depart)
             self._riding.append(job)
         else:
-            self._depart()
+            if self._riding:
+                self._depart()
             self._waiting.put(job)
 
     def _depart(self) -> None:

@@ -17,10 +17,12 @@ from fastapi import FastAPI
 from gateway.api import Looks, bind, create_app, serve
 from gateway.clock import RealClock
 from gateway.config import DestinationSection, GatewaySection, Secret, SiteFile
+from gateway.difference import Reload
 from gateway.health import DeviceHealth
 from gateway.ids import EventIds
 from gateway.metrics import Metrics
 from gateway.model import Event, Kind, Lane, Place, Qualifier
+from gateway.plan import Plan
 from gateway.registry import Registry
 from gateway.store import Entry
 from gateway.store.sqlite import SqliteStore
@@ -52,9 +54,16 @@ class Box:
         self.store, self.registry = store, registry
         self.health, self.metrics = Health(), Metrics()
         self.failing: dict[str, str | None] = {"store": None}
+        self.reloads: list[Reload] = []
+        """How wishes for another configuration will end, in turn."""
+        self.wishes: list[str] = []
         self.app: FastAPI
         self.client: httpx.AsyncClient
         self.port = 0
+
+    async def reload(self, who: str) -> Reload:
+        self.wishes.append(who)
+        return self.reloads.pop(0)
 
     async def keep(self, *events: Event, to: tuple[str, ...] = ()) -> None:
         await (await self.store.append([Entry(each, to) for each in events]))
@@ -66,12 +75,15 @@ class Box:
     async def open(
         self, *, token: str | None = TOKEN, language: Literal["zh-CN", "en"] = "zh-CN"
     ) -> AsyncIterator[Box]:
+        site = SiteFile(
+            gateway=GatewaySection(language=language),
+            destination=(DestinationSection(name="centre", forwarder="dc09"),),
+        )
+        here = Path("site.toml")
+        plan = Plan(here, Path(), "", {}, site, Path("var"), Secret(token) if token else None, (), ())
         looks = Looks(
             store=self.store, registry=self.registry, health=self.health, metrics=self.metrics, version="1.2.3",
-            site=SiteFile(
-                gateway=GatewaySection(language=language), destination=(DestinationSection(name="centre", forwarder="dc09"),)
-            ),
-            token=Secret(token) if token else None, checks=lambda: self.failing,
+            plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,
         )  # fmt: skip
         self.app = create_app(looks)
         headers = {"authorization": f"Bearer {token}"} if token else {}

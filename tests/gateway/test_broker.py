@@ -372,6 +372,21 @@ async def test_what_mosquitto_acknowledged_survives_its_own_kill(
     assert not link.gap_possible
 
 
+@pytest.mark.full
+async def test_a_broker_whose_devices_repeat_does_not_save_each_message(tmp_path: Path) -> None:
+    """Its whole state per message is what limits a busy site to some 1 500 messages a second."""
+    tool("mosquitto")
+    section = BrokerSection(listen="127.0.0.1:0")
+    saved = tmp_path / "broker" / "mosquitto.db"
+    async with Broker(section, tmp_path, RealClock(), Random(7), logs.logger(), keeps_all=False) as broker:
+        async with client(broker.address) as device:
+            for _ in range(100):
+                await device.publish("fangkong/v1/d1/availability", b"online", qos=1, retain=True)
+
+        assert not saved.exists()
+    assert saved.exists(), "and yet it saves when it is stopped in order"
+
+
 def test_the_demo_brokers_subscriptions_may_change_while_they_are_walked() -> None:
     subscriptions = _Walkable(a=[1], b=[2])
     for topic in subscriptions:

@@ -85,6 +85,11 @@ TABLE = {
         '[[connection]]\nname = "a"\ndriver = "alarm_json"\nlink = "mqtt://10.0.0.5"\n',
         4, "connection.a.link", "found 'mqtt://10.0.0.5'", "",
     ),
+    "a profile that is not there": (
+        '[[connection]]\nname = "a"\ndriver = "rf_serial"\nlink = "serial:///dev/ttyS0"\n'
+        '[connection.settings]\nprofile = "keroi_ev1527"\n',
+        5, "connection.a.settings", 'profile "keroi_ev1527" is not known', "",
+    ),
     "unknown forwarder": (CENTRE.replace("dc09", "dc9"), 3, "gateway.forwarder", '"dc9" is not known', '"dc09"?'),
     "what forwarders share": (CENTRE.replace("dc09", "_outbox"), 3, "gateway.forwarder", '"_outbox" is not known', ""),
     "unknown setting": (

@@ -14,10 +14,10 @@ import pytest
 import structlog
 
 from gateway.errors import StoreError
-from gateway.forwarders import Outlet, _aside, _outbox
+from gateway.forwarders import Outlet, _aside, _outbox, device_of
 from gateway.forwarders._aside import ASIDE_BATCH, ASIDE_MAX, ASIDE_PAUSE_S, Aside
 from gateway.forwarders._outbox import Outbox
-from gateway.forwarders._trouble import STORE_RETRY_S, Trouble
+from gateway.forwarders._trouble import DOWN, STORE_RETRY_S, Trouble
 from gateway.ids import EventIds
 from gateway.metrics import Metrics
 from gateway.model import Delivery, Event, Kind, Lane, Place, Qualifier
@@ -148,6 +148,38 @@ async def test_one_standing_fault_for_all_reasons(jumping_clock: JumpingClock) -
     await trouble.end("refused")
 
     assert reports == [Qualifier.NEW, Qualifier.NEW, Qualifier.RESTORE]
+
+
+async def test_a_fault_that_the_last_run_left_standing_ends_with_the_outage(
+    store: GatedStore, jumping_clock: JumpingClock
+) -> None:
+    left = Event(
+        "e", device_of("110"), Kind.COMM_FAULT, Qualifier.NEW, Lane.FAULT, jumping_clock.now(), "gateway", "gateway",
+        place=PLACE,
+    )  # fmt: skip
+    await (await store.append([Entry(left, ["110"])]))
+    reports: list[Qualifier] = []
+    trouble = Trouble(outlet(store, jumping_clock, reports))
+    await trouble.recall()
+    await trouble.begin(DOWN, "words")
+    assert reports == []
+    await trouble.end(DOWN)
+
+    assert reports == [Qualifier.RESTORE]
+
+
+@pytest.mark.parametrize(("left", "reports"), [(Qualifier.NEW, []), (Qualifier.RESTORE, [Qualifier.NEW])])
+async def test_an_old_refusal_is_reported_unless_its_fault_stands(
+    store: GatedStore, jumping_clock: JumpingClock, left: Qualifier, reports: list[Qualifier]
+) -> None:
+    last = Event("e", device_of("110"), Kind.COMM_FAULT, left, Lane.FAULT, jumping_clock.now(), "gateway", "gateway")
+    await (await store.append([Entry(last)]))
+    said: list[Qualifier] = []
+    trouble = Trouble(outlet(store, jumping_clock, said))
+    await trouble.recall()
+    await trouble.still("refused", "words")
+
+    assert said == reports
 
 
 async def test_a_fault_that_cannot_be_stored_is_reported_when_it_can(jumping_clock: JumpingClock) -> None:

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,8 +22,8 @@ import pytest
 from gateway.clock import RealClock
 from gateway.errors import StoreError
 from gateway.ids import EventIds
-from gateway.model import Event, Heard, Kind, Lane, Place, Qualifier, TimeQuality
-from gateway.store import Entry, EventFilter
+from gateway.model import Delivery, Event, Heard, Kind, Lane, Place, Qualifier, TimeQuality
+from gateway.store import Entry, EventFilter, schema
 from gateway.store.salvage import DAMAGED_KEPT
 from gateway.store.sqlite import FILE_NAME, SqliteStore
 from tests.conftest import tool
@@ -549,4 +549,47 @@ async def test_the_last_moment_of_time_comes_back(tmp_path: Path) -> None:
     kept = [row.device_time for row in await store.events(EventFilter())]
 
     assert kept == [ages[0].replace(microsecond=999000), ages[1]]
+    await store.close()
+
+
+class Unsure:
+    """A connection that commits, and reports an error once."""
+
+    reports_error = False
+
+    def __init__(self, real: sqlite3.Connection) -> None:
+        self._real = real
+
+    def execute(self, statement: str, values: Any = ()) -> sqlite3.Cursor:
+        done = self._real.execute(statement, values)
+        if statement == "COMMIT" and Unsure.reports_error:
+            Unsure.reports_error = False
+            raise sqlite3.OperationalError("disk I/O error")
+        return done
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+async def test_what_a_failed_commit_has_left_in_the_file_is_found_by_who_empties_the_queue(tmp_path: Path) -> None:
+    def connect(path: Path, *, read_only: bool = False) -> Any:
+        return Unsure(schema.connect(path, read_only=read_only))
+
+    store = await SqliteStore.open(tmp_path, RealClock(), inline=True, connect=connect)
+    said: list[object] = []
+
+    class Follower:
+        def committed(self, rows: Sequence[Delivery]) -> None:
+            said.extend(row.event.seq for row in rows)
+
+        def requeued(self) -> None:
+            said.append("look from the front")
+
+    store.follow("110", Follower())
+    Unsure.reports_error = True
+    with pytest.raises(StoreError):
+        await (await store.append([Entry(event(), ["110"])]))
+    await (await store.append([Entry(event(), ["110"])]))
+
+    assert said == ["look from the front", 2]
     await store.close()

@@ -395,6 +395,17 @@ def test_the_words_of_a_flood_are_said_until_they_are_stored(ends: bool) -> None
     assert [event.values.get("suppressed") for event in desk.sent if event.kind is Kind.FLOODING] == [None, 3, None]
 
 
+def test_limits_may_change_while_a_source_floods() -> None:
+    desk = Desk(LIMITS)
+    desk.say("A" * 8, Kind.UNKNOWN)
+    desk.rules.limit(StormsSection(window_s=0, burst=100))
+    desk.say("A" * 8, Kind.UNKNOWN)
+    desk.wait(FLOOD_SUMMARY_S)
+    desk.wait(FLOOD_SUMMARY_S)
+
+    assert (desk.told(Kind.UNKNOWN), desk.told(Kind.FLOODING)) == ("A" * 13, "AUR")
+
+
 def test_zones_that_a_flooding_source_invents_are_only_counted() -> None:
     desk = Desk(LIMITS)
     for zone in range(TRACKED_MAX * 2):

@@ -9,16 +9,16 @@ from gateway.forwarders import Outlet
 from gateway.forwarders._outbox import Outbox
 from gateway.forwarders.dc09._line import Line
 from gateway.forwarders.dc09._message import wants
-from gateway.forwarders.dc09._settings import Settings
+from gateway.forwarders.dc09._settings import Keys, Settings
 
 __all__ = ["NUMBERED", "Settings", "check", "run", "wants"]
 
 NUMBERED = True
 
 
-def check(settings: Settings, base: Path) -> None:
+def check(settings: Settings, base: Path) -> Keys:
     """Raises ConfigError when a key file cannot be read or holds no key."""
-    settings.keys(base)
+    return settings.keys(base)
 
 
 async def run(outlet: Outlet) -> None:

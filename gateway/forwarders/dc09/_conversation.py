@@ -16,13 +16,14 @@ from gateway.codecs import dc09
 from gateway.codecs.dc09 import Message
 from gateway.errors import FrameError, LinkClosed, StoreError
 from gateway.forwarders import Outlet
+from gateway.forwarders._lanes import LANES
 from gateway.forwarders._outbox import Outbox
 from gateway.forwarders.dc09._message import event_message, null_message
 from gateway.forwarders.dc09._receiver import Receiver
 from gateway.forwarders.dc09._settings import Keys, Settings, number_of
 from gateway.model import Delivery, Lane
 
-READ_BYTES = 4096
+READ_BYTES = 65_536  # a thousand answers
 CORRECTIONS_MAX = 3  # NAKs in a row that each name another time: a receiver whose clock runs wild is called again later
 SAME_TIME = timedelta(seconds=2)  # a NAK that names the offset in use is the echo of a frame from before the correction
 UNANSWERED_MAX = (
@@ -72,7 +73,11 @@ class Conversation:
         self._reader = reader
         self._writer = writer
         self._clock = outlet.clock
+        name, metrics = outlet.destination, outlet.metrics
+        self._sent_metric = {lane: metrics.sent.labels(name, lane.name.lower()) for lane in Lane}
+        self._answer_metric = {answer: metrics.answers.labels(name, answer) for answer in ANSWERS}
         self._out: dict[_Key, _Sent] = {}  # oldest first, all with the same deadline
+        self._unsent: list[bytes] = []  # frames of one turn, which leave in one piece
         self._anything_out = asyncio.Event()
         self._heard_s = outlet.clock.monotonic()
         self._corrections = 0
@@ -111,21 +116,22 @@ class Conversation:
     async def _send(self, *, begin_with_null: bool) -> None:
         if begin_with_null or self._outbox.is_empty:
             self._send_null()
+            self._flush()
         while True:
             self._outbox.changed.clear()
             rows = self._choose()
             if not rows:
                 await self._outbox.changed.wait()
                 continue
-            unsent = list(rows)
             try:
                 numbers = await self._outbox.numbers(rows)
-                for row, number in zip(rows, numbers, strict=True):
-                    unsent.remove(row)
-                    self._send_event(row, number)
-            finally:
-                for row in unsent:
+            except BaseException:  # whatever it was, also a stop: the rows go on from where they came
+                for row in rows:
                     self._outbox.put_back(row)
+                raise
+            for row, number in zip(rows, numbers, strict=True):
+                self._send_event(row, number)
+            self._flush()
             await self._writer.drain()
 
     def _choose(self) -> Sequence[Delivery]:
@@ -133,7 +139,7 @@ class Conversation:
         rows: list[Delivery] = []
         window = self._settings.window if self.is_proven else 1
         while (room := window - len(self._out) - len(rows)) > 0:
-            row = self._outbox.take(tuple(Lane) if room > 1 or window == 1 else (Lane.LIFE,))
+            row = self._outbox.take(LANES if room > 1 or window == 1 else (Lane.LIFE,))
             if row is None:
                 break
             rows.append(row)
@@ -150,7 +156,7 @@ class Conversation:
             self._outbox.refused(row, str(error), retry_s=None)
             return
         self._write(frame, message, row, number)
-        self._outlet.metrics.sent.labels(self._outlet.destination, row.event.lane.name.lower()).inc()
+        self._sent_metric[row.event.lane].inc()
         if self._outbox.is_repeat(row):
             self._outlet.metrics.resent.labels(self._outlet.destination).inc()
 
@@ -167,7 +173,11 @@ class Conversation:
         deadline_s = self._clock.monotonic() + self._settings.answer_within_s
         self._out[_key(message)] = _Sent(message, row, number, deadline_s)
         self._anything_out.set()
-        self._writer.write(frame)
+        self._unsent.append(frame)
+
+    def _flush(self) -> None:
+        self._writer.write(b"".join(self._unsent))
+        self._unsent.clear()
 
     # -- hearing -------------------------------------------------------------------------------------------------------
 
@@ -246,10 +256,10 @@ class Conversation:
             else:
                 self._outbox.release(sent.message.account)
                 self._send_null()
+        self._flush()
 
     def _count(self, answer: str) -> None:
-        assert answer in ANSWERS, f"{answer} is not shown before it happens"
-        self._outlet.metrics.answers.labels(self._outlet.destination, answer).inc()
+        self._answer_metric[answer].inc()
 
     # -- watching ------------------------------------------------------------------------------------------------------
 
@@ -287,6 +297,7 @@ class Conversation:
                 continue
             if not self._out:
                 self._send_null()
+                self._flush()
             await self._clock.sleep(self._settings.answer_within_s)  # then it is answered, or the deadline has struck
 
     def _let_go(self, sent: _Sent) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from gateway.clock import Clock
 from gateway.forwarders import Outlet
-from gateway.forwarders._trouble import Trouble
+from gateway.forwarders._trouble import DOWN, Trouble
 
 REPORT_AFTER_S = 20.0  # a receiver that is back sooner is a hiccup, not a fault for the duty desk
 
@@ -63,14 +63,15 @@ class Receiver:
     async def report_outages(self) -> None:
         """Raise a communication fault for every outage that lasts, until cancelled."""
         while True:
-            await self._down.wait()
             remaining_s = self._down_since + REPORT_AFTER_S - self._clock.monotonic()
-            if remaining_s > 0:
+            if self._up.is_set():
+                await self._trouble.end(DOWN)  # also one that an earlier run has left
+                await self._down.wait()
+            elif remaining_s > 0:
                 await first_of(self._clock, remaining_s, self._up)
             else:
-                await self._trouble.begin("down", f"{self._destination} 通信中断超过{REPORT_AFTER_S:.0f}秒")
+                await self._trouble.begin(DOWN, f"{self._destination} 通信中断超过{REPORT_AFTER_S:.0f}秒")
                 await self._up.wait()
-                await self._trouble.end("down")
 
 
 async def first_of(clock: Clock, delay_s: float, event: asyncio.Event) -> None:

@@ -51,6 +51,12 @@ class Keys:
         self._common = common
         self._accounts = {number_of(account): key for account, key in accounts.items()}
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Keys) and (self._common, self._accounts) == (other._common, other._accounts)
+
+    def __hash__(self) -> int:
+        return hash((self._common, tuple(self._accounts.items())))
+
     def of(self, account: str) -> bytes | None:
         """None: plain frames."""
         return self._accounts.get(number_of(account), self._common)

@@ -1,0 +1,47 @@
+"""The running daemon as other commands see it: whether there is one, and a question to its own API."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+    from pathlib import Path
+
+    from gateway.config import SiteFile
+
+
+def is_running(data_dir: Path) -> bool:
+    """Whether a daemon holds this data directory."""
+    import fcntl
+
+    try:
+        with (data_dir / "lock").open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # not there yet, or another user's: then nobody could ask it anyway
+        return False
+    return False
+
+
+def ask(
+    site_file: SiteFile, base: Path, path: str, *, timeout_s: float, body: dict[str, Any] | None = None
+) -> HTTPResponse:
+    """The daemon's answer (docs/api.md); a `body` is posted. Raises URLError when none answers, HTTPError when it refuses,
+    ConfigError when the token cannot be read."""
+    import urllib.request
+
+    from gateway.config import read_secret
+
+    headers = {"Content-Type": "application/json"}
+    if site_file.api.token_file is not None:
+        token = read_secret(base / site_file.api.token_file)
+        headers["Authorization"] = f"Bearer {token.reveal()}"
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://{site_file.api.listen}/api/v1/{path}", content, headers)  # http
+    # No proxy stands between a command and the daemon of the same box.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    answer: HTTPResponse = opener.open(request, timeout=timeout_s)
+    return answer
