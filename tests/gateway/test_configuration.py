@@ -29,7 +29,7 @@ from simulators.rf_serial import acknowledged, line
 from tests.stories.box import free_ports
 
 PATIENCE_S = 30
-HEAD = '[gateway]\ndata_dir = "var"\n[api]\nlisten = "127.0.0.1:0"\n[storms]\nwindow_s = 0\n'
+HEAD = '[gateway]\ndata_dir = "var"\n[api]\nlisten = "127.0.0.1:0"\n'
 EACH = "[storms]\nwindow_s = 0\n"
 """Every alarm is sent on, so that they can be counted."""
 SENSOR = "ev1527-80650"
