@@ -112,6 +112,10 @@ class Metrics:
         self.stream_clients = gauge("stream_clients", "Listeners on the live stream.")
         self.stream_dropped = counter("stream_dropped", "Listeners dropped because they did not keep up.")
 
+        self._show_zeros()
+
+    def _show_zeros(self) -> None:
+        """A rate needs its series before the first event."""
         for kind, facts in FACTS.items():
             if kind is not Kind.HEARTBEAT:
                 self.events.labels(kind.value, facts.lane.name.lower())
