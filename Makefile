@@ -16,11 +16,12 @@ test-full: .venv/.dev
 	@.ci/tools
 	@$(PYTEST) -m full -n 4 --dist worksteal
 
-# Kills under load, with a balance at the end: make crash KILLS=1000 SEED=7
+# Kills under load with a balance at the end, then one at every system call: make crash KILLS=1000 SEED=7
 KILLS ?= 100
 crash: .venv/.dev
 	@.ci/tools
 	@$(BIN)/python -m tests.crash --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.crash.sweep
 
 # Plants each known mistake in a copy of the sources and shows which test notices (docs/evidence.md).
 defects: .venv/.dev

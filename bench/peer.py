@@ -29,8 +29,11 @@ from bench.estate import Devices, Estate
 
 WINDOW = 1000
 """Publishes without PUBACK: what the gateway asks of a broker (its receive maximum)."""
-GIVE_UP_S = 60.0
+GIVE_UP_S = 30.0
 """Without a new acknowledgement for so long, what is still open counts as lost."""
+BEHIND_MAX_S = 60.0
+"""A gateway that is still busy so long after the last event fell due (and as many seconds as the load was to take) is
+given up: it does not keep up, and its load says how much is open."""
 SETTLE_S = 0.3
 """Waited after the last acknowledgement, for copies that nobody wanted."""
 CHECK_EVERY = 64
@@ -211,6 +214,19 @@ class Broker(asyncio.Protocol):
         return (b"\0" if self.is_5 else b"") + b"\x01" * count
 
 
+class Sensors(Broker):
+    """The devices alone, behind a real broker: one client that publishes for all of them."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.write(wire.connect(b"sensors"))
+
+    def _said(self, kind: int, body: bytes) -> None:
+        if kind == wire.CONNACK:
+            self._ends.broker = self
+            self._ends.is_subscribed.set()
+
+
 class Centre(asyncio.Protocol):
     """What the gateway's DC-09 forwarder talks to: acknowledges whatever it can read."""
 
@@ -266,8 +282,9 @@ async def carry(ends: Ends, count: int, rate: float, seed: int) -> dict[str, Any
     ends.load = load
     ends.pump()
     async with asyncio.TaskGroup() as group:
-        group.create_task(ends.clockwork(load))
+        clockwork = group.create_task(ends.clockwork(load))
         await _finished(load)
+        clockwork.cancel()
     took = max(load.last_ack, load.started) - load.started
     cpu = process_time() - cpu
     await asyncio.sleep(SETTLE_S)
@@ -287,8 +304,9 @@ async def carry(ends: Ends, count: int, rate: float, seed: int) -> dict[str, Any
 
 
 async def _finished(load: Load) -> None:
-    """Until everything is acknowledged, or nothing more comes."""
-    while not load.done.is_set():
+    """Until everything is acknowledged, nothing more comes, or it takes too long."""
+    latest = load.started + 2 * load.due[-1] + BEHIND_MAX_S
+    while not load.done.is_set() and perf_counter() < latest:
         before = load.acked_count + load.confirmed + load.due_count
         try:
             async with asyncio.timeout(GIVE_UP_S):
@@ -305,10 +323,12 @@ async def serve(arguments: argparse.Namespace) -> None:
     estate = Estate(arguments.devices, arguments.accounts)
     all_ends = [Ends(estate, arguments.seed) for _ in range(arguments.gateways)]
     ports = []
-    for ends in all_ends:
-        broker = await loop.create_server(lambda ends=ends: Broker(ends), "127.0.0.1", 0)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+    for ends, port in zip(all_ends, arguments.brokers or [0] * arguments.gateways, strict=True):
+        if port:
+            await loop.create_connection(lambda ends=ends: Sensors(ends), "127.0.0.1", port)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        broker = await loop.create_server(lambda ends=ends: Broker(ends), "127.0.0.1", 0)  # type: ignore[misc]  # likewise
         centre = await loop.create_server(lambda ends=ends: Centre(ends), "127.0.0.1", 0)  # type: ignore[misc]  # likewise
-        ports.append({"mqtt": broker.sockets[0].getsockname()[1], "centre": centre.sockets[0].getsockname()[1]})
+        ports.append({"mqtt": port or broker.sockets[0].getsockname()[1], "centre": centre.sockets[0].getsockname()[1]})
     _say({"ports": ports})
     stdin = asyncio.StreamReader(loop=loop)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin, loop=loop), sys.stdin)
@@ -332,6 +352,7 @@ def _say(answer: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gateways", type=int, default=1)
+    parser.add_argument("--brokers", type=int, nargs="*", help="ports of real brokers, one a gateway, to publish to")
     parser.add_argument("--devices", type=int, default=10_000)
     parser.add_argument("--accounts", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)

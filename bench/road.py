@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 
 from bench.samples import Sample, share
-from bench.systems import System, Talker, cpu_s, rss_mb
+from bench.systems import System, Talker, cpu_s, free_port, is_open, rss_mb
 
 WARM_UP = 300
 """Events before anything is measured: imports, page cache, the first pages of each file."""
+SUBSCRIBED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,33 +37,64 @@ def steady(rate: float, seconds: float) -> Load:
     return Load(f"steady {rate:g}/s", round(rate * seconds), rate)
 
 
+MOSQUITTO = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+persistence false
+max_inflight_messages 1000
+max_queued_messages 0
+set_tcp_nodelay true
+"""
+
+
 @contextmanager
-def stage(systems: Sequence[System], folder: Path) -> Iterator[Talker]:
+def stage(systems: Sequence[System], folder: Path, *, mosquitto: bool = False) -> Iterator[Talker]:
     """All systems running, each between its own two ends; the peer that plays them."""
+    folder.mkdir(parents=True, exist_ok=True)
     estate = systems[0].estate
-    peer = Talker(
-        "bench.peer", "--gateways", str(len(systems)), "--devices", str(estate.devices), "--accounts",
-        str(estate.accounts), log=folder / "peer.log",
-    )  # fmt: skip
-    try:
+    with ExitStack() as stack:
+        brokers = (
+            [stack.enter_context(broker(folder / f"mosquitto-{n}.conf")) for n in range(len(systems))]
+            if mosquitto
+            else []
+        )
+        peer = Talker(
+            "bench.peer", "--gateways", str(len(systems)), "--devices", str(estate.devices), "--accounts",
+            str(estate.accounts), "--brokers", *map(str, brokers), log=folder / "peer.log",
+        )  # fmt: skip
+        stack.callback(peer.end)
         for index, (system, ports) in enumerate(zip(systems, peer.hear()["ports"], strict=True)):
             own = folder / str(index)
             own.mkdir()
+            stack.callback(system.end)
             system.start(own, mqtt=ports["mqtt"], centre=ports["centre"])
             peer.ask(do="wait", gateway=index)
+            if mosquitto:
+                sleep(SUBSCRIBED_S)  # only the broker knows when
             peer.ask(do="load", gateway=index, count=WARM_UP, rate=0, seed=0)
         yield peer
-    finally:
-        for system in systems:
-            system.end()
-        peer.end()
+
+
+@contextmanager
+def broker(configuration: Path) -> Iterator[int]:
+    """A real mosquitto; gives its port."""
+    port = free_port()
+    configuration.write_text(MOSQUITTO.format(port=port))
+    with subprocess.Popen([shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-c", str(configuration)]) as process:
+        try:
+            while not is_open(port):
+                sleep(0.05)
+            yield port
+        finally:
+            process.terminate()
 
 
 def measure(peer: Talker, systems: Sequence[System], load: Load, nth: int) -> Iterator[Sample]:
     """The same events at the same moments through each system."""
     for index, system in enumerate(systems):
         commits, cpu = system.commits(), cpu_s(system.pid)
-        told = peer.ask(do="load", gateway=index, count=load.count, rate=load.rate, seed=1000 + nth)
+        with system.watched():
+            told = peer.ask(do="load", gateway=index, count=load.count, rate=load.rate, seed=1000 + nth)
         cpu, commits = cpu_s(system.pid) - cpu, system.commits() - commits
         latencies = sorted(told.pop("latencies_ms"))
         figures = {
@@ -67,7 +102,7 @@ def measure(peer: Talker, systems: Sequence[System], load: Load, nth: int) -> It
             "p99_ms": share(latencies, 99),
             "max_ms": share(latencies, 100),
             "per_s": told["acked"] / told["seconds"] if told["seconds"] else 0.0,
-            "lost": told["sent"] - told["acked"],
+            "lost": told["sent"] - told["acked"],  # or still open, where `per_s` is below what was asked for
             "doubled": told["doubled"],
             "others": told["others"],
             "wrong": told["damaged"] + told["misordered"],

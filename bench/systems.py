@@ -11,6 +11,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -29,6 +31,7 @@ SITE_FILE = """\
 [gateway]
 name = "bench"
 account = "0B0B"
+profiles_dir = "profiles"
 
 [api]
 listen = "127.0.0.1:{api}"
@@ -105,6 +108,19 @@ def rss_mb(pid: int) -> float:
     return int(found[1]) / 1024 if found else 0.0
 
 
+def free_port() -> int:
+    """One that nobody has at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def is_open(port: int) -> bool:
+    """Somebody listens there."""
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
 @dataclass(slots=True)
 class Floor:
     """One of bench/floors.py."""
@@ -130,6 +146,10 @@ class Floor:
         assert self._talker is not None
         return int(self._talker.ask()["commits"])
 
+    def watched(self) -> AbstractContextManager[None]:
+        """There is nothing to look at."""
+        return nullcontext()
+
     def end(self) -> None:
         if self._talker is not None:
             self._talker.end()
@@ -143,6 +163,8 @@ class Daemon:
     estate: Estate
     ledger: Path
     """A register of devices to begin with."""
+    is_watched: bool = False
+    """While a load runs, bench/readers.py looks at it from all sides."""
     api: int = field(default=0, init=False)
     folder: Path = field(default=Path(), init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
@@ -154,8 +176,7 @@ class Daemon:
     def prepare(self, folder: Path, *, broker: str, centre: int, more: str = "") -> None:
         """Write the site file, the token and the ledger."""
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.api = free.getsockname()[1]
+        self.api = free_port()
         (folder / "api.token").touch(mode=0o600)
         (folder / "api.token").write_text(TOKEN + "\n")
         (folder / "site.toml").write_text(SITE_FILE.format(api=self.api, broker=broker, centre=centre) + more)
@@ -204,6 +225,20 @@ class Daemon:
     def commits(self) -> int:
         """Synced transactions so far."""
         return int(self.metric("fangkong_commit_seconds_count"))
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """While a load runs: with its readers, if it has any."""
+        if not self.is_watched:
+            yield
+            return
+        readers = Talker("bench.readers", str(self.api), TOKEN, log=self.folder / "readers.log")
+        try:
+            readers.hear()
+            yield
+            readers.ask()  # they have read to the end
+        finally:
+            readers.end()
 
     def end(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -122,14 +122,14 @@ class Intake:
         try:
             entries, earlier = self._sort(source, observations, own)
             if not entries:
-                return Receipt.of_all(earlier)
+                return Receipt.of_all(list({*earlier}))
             stored = await self._store.append(entries)
         except BaseException:  # or what was remembered would wait for this receipt for ever
             own.settle(StoreError("not stored: the report was broken off"))
             raise
         stored.when_settled(lambda _: own.settle(stored.error))
         stored.when_settled(lambda _: self._count(entries, stored))
-        return Receipt.of_all([own, *earlier])
+        return Receipt.of_all(list({own, *earlier}))
 
     def _sort(
         self, source: Source, observations: Sequence[Observation], own: Receipt

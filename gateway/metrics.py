@@ -87,6 +87,7 @@ class Metrics:
         self.sent = counter("sent", "Frames sent, repeats included.", "destination", "lane")
         self.accepted = counter("accepted", "Events the receiver accepted.", "destination", "lane")
         self.resent = counter("resent", "Frames sent again under the same key.", "destination")
+        self.asked_again = counter("asked_again", "Accepted events that a person had queued again.", "destination")
         self.answers = counter("answers", "Answers of the receiver, by what they were.", "destination", "answer")
         self.delivery_seconds = histogram(
             "delivery_seconds", "From arrival of an event to its acceptance.", DELIVERY_SECONDS, "destination", "lane"

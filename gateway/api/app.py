@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.resources import files
+from itertools import islice
 from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
@@ -17,6 +18,7 @@ from gateway.api.guard import Guard
 from gateway.api.problems import RESPONSES, Problem, install, problem
 from gateway.api.stream import CLIENTS_MAX, EventStream, Listeners
 from gateway.api.views import (
+    YEARS,
     DeliveryView,
     DestinationView,
     DeviceView,
@@ -26,6 +28,7 @@ from gateway.api.views import (
     RejectedView,
     ReloadView,
     Requeue,
+    Resend,
     SiteView,
     Wish,
     delivery_view,
@@ -42,6 +45,7 @@ from gateway.difference import Reload
 from gateway.errors import Busy
 from gateway.health import DeviceHealth, State
 from gateway.kinds import Kind, Lane
+from gateway.logs import logger
 from gateway.metrics import Metrics
 from gateway.model import DeliveryState, Device, Point, Site
 from gateway.plan import Plan
@@ -96,7 +100,7 @@ def create_app(looks: Looks) -> FastAPI:
     install(app)
     app.include_router(_open_routes(looks))
     app.include_router(_page_routes(looks))
-    for routes in (_routes(looks), _configuration_routes(looks)):
+    for routes in (_routes(looks), _delivery_routes(looks), _configuration_routes(looks)):
         app.include_router(routes, prefix="/api/v1", dependencies=[Depends(_only_known)])
     describe = app.openapi
 
@@ -162,11 +166,11 @@ def _open_routes(looks: Looks) -> APIRouter:
 async def _device_series(looks: Looks) -> AsyncIterator[str]:
     """Written by hand and in pieces: prometheus_client needs 14 to 29 us a series, and the loop must serve others between."""
     yield "# HELP fangkong_device_up 1 while the device is heard in time.\n# TYPE fangkong_device_up gauge\n"
-    lives = list(looks.health.states())
-    for start in range(0, len(lives), SERIES_AT_ONCE):
+    lives = iter(looks.health.states())
+    while piece := list(islice(lives, SERIES_AT_ONCE)):
         lines = [
             f'fangkong_device_up{{site="{_label(device.site)}",device="{_label(device.id)}"}} {int(life.state == "heard")}\n'
-            for life in lives[start : start + SERIES_AT_ONCE]
+            for life in piece
             if (device := looks.registry.device(life.device))
         ]
         yield "".join(lines)
@@ -192,8 +196,6 @@ def _page_routes(looks: Looks) -> APIRouter:
 
 
 Text = Annotated[str, Query(min_length=1, max_length=128)]
-YEARS = range(1970, 9999)
-"""Moments are kept as milliseconds since 1970; the last year has hours that no UTC moment can name."""
 
 
 def _wanted(
@@ -283,23 +285,6 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
         page = [point_view(point) for point in chosen[after : after + limit]]
         return Page(items=page, next=after + limit if after + limit < len(chosen) else None)
 
-    @router.get("/deliveries")
-    async def deliveries(
-        destination: Text, state: DeliveryState | None = None, after: After = 0, limit: Limit = 100
-    ) -> Page[DeliveryView]:
-        """What goes to one destination, and how far it is. The cursor is an event, which may go to several destinations."""
-        await _must_be_known(looks, destination)
-        found = await store.deliveries(destination=destination, state=state, after_seq=after, limit=limit)
-        following = found[-1].event.seq if len(found) == limit else None
-        return Page(items=[delivery_view(delivery) for delivery in found], next=following)
-
-    @router.post("/deliveries/requeue", status_code=202)
-    async def requeue(what: Requeue) -> dict[str, int]:
-        """Send dead rows again, under their old numbers."""
-        await _must_be_known(looks, what.destination)
-        await store.requeue(what.destination, what.seqs)
-        return {"asked": len(what.seqs)}
-
     @router.get("/destinations")
     async def destinations() -> Page[DestinationView]:
         """Each destination, whether it answers, and its backlog by lane."""
@@ -336,5 +321,38 @@ def _configuration_routes(looks: Looks) -> APIRouter:
             detail = "the configuration stays as it was"
             return problem(request.url.path, 409, detail, [problem_view(each) for each in done.problems])
         return reload_view(done)
+
+    return router
+
+
+def _delivery_routes(looks: Looks) -> APIRouter:
+    router = APIRouter(tags=["api"])
+    store = looks.store
+
+    @router.get("/deliveries")
+    async def deliveries(
+        destination: Text, state: DeliveryState | None = None, after: After = 0, limit: Limit = 100
+    ) -> Page[DeliveryView]:
+        """What goes to one destination, and how far it is. The cursor is an event, which may go to several destinations."""
+        await _must_be_known(looks, destination)
+        found = await store.deliveries(destination=destination, state=state, after_seq=after, limit=limit)
+        following = found[-1].event.seq if len(found) == limit else None
+        return Page(items=[delivery_view(delivery) for delivery in found], next=following)
+
+    @router.post("/deliveries/requeue", status_code=202)
+    async def requeue(what: Requeue) -> dict[str, int]:
+        """Send dead rows again, under their old numbers."""
+        await _must_be_known(looks, what.destination)
+        await store.requeue(what.destination, what.seqs)
+        return {"asked": len(what.seqs)}
+
+    @router.post("/deliveries/resend", status_code=202)
+    async def resend(what: Resend) -> dict[str, int]:
+        """Send what was accepted once more, under the old numbers, by time of arrival: for a receiver that lost its data."""
+        await _must_be_known(looks, what.destination)
+        resent = await store.resend(what.destination, what.since, what.until)
+        looks.metrics.asked_again.labels(what.destination).inc(resent.queued)
+        logger().warning("accepted events are sent once more", **what.model_dump(mode="json"), **asdict(resent))
+        return asdict(resent)
 
     return router

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from gateway.difference import Change, Reload
 from gateway.errors import Problem
@@ -20,6 +20,19 @@ from gateway.store import Backlog, Rejected
 ItemT = TypeVar("ItemT")
 REQUEUE_MAX = 1000
 """Rows in one request to send again: one transaction of bounded length."""
+
+
+YEARS = range(1970, 9999)
+"""Moments are kept as milliseconds since 1970; the last year has hours that no UTC moment can name."""
+
+
+def _in_range(moment: datetime) -> datetime:
+    if moment.year not in YEARS:
+        raise ValueError(f"a time from {YEARS[0]} to {YEARS[-1]} is expected")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_range)]
 
 
 class Page(BaseModel, Generic[ItemT]):
@@ -127,6 +140,22 @@ class Requeue(BaseModel):
 
     destination: Annotated[str, Field(max_length=128)]
     seqs: Annotated[list[Annotated[int, Field(ge=1, lt=2**63)]], Field(min_length=1, max_length=REQUEUE_MAX)]
+
+
+class Resend(BaseModel):
+    """A span of time whose accepted events one destination shall get once more."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    destination: Annotated[str, Field(max_length=128)]
+    since: Moment
+    until: Moment
+
+    @model_validator(mode="after")
+    def _is_a_span(self) -> Self:
+        if self.until <= self.since:
+            raise ValueError("until: a time after since is expected")
+        return self
 
 
 class Wish(BaseModel):

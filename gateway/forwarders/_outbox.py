@@ -297,7 +297,8 @@ class Outbox:
         for row in rows:
             lane = row.event.lane
             self._accepted_metric[lane].inc()
-            self._seconds_metric[lane].observe(max(0.0, (now - row.event.received_at).total_seconds()))
+            if row.accepted_at is None:  # else sent once more, long after: how long it took is known
+                self._seconds_metric[lane].observe(max(0.0, (now - row.event.received_at).total_seconds()))
 
     async def _store_fails(self, what: str, error: StoreError) -> None:
         self._outlet.log.warning(what, error=str(error))

@@ -15,7 +15,7 @@ from gateway.kinds import Kind, Lane, Qualifier
 from gateway.model import Delivery, DeliveryState, Event, Heard
 from gateway.receipt import Receipt
 
-__all__ = ["Backlog", "Entry", "EventFilter", "Follower", "Rejected", "Store", "StoreState", "Watch"]
+__all__ = ["Backlog", "Entry", "EventFilter", "Follower", "Rejected", "Resent", "Store", "StoreState", "Watch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,15 @@ class Backlog:
     count: Mapping[Lane, int]
     oldest: Mapping[Lane, datetime]
     dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resent:
+    """Accepted rows that were to be sent once more."""
+
+    queued: int
+    busy: int
+    """Left alone, because their number is at the moment another open row's: ask again when that one is through."""
 
 
 @dataclass(slots=True)
@@ -129,6 +138,9 @@ class Store(Protocol):
 
     def requeue(self, destination: str, seqs: Sequence[int]) -> Awaitable[None]:
         """Queue dead rows again, under their old number; done when on disk."""
+
+    async def resend(self, destination: str, since: datetime, until: datetime) -> Resent:
+        """Queue what was accepted of the events received in this span again, under their old numbers."""
 
     async def deliveries(
         self,

@@ -18,11 +18,11 @@ from gateway.errors import StoreError
 from gateway.kinds import Kind, Lane, Qualifier
 from gateway.model import Delivery, DeliveryState, Event, Heard
 from gateway.receipt import Receipt
-from gateway.store import Backlog, Entry, EventFilter, Follower, Rejected, StoreState
+from gateway.store import Backlog, Entry, EventFilter, Follower, Rejected, Resent, StoreState
 from gateway.store.arrivals import NO_ZONE
 from gateway.store.budget import prune_some
 from gateway.store.committer import Committer, Job, Settlement, Work
-from gateway.store.outbox import leave_queue, requeue
+from gateway.store.outbox import leave_queue, requeue, resend_some
 from gateway.store.reader import CheckUp, Reader
 from gateway.store.rows import (
     RAW_MAX_BYTES,
@@ -213,11 +213,24 @@ class SqliteStore:
         return self._write(lambda db, tally: leave_queue(db, tally, destination, [seq], change=change, value=reason))
 
     def requeue(self, destination: str, seqs: Sequence[int]) -> Awaitable[None]:
-        def requeued() -> None:
-            if (follower := self._followers.get(destination)) is not None:
-                follower.requeued()
+        return self._write(
+            lambda db, tally: requeue(db, tally, destination, seqs), then=partial(self._requeued, destination)
+        )
 
-        return self._write(lambda db, tally: requeue(db, tally, destination, seqs), then=requeued)
+    def _requeued(self, destination: str) -> None:
+        if (follower := self._followers.get(destination)) is not None:
+            follower.requeued()
+
+    async def resend(self, destination: str, since: datetime, until: datetime) -> Resent:
+        resend = partial(resend_some, destination=destination, since=milliseconds(since), until=milliseconds(until))
+        queued = busy = 0
+        cursor: int | None = 0
+        while cursor is not None:
+            some, cursor = await self._write(
+                partial(resend, after_seq=cursor), then=partial(self._requeued, destination)
+            )
+            queued, busy = queued + some.queued, busy + some.busy
+        return Resent(queued, busy)
 
     async def deliveries(
         self,

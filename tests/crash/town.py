@@ -129,12 +129,17 @@ class Town(Api):
         return self.gateway
 
     async def ready(self) -> None:
-        """Return when /readyz says so."""
-        await until(self._is_ready, within_s=READY_WITHIN_S, what="the gateway is ready", tell=lambda: self.log[-3000:])
+        """Return when /readyz says so; fail with the log when it has ended."""
 
-    def _is_ready(self) -> bool:
-        assert self.gateway is not None
-        assert self.gateway.is_running, self.log[-3000:]
+        def is_there() -> bool:
+            assert self.gateway is not None
+            assert self.gateway.is_running, self.log[-3000:]
+            return self.is_ready()
+
+        await until(is_there, within_s=READY_WITHIN_S, what="the gateway is ready", tell=lambda: self.log[-3000:])
+
+    def is_ready(self) -> bool:
+        """What it says of itself."""
         try:
             return bool(self.get("readyz")["ready"])
         except (OSError, urllib.error.URLError, ValueError):

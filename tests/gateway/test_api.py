@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
@@ -280,6 +281,36 @@ async def test_a_dead_delivery_is_shown_and_can_be_queued_again(box: Box) -> Non
     assert answer.json() == {"asked": 1}
     queued = (await box.get("/api/v1/deliveries", destination="centre", state="queued")).json()["items"]
     assert [item["event"]["seq"] for item in queued] == [1, 2]
+
+
+@pytest.mark.row("F5")
+async def test_a_person_can_send_a_span_of_time_once_more(box: Box) -> None:
+    await box.keep(event(), event(), to=("centre",))
+    await box.store.accepted("centre", [1, 2])
+    span = {"destination": "centre", "since": "2027-01-15T16:00:00+08:00", "until": "2027-01-15T09:00:00Z"}
+
+    with structlog.testing.capture_logs() as lines:
+        answer = await box.client.post("/api/v1/deliveries/resend", json=span)
+    assert (answer.status_code, answer.json()) == (202, {"queued": 2, "busy": 0})
+    assert [line["event"] for line in lines] == ["accepted events are sent once more"]
+    assert box.metrics.registry.get_sample_value("fangkong_asked_again_total", {"destination": "centre"}) == 2
+    queued = (await box.get("/api/v1/deliveries", destination="centre", state="queued")).json()["items"]
+    assert [item["event"]["seq"] for item in queued] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [
+        ("2027-01-15T08:00:00", "2027-01-15T09:00:00Z"),
+        ("2027-01-15T09:00:00Z", "2027-01-15T09:00:00Z"),
+        ("0001-01-01T00:00:00Z", "2027-01-15T09:00:00Z"),
+        ("yesterday", "2027-01-15T09:00:00Z"),
+    ],
+)
+async def test_a_span_that_cannot_be_meant_is_refused(box: Box, since: str, until: str) -> None:
+    span = {"destination": "centre", "since": since, "until": until}
+
+    assert (await box.client.post("/api/v1/deliveries/resend", json=span)).status_code == 422
 
 
 async def test_refused_frames_are_shown_as_hex(box: Box) -> None:

@@ -758,6 +758,24 @@ async def test_a_dead_row_queued_again_by_a_person_is_sent(rig: Rig, desk: Desk)
     assert desk.numbers == [1, 1]
 
 
+@pytest.mark.row("F5")
+async def test_what_a_receiver_has_lost_is_sent_once_more_under_the_same_keys(rig: Rig, desk: Desk) -> None:
+    async with rig.forwarding(desk.port):
+        await rig.append(*(rig.event(n, account=account) for n in (1, 2, 3) for account in ("A10B", "B20C")))
+        await rig.until_states(accepted=6)
+        first = [(f.account.acct, f.seq, zone(f), fields(f)) for f in desk.events]
+        timed = rig.count("delivery_seconds_count", lane="alarm")
+        desk.frames.clear()
+
+        await rig.store.resend("110", AT - timedelta(hours=1), AT + timedelta(hours=1))
+        await rig.until(lambda: len(desk.events) == 6)
+        await rig.until(lambda: rig.count("accepted_total", lane="alarm") == 12)
+
+    assert sorted((f.account.acct, f.seq, zone(f)) for f in desk.events) == sorted(each[:3] for each in first)
+    assert sorted(fields(f)["J"]["id"] for f in desk.events) == sorted(each[3]["J"]["id"] for each in first)
+    assert rig.count("delivery_seconds_count", lane="alarm") == timed  # hours after the event it says nothing
+
+
 async def test_a_row_queued_again_behind_the_cursor_is_found_and_its_neighbours_are_not_doubled(
     rig: Rig, desk: Desk
 ) -> None:

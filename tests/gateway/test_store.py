@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -14,7 +14,7 @@ from gateway.clock import RealClock
 from gateway.errors import StoreError
 from gateway.ids import EventIds
 from gateway.model import Delivery, DeliveryState, Event, Heard, Kind, Lane, Place, Qualifier
-from gateway.store import Entry, EventFilter
+from gateway.store import Entry, EventFilter, Resent
 from gateway.store.sqlite import SqliteStore
 
 AT = datetime(2027, 1, 15, 8, 30, tzinfo=UTC)
@@ -146,6 +146,38 @@ async def test_heard_comes_back(store: SqliteStore) -> None:
     await store.heard([row])
 
     assert list(await store.all_heard()) == [row]
+
+
+@pytest.mark.row("F5")
+async def test_what_was_accepted_in_a_span_of_time_is_queued_again_under_the_same_numbers(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.outbox.RESEND_ROWS", 2)
+    hours = [AT + timedelta(hours=n) for n in range(6)]
+    await (await store.append([Entry(event(received_at=hour), ["110", "property"]) for hour in hours]))
+    numbers = await store.number("110", {"A10B": range(1, 7)})
+    await store.accepted("110", [1, 2, 3, 4])
+    await store.dead("110", 5, "DUH")
+
+    assert await store.resend("110", hours[1], hours[5]) == Resent(queued=3, busy=0)
+    again = await queued(store)
+    assert [(row.event.seq, row.number) for row in again] == [(seq, numbers[seq]) for seq in (2, 3, 4, 6)]
+    assert (await store.backlog("110")).count[Lane.ALARM] == 4
+    assert await store.resend("110", hours[1], hours[5]) == Resent(queued=0, busy=0)  # they wait already
+
+
+async def test_a_number_that_another_open_event_has_is_not_taken_from_it(store: SqliteStore) -> None:
+    await (await store.append([Entry(event(), ["110"])]))
+    await store.number("110", {"A10B": [1]})
+    await store.accepted("110", [1])
+    await store._write(lambda db, _: db.execute("UPDATE numbers SET last = 9999") and None)
+    await store._write(lambda *_: store._committer.numbers.forget())
+    await (await store.append([Entry(event(), ["110"])]))
+    assert await store.number("110", {"A10B": [2]}) == {2: 1}
+
+    assert await store.resend("110", AT, AT + timedelta(hours=1)) == Resent(queued=0, busy=1)
+    await store.accepted("110", [2])
+    assert await store.resend("110", AT, AT + timedelta(hours=1)) == Resent(queued=1, busy=1)  # the two share one
 
 
 async def test_an_account_full_of_refused_events_still_sends(

@@ -1,0 +1,96 @@
+"""The daemon by itself: how it starts, rests, is scraped, and what the number of its devices costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter, sleep
+
+from bench.estate import Estate
+from bench.readers import READ_MAX, Reader
+from bench.road import Load, measure, stage
+from bench.samples import Sample, share
+from bench.systems import TOKEN, Daemon, Talker, cpu_s, rss_mb
+
+SCRAPE_PAUSE_S = 0.2
+SETTLED_S = 2.0
+"""After the start, before it counts as resting."""
+
+
+def starts(daemon: Daemon, folder: Path, times: int) -> Iterator[Sample]:
+    """From exec to a good /readyz, on data of the start before."""
+    folder.mkdir()
+    peer = Talker("bench.peer", log=folder / "peer.log")
+    try:
+        [ports] = peer.hear()["ports"]
+        daemon.prepare(folder, broker=f'url = "mqtt://127.0.0.1:{ports["mqtt"]}"', centre=ports["centre"])
+        for nth in range(times):
+            yield Sample("start", daemon.name, nth, {"start_s": daemon.run()})
+            daemon.end()
+    finally:
+        daemon.end()
+        peer.end()
+
+
+def rest(daemon: Daemon, folder: Path, seconds: float) -> Iterator[Sample]:
+    """Nobody says anything."""
+    with stage([daemon], folder):
+        sleep(SETTLED_S)
+        cpu, started = cpu_s(daemon.pid), perf_counter()
+        sleep(seconds)
+        percent = (cpu_s(daemon.pid) - cpu) / (perf_counter() - started) * 100
+        yield Sample("idle", daemon.name, 0, {"cpu_percent": percent, "rss_mb": rss_mb(daemon.pid)})
+
+
+def scrapes(daemon: Daemon, folder: Path, times: int) -> Iterator[Sample]:
+    """/metrics, and how long nobody else was answered meanwhile."""
+    with stage([daemon], folder):
+        sleep(SETTLED_S)
+        for path in ("metrics", "metrics/devices"):
+            took, stalls = asyncio.run(_scrape(daemon.api, f"/{path}", times))
+            for nth, (seconds, stall) in enumerate(zip(took, stalls, strict=True)):
+                yield Sample(f"/{path}", daemon.name, nth, {"scrape_ms": seconds * 1000, "stall_ms": stall * 1000})
+
+
+async def _scrape(port: int, path: str, times: int) -> tuple[list[float], list[float]]:
+    """Seconds of each scrape, and by how much the slowest /healthz during it exceeded what one takes in peace."""
+    prometheus, probe = [
+        Reader(*await asyncio.open_connection("127.0.0.1", port, limit=READ_MAX), TOKEN) for _ in range(2)
+    ]
+    pings: list[tuple[float, float]] = []
+
+    async def ping_for_ever() -> None:
+        while True:
+            began = perf_counter()
+            await probe.get("/healthz")
+            pings.append((began, perf_counter()))
+
+    scraped = []
+    async with asyncio.TaskGroup() as group:
+        pinging = group.create_task(ping_for_ever())
+        for _ in range(times):
+            await asyncio.sleep(SCRAPE_PAUSE_S)
+            began = perf_counter()
+            await prometheus.get(path)
+            scraped.append((began, perf_counter()))
+        pinging.cancel()
+    usual = share(sorted(end - began for began, end in pings), 50)
+    stalls = [
+        max((end - began for began, end in pings if end > start and began < stop), default=0.0) - usual
+        for start, stop in scraped
+    ]
+    return [stop - start for start, stop in scraped], stalls
+
+
+def devices(few: Daemon, many: Daemon, folder: Path, load: Load, rounds: int) -> Iterator[Sample]:
+    """The same load on a gateway with few devices and on one with many, in turn."""
+    with stage([few], folder / "few") as for_few, stage([many], folder / "many") as for_many:
+        for nth in range(rounds):
+            yield from measure(for_few, [few], load, nth)
+            yield from measure(for_many, [many], load, nth)
+
+
+def few_devices(estate: Estate) -> Estate:
+    """One device an account."""
+    return Estate(devices=estate.accounts, accounts=estate.accounts)
