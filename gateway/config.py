@@ -110,6 +110,10 @@ class ApiSection(Section):
     metrics_without_token: bool = True
 
 
+GATEWAY_USER = "fangkong-gateway"
+"""Our own name at our own broker."""
+
+
 class BrokerSection(Section):
     """The MQTT broker: somebody else's by `url`, else one of our own as a supervised child."""
 
@@ -122,6 +126,16 @@ class BrokerSection(Section):
     """Own broker only: device user name -> file with its password (mode 0600; made when missing). One per device or bridge."""
     topics: dict[str, tuple[TopicFilter, ...]] = Field(default_factory=dict)
     """Own broker only: user name -> topic filters it may use. Without: `fangkong/v1/NAME/#` and `NAME/#`."""
+
+    @field_validator("passwords")
+    @classmethod
+    def _of_plain_names(cls, passwords: dict[str, Path]) -> dict[str, Path]:
+        # A name becomes a line of the broker's files and a part of topic filters.
+        for user in passwords:
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", user) or user == GATEWAY_USER:
+                expected = f"letters, digits, '_', '.', '-', at most 64, not {GATEWAY_USER}"
+                raise ValueError(f"user names of {expected}, which {user[:80]!r} is not")
+        return passwords
 
     @field_validator("topics")
     @classmethod

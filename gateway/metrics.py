@@ -64,7 +64,7 @@ class Metrics:
         self.store_budget_bytes = gauge("store_budget_bytes", "Disk the event log may use.")
         self.stored = gauge("stored_events", "Events on disk, by lane.", "lane")
         self.commit_seconds = histogram(
-            "commit_seconds", "Duration of one group commit; its count is the number of commits.", FAST_SECONDS
+            "commit_seconds", "Duration of one synced group commit; its count is the number of syncs.", FAST_SECONDS
         )
         self.uncommitted = gauge("uncommitted_entries", "Events waiting for the next commit.")
         self.shed = counter("shed_events", "Events removed because the disk budget was short.", "lane")

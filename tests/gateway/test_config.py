@@ -90,6 +90,7 @@ TABLE = {
         '[connection.settings]\nprofile = "keroi_ev1527"\n',
         5, "connection.a.settings", 'profile "keroi_ev1527" is not known', "",
     ),
+    "a broker's address that is none": ('[broker]\nurl = "http://x"\n', 2, "broker.url", 'found "http://x"', "username"),
     "unknown forwarder": (CENTRE.replace("dc09", "dc9"), 3, "gateway.forwarder", '"dc9" is not known', '"dc09"?'),
     "what forwarders share": (CENTRE.replace("dc09", "_outbox"), 3, "gateway.forwarder", '"_outbox" is not known', ""),
     "unknown setting": (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -107,6 +109,40 @@ def test_only_what_differs_is_touched(tmp_path: Path, case: tuple[str, dict[str,
     old = plan(tmp_path, SITE)
 
     assert difference(old, plan(tmp_path, text, **files)) == expected
+
+
+USERS = '[broker]\npasswords = { d1 = "p1", d2 = "p2" }\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "keys"),
+    [
+        (USERS, {}, ()),
+        (USERS, {"p2": "made when the broker started"}, ()),
+        (USERS, {"p1": "another"}, ("broker.passwords",)),
+        (USERS.replace(" }", ', d3 = "p3" }'), {}, ("broker.passwords",)),
+        (USERS + 'topics = { d1 = ["t/#"] }\n', {}, ("broker.topics",)),
+    ],
+    ids=["the same", "one was made", "another secret", "one more user", "other topics"],
+)
+def test_who_may_come_to_our_own_broker_changes_without_a_stop(
+    tmp_path: Path, text: str, files: dict[str, str], keys: tuple[str, ...]
+) -> None:
+    old = plan(tmp_path, SITE + ALARMS + USERS, p1="one")
+
+    assert difference(old, plan(tmp_path, SITE + ALARMS + text, **{"p1": "one", **files})) == Difference(settings=keys)
+
+
+def test_a_driver_whose_devices_wait_for_no_receipt_of_ours_needs_another_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = plan(tmp_path, SITE + ALARMS)
+    plain = ModuleType("testing.plain")
+    vars(plain).update(LINK="topics", HEARD_WITHIN_S=None, decode=None, run=None)
+    monkeypatch.setitem(sys.modules, plain.__name__, plain)
+    added = ALARMS.replace('"alarms"', '"plain"').replace("alarm_json", plain.__name__)
+
+    assert [problem.key for problem in difference(old, plan(tmp_path, SITE + ALARMS + added)).restart] == ["broker"]
 
 
 RESTART = {
