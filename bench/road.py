@@ -92,10 +92,10 @@ def broker(configuration: Path) -> Iterator[int]:
 def measure(peer: Talker, systems: Sequence[System], load: Load, nth: int) -> Iterator[Sample]:
     """The same events at the same moments through each system."""
     for index, system in enumerate(systems):
-        commits, cpu = system.commits(), cpu_s(system.pid)
+        syncs, cpu = system.syncs(), cpu_s(system.pid)
         with system.watched():
             told = peer.ask(do="load", gateway=index, count=load.count, rate=load.rate, seed=1000 + nth)
-        cpu, commits = cpu_s(system.pid) - cpu, system.commits() - commits
+        cpu, syncs = cpu_s(system.pid) - cpu, system.syncs() - syncs
         latencies = sorted(told.pop("latencies_ms"))
         figures = {
             "p50_ms": share(latencies, 50),
@@ -107,7 +107,7 @@ def measure(peer: Talker, systems: Sequence[System], load: Load, nth: int) -> It
             "others": told["others"],
             "wrong": told["damaged"] + told["misordered"],
             "cpu_us": cpu / load.count * 1e6,
-            "syncs": commits / load.count,
+            "syncs": syncs / load.count,
             "rss_mb": rss_mb(system.pid),
             "peer_cpu_us": told["peer_cpu_s"] / load.count * 1e6,
         }

@@ -141,10 +141,10 @@ class Floor:
         assert self._talker is not None
         return self._talker.pid
 
-    def commits(self) -> int:
-        """Synced transactions so far."""
+    def syncs(self) -> int:
+        """Commits so far that waited for the disk."""
         assert self._talker is not None
-        return int(self._talker.ask()["commits"])
+        return int(self._talker.ask()["syncs"])
 
     def watched(self) -> AbstractContextManager[None]:
         """There is nothing to look at."""
@@ -222,8 +222,8 @@ class Daemon:
         assert self._process is not None
         return self._process.pid
 
-    def commits(self) -> int:
-        """Synced transactions so far."""
+    def syncs(self) -> int:
+        """Commits so far that waited for the disk."""
         return int(self.metric("fangkong_commit_seconds_count"))
 
     @contextmanager

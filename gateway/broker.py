@@ -14,9 +14,9 @@ import json
 import logging
 import os
 import pwd
-import re
 import secrets
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -25,17 +25,16 @@ from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Any, Literal, Self
-from urllib.parse import parse_qs, urlsplit
 
 from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway import leash
 from gateway.clock import Clock
-from gateway.config import BrokerSection, Secret, read_secret
+from gateway.config import GATEWAY_USER, BrokerSection, Secret, read_secret
 from gateway.errors import ConfigError, Problem, Refused
+from gateway.links.broker_url import external_address
 from gateway.links.mqtt_client import IN_HAND_MAX, PACKET_MAX_BYTES, BrokerAddress
 
-GATEWAY_USER = "fangkong-gateway"
 HASH_ROUNDS = 1000
 """PBKDF2 rounds: 1 ms a login on a small box, so that a thousand devices coming back at once take a second."""
 START_TIMEOUT_S = 30.0
@@ -50,8 +49,6 @@ SAVE_EVERY_S = 10
 """Without a save on each change: what a killed broker may forget of its sessions and retained messages, against the wear
 of a card that is written for ever."""
 STOP_TIMEOUT_S = leash.PATIENCE_S + 2.0
-
-_USER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class Broker:
@@ -80,23 +77,28 @@ class Broker:
         self._random = random
         self._log = log
         self._base = base
+        self._listen: tuple[str, int]
         self._command: list[str] = []
         self._process: asyncio.subprocess.Process | None = None
         self._mosquitto = shutil.which("mosquitto")
         self.kind = "external" if section.url else "mosquitto" if self._mosquitto else "amqtt"
 
     async def __aenter__(self) -> Self:
-        """Raises ConfigError for a section that cannot work, Refused when the child does not start."""
+        """Raises ConfigError for a section that cannot work, Refused when disk or child say no."""
         if self._section.url:
             self.address = external_address(self._section, self._base)
             return self
-        self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         host, port = await self._free_address()
-        passwords = self._passwords()
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            passwords = self._passwords()
+            self._listen = host, port
+            self._write_files(passwords)
+        except OSError as error:
+            raise Refused(f"cannot write the files of the broker: {error}") from error
         # amqtt knows only 3.1.1 and, asked for 5, waits for ever instead of saying so.
         version = self._section.version if self.kind == "mosquitto" else "3.1.1"
         self.address = BrokerAddress(_reachable(host), port, GATEWAY_USER, passwords[GATEWAY_USER], version)
-        self._write_files(host, port, passwords)
         try:
             await self._start()
         except BaseException:  # refused, or we are told to stop: nobody will leave a context that was never entered
@@ -114,6 +116,16 @@ class Broker:
     def is_up(self) -> bool:
         """The child runs. An external broker is not ours to judge: its connections say how it is."""
         return self.kind == "external" or (self._process is not None and self._process.returncode is None)
+
+    async def let_in(self, section: BrokerSection) -> None:
+        """Let in the users of this section, which is otherwise the same. Who is still known to mosquitto stays connected;
+        amqtt cannot learn, ends, and is started again. Raises ConfigError, OSError."""
+        if self.kind == "external" or self._process is None:
+            return
+        self._section = section
+        await asyncio.to_thread(lambda: self._write_users(self._passwords()))  # some milliseconds a user, and a sync
+        with suppress(ProcessLookupError):  # ended just now: it is started again with the new files
+            os.kill(self._process.pid, signal.SIGHUP)
 
     async def supervise(self) -> None:
         """For ever: start the child again, with back-off, whenever it ends. Run as a task inside the context."""
@@ -219,9 +231,6 @@ class Broker:
         """Every user's password; files that are missing are made with a random one."""
         paths = {GATEWAY_USER: self._dir / "gateway.password"}
         for user, path in self._section.passwords.items():
-            if not _USER.fullmatch(user) or user == GATEWAY_USER:
-                expected = f"letters, digits, '_', '.', '-', at most 64, not {GATEWAY_USER}"
-                raise ConfigError([Problem("site file", None, "broker.passwords", f'user "{user}"', expected)])
             paths[user] = self._base / path
         for user, path in paths.items():
             if not path.exists():
@@ -235,51 +244,28 @@ class Broker:
             return ("#", "$SYS/#")
         return self._section.topics.get(user, (f"fangkong/v1/{user}/#", f"{user}/#"))
 
-    def _write_files(self, host: str, port: int, passwords: Mapping[str, Secret]) -> None:
+    def _write_files(self, passwords: Mapping[str, Secret]) -> None:
+        self._write_users(passwords)
         if self._mosquitto:
             config = self._dir / "mosquitto.conf"
+            _write_private(config, _mosquitto_config(self._dir.resolve(), *self._listen, keeps_all=self._keeps_all))
+            self._command = [self._mosquitto, "-c", str(config)]
+        else:
+            self._command = [sys.executable, "-m", "gateway.broker", "--amqtt", str(self._dir / "amqtt.json")]
+
+    def _write_users(self, passwords: Mapping[str, Secret]) -> None:
+        if self._mosquitto:
             hashes = [f"{user}:{_mosquitto_hash(password)}\n" for user, password in passwords.items()]
             _write_private(self._dir / "passwords", "".join(hashes))
             _write_private(self._dir / "topics.acl", "".join(self._acl(user) for user in passwords))
-            _write_private(config, _mosquitto_config(self._dir.resolve(), host, port, keeps_all=self._keeps_all))
-            self._command = [self._mosquitto, "-c", str(config)]
         else:
-            config = self._dir / "amqtt.json"
             _write_private(self._dir / "amqtt.passwords", _amqtt_hashes(passwords))
             topics = {user: list(self._topics(user)) for user in passwords}
-            _write_private(config, json.dumps(_amqtt_config(self._dir.resolve(), host, port, topics)))
-            self._command = [sys.executable, "-m", "gateway.broker", "--amqtt", str(config)]
+            config = _amqtt_config(self._dir.resolve(), *self._listen, topics)
+            _write_private(self._dir / "amqtt.json", json.dumps(config))
 
     def _acl(self, user: str) -> str:
         return f"user {user}\n" + "".join(f"topic readwrite {topic}\n" for topic in self._topics(user)) + "\n"
-
-
-def external_address(section: BrokerSection, base: Path = Path()) -> BrokerAddress:
-    """`mqtt://HOST[:1883]` or `mqtts://HOST[:8883][?ca=FILE]`. Raises ConfigError."""
-    url = section.url or ""
-    parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    try:
-        port = parts.port
-        is_valid = parts.scheme in ("mqtt", "mqtts") and parts.hostname and parts.username is None
-    except ValueError:  # port out of range
-        port, is_valid = None, False
-    if not is_valid or parts.path.strip("/") or set(query) - {"ca"}:
-        expected = "mqtt://HOST:PORT or mqtts://HOST:PORT?ca=FILE"
-        shown = url.rpartition("@")[2]  # a password has no business here, and none in an error either
-        hint = "user and password belong into broker.username and broker.password_file"
-        raise ConfigError([Problem("site file", None, "broker.url", f'found "{shown}"', expected, hint)])
-    assert parts.hostname is not None
-    tls = parts.scheme == "mqtts"
-    return BrokerAddress(
-        parts.hostname,
-        port or (8883 if tls else 1883),
-        section.username,
-        read_secret(base / section.password_file) if section.password_file else None,
-        section.version,
-        tls,
-        base / query["ca"][0] if "ca" in query else None,
-    )
 
 
 def _mosquitto_config(folder: Path, host: str, port: int, *, keeps_all: bool) -> str:
@@ -359,10 +345,14 @@ class _Walkable(dict[Any, Any]):
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Mode 0600 from the first byte on, also where an older file had another."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    """Mode 0600 from the first byte on, whole or not at all: an empty password after a power cut would keep us from starting."""
+    part = path.with_name(f"{path.name}.part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -110,6 +110,10 @@ class ApiSection(Section):
     metrics_without_token: bool = True
 
 
+GATEWAY_USER = "fangkong-gateway"
+"""Our own name at our own broker."""
+
+
 class BrokerSection(Section):
     """The MQTT broker: somebody else's by `url`, else one of our own as a supervised child."""
 
@@ -122,6 +126,16 @@ class BrokerSection(Section):
     """Own broker only: device user name -> file with its password (mode 0600; made when missing). One per device or bridge."""
     topics: dict[str, tuple[TopicFilter, ...]] = Field(default_factory=dict)
     """Own broker only: user name -> topic filters it may use. Without: `fangkong/v1/NAME/#` and `NAME/#`."""
+
+    @field_validator("passwords")
+    @classmethod
+    def _of_plain_names(cls, passwords: dict[str, Path]) -> dict[str, Path]:
+        # A name becomes a line of the broker's files and a part of topic filters.
+        for user in passwords:
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", user) or user == GATEWAY_USER:
+                expected = f"letters, digits, '_', '.', '-', at most 64, not {GATEWAY_USER}"
+                raise ValueError(f"user names of {expected}, which {user[:80]!r} is not")
+        return passwords
 
     @field_validator("topics")
     @classmethod
@@ -136,6 +150,20 @@ class StoreSection(Section):
 
     budget_mb: Annotated[int, Field(ge=16, le=1_000_000)] = 2048
     retention_days: Annotated[int, Field(ge=1, le=36_500)] = 730
+
+
+class StormsSection(Section):
+    """What of a source's words is sent on when it repeats itself or says too much. Everything is stored in any case."""
+
+    window_s: Annotated[float, Field(ge=0, le=300)] = 10.0
+    """Identical alarms of one zone within it become one alarm and a counted summary; 0: never."""
+    burst: Annotated[int, Field(ge=1, le=100_000)] = 60
+    """Per source and lane: events sent at once. A panel with all its zones in alarm fits in."""
+    per_s: Annotated[float, Field(gt=0, le=100_000)] = 2.0
+    """And then, for as long as it lasts."""
+    life_burst: Annotated[int, Field(ge=10, le=100_000)] = 30
+    """The same for panic, hold-up, fire: ten presses always arrive."""
+    life_per_s: Annotated[float, Field(gt=0, le=100_000)] = 1.0
 
 
 class ConnectionSection(Section):
@@ -167,6 +195,7 @@ class SiteFile(Section):
     api: ApiSection = ApiSection()
     broker: BrokerSection = BrokerSection()
     store: StoreSection = StoreSection()
+    storms: StormsSection = StormsSection()
     connection: tuple[ConnectionSection, ...] = ()
     destination: tuple[DestinationSection, ...] = ()
 

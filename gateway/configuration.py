@@ -9,14 +9,16 @@ from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.clock import Clock
 from gateway.difference import Difference, Reload, difference
-from gateway.errors import Busy, ConfigError, Problem, Refused
+from gateway.errors import Busy, ConfigError, Problem, Refused, StoreError
 from gateway.history import History
-from gateway.intake import Intake
+from gateway.intake import Intake, Source
+from gateway.kinds import Kind, Qualifier
 from gateway.metrics import Metrics
+from gateway.model import Observation
 from gateway.north import North, routes
 from gateway.plan import Plan, prepare
 from gateway.south import South
-from gateway.store import StoreState
+from gateway.store import Store
 
 WISHES_MAX = 16
 """Wishes for another configuration that wait for the one before; a person makes one at a time."""
@@ -32,7 +34,8 @@ class Configuration:
         south: South,
         north: North,
         intake: Intake,
-        store: StoreState,
+        store: Store,
+        own: Source,
         clock: Clock,
         metrics: Metrics,
         log: Logger,
@@ -42,6 +45,7 @@ class Configuration:
         self._north = north
         self._intake = intake
         self._store = store
+        self._own = own
         self._clock = clock
         self._metrics = metrics
         self._log = log
@@ -105,18 +109,37 @@ class Configuration:
         if change.restart:
             raise ConfigError(change.restart)
         await self._change_lines(change, new)
-        self.plan = new
-        self._store.budget_bytes = new.site.store.budget_mb << 20
+        old, self.plan = self.plan, new
+        self._store.state.budget_bytes = new.site.store.budget_mb << 20
+        if new.site.storms != old.site.storms:  # a bucket is filled anew only when it changes
+            self._intake.limit(new.site.storms)
         self._intake.route(routes(new))
         await self._north.drain(change.destinations.removed)
         await self._north.end(change.destinations.ending)
         self._north.begin(new, change.destinations.beginning)
+        for device in (
+            *(f"connection/{name}" for name in change.connections.removed),
+            *(f"destination/{name}" for name in change.destinations.removed),
+        ):
+            await self._end_fault(device)
         return change
+
+    async def _end_fault(self, device: str) -> None:
+        """What is no more cannot be out of order: without this its fault would stand at the receivers for ever."""
+        try:
+            if (await self._store.latest(device)).get((Kind.COMM_FAULT, None)) in (Qualifier.NEW, Qualifier.UPDATE):
+                restore = Observation(device, Kind.COMM_FAULT, Qualifier.RESTORE, text="已从配置中移除")
+                await (await self._intake.report(self._own, [restore]))
+        except StoreError as error:
+            self._log.warning("a fault of what was removed stays open", device=device, error=str(error))
 
     async def _change_lines(self, change: Difference, new: Plan) -> None:
         """What can fail comes first: a port that is taken, a broker that does not start."""
         old, lines = self.plan, change.connections
+        users_change = not {"broker.passwords", "broker.topics"}.isdisjoint(change.settings)
         self._south.check_ports(old, new, lines.beginning)
+        if users_change:
+            await self._south.let_in(new)
         # While lines change, an event goes to whoever is to have it under either plan.
         self._intake.route([*routes(old), *routes(new)])
         await self._south.end(lines.ending)
@@ -127,6 +150,8 @@ class Configuration:
             await self._south.end(lines.beginning)
             await self._south.begin(old, lines.ending)
             await self._south.tidy(old)
+            if users_change:
+                await self._south.let_in(old)
             self._intake.route(routes(old))
             if isinstance(error, Refused):
                 expected = "a broker that starts"

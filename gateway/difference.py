@@ -12,7 +12,8 @@ from gateway.plan import Plan, PlannedConnection, PlannedDestination
 LIVE = frozenset(
     {
         "gateway.language", "gateway.profiles_dir", "api.token_file", "api.metrics_without_token", "store.budget_mb",
-        "store.retention_days",
+        "store.retention_days", "broker.passwords", "broker.topics",
+        "storms.window_s", "storms.burst", "storms.per_s", "storms.life_burst", "storms.life_per_s",
     }
 )  # fmt: skip
 """Keys outside connections and destinations that a running gateway takes over. A key that is not here needs a restart."""
@@ -90,7 +91,7 @@ def _change(
 
 def _changed_keys(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
     """Keys of the single tables, each with what changed."""
-    for table in ("gateway", "api", "broker", "store"):
+    for table in ("gateway", "api", "broker", "store", "storms"):
         if table == "broker" and not has_topics(old):
             continue  # no broker runs: the next one is started as the new file has it
         before, after = getattr(old.site, table), getattr(new.site, table)
@@ -98,10 +99,17 @@ def _changed_keys(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
             was, is_now = getattr(before, key), getattr(after, key)
             if was != is_now:
                 yield f"{table}.{key}", f"changes from {_shown(was)} to {_shown(is_now)}"
+            elif _has_other_secret(old, new, f"{table}.{key}"):
+                yield f"{table}.{key}", "another secret in the same file"
     if has_topics(old) and broker_keeps_all(new) and not broker_keeps_all(old):
         yield "broker", "a driver without receipts of its own needs a broker that saves every message"
-    if old.site.api.token_file == new.site.api.token_file and old.token != new.token:
-        yield "api.token_file", "another token in the same file"
+
+
+def _has_other_secret(old: Plan, new: Plan, key: str) -> bool:
+    if key == "broker.passwords":  # one that was made meanwhile is not another one
+        now = new.device_passwords
+        return any(now.get(user, password) != password for user, password in old.device_passwords.items())
+    return key == "api.token_file" and old.token != new.token
 
 
 def has_topics(plan: Plan) -> bool:

@@ -18,6 +18,7 @@ def main(command: list[str]) -> int:
     """Returns the program's exit status, 128 + n when signal n ended it."""
     program = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603  # the owner's own command line
     signal.signal(signal.SIGTERM, lambda *_: program.terminate())
+    signal.signal(signal.SIGHUP, lambda *_: program.send_signal(signal.SIGHUP))
     threading.Thread(target=_end_with_owner, args=(program,), daemon=True).start()
     status = program.wait()
     return status if status >= 0 else 128 - status

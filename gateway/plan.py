@@ -30,6 +30,7 @@ from gateway.config import (
 from gateway.driver import Context
 from gateway.errors import ConfigError, Problem
 from gateway.links import modbus, tcp
+from gateway.links.broker_url import external_address
 from gateway.links.serial import SerialUrl
 from gateway.loader import load_module, load_profiles, load_settings
 
@@ -87,6 +88,8 @@ class Plan:
     site: SiteFile
     data_dir: Path
     token: Secret | None
+    device_passwords: Mapping[str, Secret]
+    """Of the users of our own broker, as far as they have one yet."""
     connections: tuple[PlannedConnection, ...]
     destinations: tuple[PlannedDestination, ...]
 
@@ -132,15 +135,23 @@ def prepare(path: Path, base: Path | None = None) -> Plan:
     for _, api in _sound(ApiSection, content, "api"):
         with _noting(problems):
             token = read_secret(base / api.token_file) if api.token_file else None
+    device_passwords: dict[str, Secret] = {}
     for _, broker in _sound(BrokerSection, content, "broker"):
-        for secret in _passwords(broker, base):
+        if broker.url:
+            with _noting(problems), _at(path, line_of(lines, ("broker", "url")), "broker.url"):
+                external_address(broker, base)
+        for user, file in broker.passwords.items():
             with _noting(problems):
-                read_secret(secret)
+                if (base / file).exists():  # one that is missing is made when the broker starts
+                    device_passwords[user] = read_secret(base / file)
     if site is not None:
         problems += _taken_twice(site, path, lines)
     if problems or site is None:
         raise ConfigError(sorted(problems, key=lambda problem: (problem.file != str(path), problem.line or 0)))
-    return Plan(path, base, text, lines, site, site.data_dir(base), token, tuple(connections), tuple(destinations))
+    data_dir = site.data_dir(base)
+    return Plan(
+        path, base, text, lines, site, data_dir, token, device_passwords, tuple(connections), tuple(destinations)
+    )
 
 
 def _own_profiles(content: Mapping[str, Any], base: Path) -> Path | None:
@@ -160,13 +171,6 @@ def _sound(model: type[M], content: Mapping[str, Any], name: str) -> Iterator[tu
         section, _ = check_model(model, table, file=name, lines={})
         if section is not None:
             yield at, section
-
-
-def _passwords(section: BrokerSection, base: Path) -> Iterator[Path]:
-    """Files that must be readable by us alone. A device's that is missing is made at the start."""
-    if section.password_file:
-        yield base / section.password_file
-    yield from (base / path for path in section.passwords.values() if (base / path).exists())
 
 
 def _taken_twice(site: SiteFile, path: Path, lines: Mapping[Loc, int]) -> Iterator[Problem]:
@@ -206,6 +210,19 @@ def _noting(problems: list[Problem]) -> Iterator[None]:
         problems.extend(error.problems)
 
 
+@contextmanager
+def _at(path: Path, line: int | None, key: str) -> Iterator[None]:
+    """Whoever reads a value does not know where it stands; mistakes of other files stay theirs."""
+    try:
+        yield
+    except ConfigError as error:
+        here = [
+            replace(problem, file=str(path), line=line, key=key) if problem.file == "site file" else problem
+            for problem in error.problems
+        ]
+        raise ConfigError(here) from None
+
+
 def _connection(
     section: ConnectionSection, own_profiles: Path | None, path: Path, lines: Mapping[Loc, int], at: Loc
 ) -> PlannedConnection:
@@ -230,9 +247,8 @@ def _connection(
 def _check_link(section: ConnectionSection, file: str, line: int | None) -> None:
     key, link = f"connection.{section.name}.link", section.link
     try:
-        READERS[urlsplit(link).scheme](link)
-    except ConfigError as error:
-        raise ConfigError([replace(problem, file=file, line=line, key=key) for problem in error.problems]) from None
+        with _at(Path(file), line, key):
+            READERS[urlsplit(link).scheme](link)
     except ValueError as error:
         raise ConfigError([Problem(file, line, key, f"found {link!r}", str(error), "取值不符")]) from None
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Collection, Generator, Sequence
 
 from gateway.errors import StoreError
 
+SETTLE_WITHIN_S = 1.0
+"""Whoever closes a line in order waits this long for commits under way, which take milliseconds, and answers."""
+
 
 class Receipt:
     """Settles once, on the event loop, after the commit it belongs to. Await it or give it to `answer(after=...)`."""

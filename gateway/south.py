@@ -71,6 +71,17 @@ class South:
             )  # fmt: skip
             self.broker = await self._broker_open.enter_async_context(broker)
 
+    async def let_in(self, plan: Plan) -> None:
+        """Tell a broker of our own whom the plan lets in. Raises ConfigError."""
+        if self.broker is None:
+            return
+        try:
+            await self.broker.let_in(plan.site.broker)
+        except OSError as error:
+            found, line = error.strerror or str(error), plan.line_of_key("broker.passwords")
+            problem = Problem(str(plan.path), line, "broker.passwords", found, "files that can be written", "无法写入")
+            raise ConfigError([problem]) from error
+
     async def close_broker(self) -> None:
         """End the broker, if there is one."""
         if self._broker_task is not None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.resources import files
+from itertools import islice
 from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
@@ -165,11 +166,11 @@ def _open_routes(looks: Looks) -> APIRouter:
 async def _device_series(looks: Looks) -> AsyncIterator[str]:
     """Written by hand and in pieces: prometheus_client needs 14 to 29 us a series, and the loop must serve others between."""
     yield "# HELP fangkong_device_up 1 while the device is heard in time.\n# TYPE fangkong_device_up gauge\n"
-    lives = list(looks.health.states())
-    for start in range(0, len(lives), SERIES_AT_ONCE):
+    lives = iter(looks.health.states())
+    while piece := list(islice(lives, SERIES_AT_ONCE)):
         lines = [
             f'fangkong_device_up{{site="{_label(device.site)}",device="{_label(device.id)}"}} {int(life.state == "heard")}\n'
-            for life in lives[start : start + SERIES_AT_ONCE]
+            for life in piece
             if (device := looks.registry.device(life.device))
         ]
         yield "".join(lines)

@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 from structlog.typing import FilteringBoundLogger as Logger
 
-from gateway.errors import LinkClosed, Refused
+from gateway.errors import LinkClosed, Refused, StoreError
 from gateway.links.mqtt_client import ANSWER_TIMEOUT_S, IN_HAND_MAX, BrokerAddress, Client, Connected, connect
 from gateway.links.mqtt_packets import puback, publish
-from gateway.receipt import Receipt
+from gateway.receipt import SETTLE_WITHIN_S, Receipt
 
 __all__ = ["Arrived", "BrokerAddress", "TopicsLink", "open_topics"]
 
@@ -113,6 +113,13 @@ class TopicsLink:
             self._arrived.set()
             self._client.abandon()
 
+    async def finish(self) -> None:
+        """Send what is owed for commits that are under way. What takes too long stays unacknowledged and comes again."""
+        with suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(SETTLE_WITHIN_S):
+                while self._owed:
+                    await self._owed[0].after
+
     def _take(self, topic: bytes, payload: bytes, retained: bool, packet_id: int) -> None:
         self.in_hand += 1
         self._in_hand_bytes += len(payload)
@@ -190,6 +197,7 @@ async def open_topics(
         await link.subscribe(subscriptions)
         yield link
     finally:
+        await link.finish()
         client.flush()
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
-from gateway.errors import LinkClosed
-from gateway.receipt import Receipt
+from gateway.errors import LinkClosed, StoreError
+from gateway.receipt import SETTLE_WITHIN_S, Receipt
 
 READ_CHUNK_BYTES = 4096
 """One read: some fifty frames. Larger chunks would only move the queue from the kernel into this process."""
@@ -103,7 +104,11 @@ class StreamLink:
         self._check_open()
 
     async def close(self) -> None:
-        """Let what was sent leave, then close. Answers still waiting for their commit are dropped: the peer repeats."""
+        """Let answers leave whose commit is under way, then close. One that takes too long is dropped: the peer repeats."""
+        with suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(SETTLE_WITHIN_S):
+                while self._answers:
+                    await self._answers[0][1]
         if self._closed_because is not None:
             return
         self._forget("closed by us")

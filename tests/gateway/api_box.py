@@ -80,7 +80,7 @@ class Box:
             destination=(DestinationSection(name="centre", forwarder="dc09"),),
         )
         here = Path("site.toml")
-        plan = Plan(here, Path(), "", {}, site, Path("var"), Secret(token) if token else None, (), ())
+        plan = Plan(here, Path(), "", {}, site, Path("var"), Secret(token) if token else None, {}, (), ())
         looks = Looks(
             store=self.store, registry=self.registry, health=self.health, metrics=self.metrics, version="1.2.3",
             plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,

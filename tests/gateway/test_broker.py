@@ -21,10 +21,11 @@ import structlog.testing
 
 from gateway import broker as broker_module
 from gateway import logs
-from gateway.broker import GATEWAY_USER, Broker, _Walkable, external_address
+from gateway.broker import Broker, _Walkable
 from gateway.clock import RealClock
-from gateway.config import BrokerSection, load_site_file
+from gateway.config import GATEWAY_USER, BrokerSection, load_site_file, read_secret
 from gateway.errors import ConfigError, Refused
+from gateway.links.broker_url import external_address
 from gateway.links.mqtt import BrokerAddress, open_topics
 from gateway.receipt import Receipt
 from tests.conftest import tool
@@ -202,6 +203,20 @@ async def test_everything_it_writes_is_private(
         assert {oct(stat.S_IMODE(file.stat().st_mode)) for file in files} == {"0o600"}
 
 
+@pytest.mark.row("B1")
+async def test_a_password_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one, left by a power cut at the first start, would keep every later start from succeeding."""
+
+    def power_cut(_: int) -> None:
+        raise OSError("the power went")
+
+    monkeypatch.setattr(os, "fsync", power_cut)
+    with pytest.raises(Refused, match="cannot write the files of the broker: the power went"):
+        await running("amqtt", tmp_path, monkeypatch).__aenter__()
+
+    assert not (tmp_path / "broker" / "gateway.password").exists()
+
+
 async def test_a_password_lives_on_across_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running("amqtt", tmp_path, monkeypatch) as broker:
         first = broker.address.password
@@ -214,11 +229,48 @@ async def test_a_password_lives_on_across_a_restart(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("user", ["", "a/b", "a+", "#", "a:b", "a\nb", GATEWAY_USER, "x" * 65])
-async def test_a_user_name_that_would_widen_its_rights_is_refused(user: str, tmp_path: Path) -> None:
-    section = BrokerSection(listen="127.0.0.1:0", passwords={user: Path("p")})
-    with pytest.raises(ConfigError, match=r"broker\.passwords: user"):
-        async with made(section, tmp_path):
-            pass
+def test_a_user_name_that_would_widen_its_rights_is_refused(user: str, tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text(f'[broker.passwords]\n{json.dumps(user)} = "p"\n')
+    with pytest.raises(ConfigError, match=r"site\.toml:1: broker\.passwords: .*expected user names of letters"):
+        load_site_file(tmp_path / "site.toml")
+
+
+async def test_a_new_user_comes_in_while_the_others_stay_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool("mosquitto")
+    one = BrokerSection(listen="127.0.0.1:0", passwords={"d1": Path("p1"), "gone": Path("p0")})
+    two = BrokerSection(listen="127.0.0.1:0", passwords={"d1": Path("p1"), "d2": Path("p2")}, topics={"d1": ("t/#",)})
+    async with (
+        made(one, tmp_path) as broker,
+        open_topics(broker.address, client_id="gw", subscriptions=["#"], log=logs.logger()) as link,
+        client(as_user(broker, "d1", tmp_path / "p1")) as stays,
+        asyncio.timeout(TIMEOUT_S),
+    ):
+        gone = as_user(broker, "gone", tmp_path / "p0")
+        await broker.let_in(two)
+
+        await until_in(as_user(broker, "d2", tmp_path / "p2"))
+        with pytest.raises(aiomqtt.MqttError):
+            async with client(gone):
+                pass
+        await stays.publish("t/1", b"under its new filter", qos=1)
+        (message,) = await anext(link.batches())
+        assert message.payload == b"under its new filter"
+
+
+def as_user(broker: Broker, user: str, password: Path) -> BrokerAddress:
+    return replace(broker.address, username=user, password=read_secret(password))
+
+
+async def until_in(address: BrokerAddress) -> None:
+    """A broker reads its files when it comes to it."""
+    while True:
+        try:
+            async with client(address):
+                return
+        except aiomqtt.MqttError:
+            await asyncio.sleep(0.02)  # noqa: TID251  # between two tries; bounded by the caller
 
 
 async def test_a_password_that_others_can_read_is_refused(tmp_path: Path) -> None:
@@ -258,7 +310,7 @@ from random import Random
 from gateway import logs
 from gateway.broker import Broker
 from gateway.clock import RealClock
-from gateway.config import BrokerSection, load_site_file
+from gateway.config import GATEWAY_USER, BrokerSection, load_site_file, read_secret
 
 async def main(folder):
     async with Broker(BrokerSection(listen="127.0.0.1:0"), folder, RealClock(), Random(7), logs.logger()) as broker:

@@ -90,11 +90,14 @@ TABLE = {
         '[connection.settings]\nprofile = "keroi_ev1527"\n',
         5, "connection.a.settings", 'profile "keroi_ev1527" is not known', "",
     ),
+    "a broker's address that is none": ('[broker]\nurl = "http://x"\n', 2, "broker.url", 'found "http://x"', "username"),
     "unknown forwarder": (CENTRE.replace("dc09", "dc9"), 3, "gateway.forwarder", '"dc9" is not known', '"dc09"?'),
     "what forwarders share": (CENTRE.replace("dc09", "_outbox"), 3, "gateway.forwarder", '"_outbox" is not known', ""),
     "unknown setting": (
         CENTRE + "windw = 4\n", 6, "destination.0.settings.windw", "unknown key", 'did you mean "window"?',
     ),
+    "a storm without measure": ("[storms]\n\nwindow_s = 3600\n", 3, "storms.window_s", "found 3600", ""),
+    "fewer presses than must arrive": ("[storms]\n\nlife_burst = 9\n", 3, "storms.life_burst", "found 9", ""),
     "unknown lane": (
         CENTRE.replace("[destination.settings]", 'lanes = ["life", "alarms"]\n[destination.settings]'),
         4, "destination.0.lanes.1", "found 'alarms'", "",

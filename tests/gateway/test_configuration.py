@@ -22,7 +22,7 @@ from gateway.difference import Change, Difference, Reload
 from gateway.errors import Busy
 from gateway.forwarders import Outlet
 from gateway.history import History
-from gateway.model import Device, Lane, Site
+from gateway.model import Device, Kind, Lane, Qualifier, Site
 from gateway.plan import prepare
 from gateway.registry import Registry
 from simulators.rf_serial import acknowledged, line
@@ -30,6 +30,8 @@ from tests.stories.box import free_ports
 
 PATIENCE_S = 30
 HEAD = '[gateway]\ndata_dir = "var"\n[api]\nlisten = "127.0.0.1:0"\n'
+EACH = "[storms]\nwindow_s = 0\n"
+"""Every alarm is sent on, so that they can be counted."""
 SENSOR = "ev1527-80650"
 
 
@@ -246,7 +248,7 @@ async def test_what_waits_for_a_removed_destination_stays_and_shows_until_it_is_
         await asyncio.Event().wait()
 
     started = forwarder("gone", deliver)
-    base = HEAD + panel("a", port) + destination("other")
+    base = HEAD + EACH + panel("a", port) + destination("other")
     monkeypatch.setattr("gateway.north.DRAIN_S", 0.1)
     async with running(tmp_path, base + destination("gone")) as box, dialled(port) as peer:
         assert await peer.alarm()
@@ -288,7 +290,7 @@ async def test_what_a_replaced_destination_has_delivered_is_on_disk_before_its_s
             watch.close()
 
     forwarder("one", deliver)
-    base = HEAD + panel("a", port)
+    base = HEAD + EACH + panel("a", port)
     async with running(tmp_path, base + destination("one")) as box, dialled(port) as peer:
         for n in range(10):
             assert await peer.alarm()
@@ -297,6 +299,29 @@ async def test_what_a_replaced_destination_has_delivered_is_on_disk_before_its_s
             await box.take(base + destination("one", '["life", "alarm"]' if n % 2 else '["alarm"]'))
 
         assert len(seen) == len(set(seen)) == 10
+
+
+async def test_the_fault_of_what_is_removed_ends_with_it(
+    tmp_path: Path, forwarder: Callable[..., list[Outlet]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.supervisor.DOWN_REPORTED_AFTER_S", 0.0)
+    monkeypatch.setattr("gateway.supervisor.LOOK_S", 0.05)
+    (nobody,) = free_ports(1)
+
+    async def cannot(outlet: Outlet) -> None:
+        await outlet.report(Kind.COMM_FAULT, Qualifier.NEW, "nobody answers")
+        await asyncio.Event().wait()
+
+    forwarder("deaf", cannot)
+    dead = panel("dead", nobody).replace("tcp-listen", "tcp")
+    async with running(tmp_path, HEAD + dead + destination("deaf")) as box:
+        await box.becomes("events_total", 2, kind="comm_fault", lane="fault")
+
+        await box.take(HEAD)
+
+        await box.becomes("events_total", 4, kind="comm_fault", lane="fault")
+        await box.take(HEAD + dead + destination("deaf"))
+        await box.becomes("events_total", 6, kind="comm_fault", lane="fault")
 
 
 # -- bounds --------------------------------------------------------------------------------------------------------------

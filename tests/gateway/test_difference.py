@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from gateway.config import ApiSection, BrokerSection, GatewaySection, StoreSection
+from gateway.config import ApiSection, BrokerSection, GatewaySection, StoreSection, StormsSection
 from gateway.difference import LIVE, Change, Difference, difference
 from gateway.plan import Plan, prepare
 
@@ -94,6 +96,9 @@ TABLE: dict[str, tuple[str, dict[str, str], Difference]] = {
         {},
         Difference(settings=("gateway.language", "api.metrics_without_token", "store.budget_mb", "store.retention_days")),
     ),
+    "other limits for storms": (
+        SITE + "[storms]\nburst = 100\nwindow_s = 5\n", {}, Difference(settings=("storms.window_s", "storms.burst")),
+    ),
     "a broker's address when nothing uses it": (SITE + '[broker]\nlisten = "0.0.0.0:1884"\n', {}, Difference()),
     "the first line that needs a broker": (
         SITE + '[broker]\nlisten = "0.0.0.0:1884"\n' + ALARMS, {}, Difference(Change(added=("alarms",))),
@@ -107,6 +112,40 @@ def test_only_what_differs_is_touched(tmp_path: Path, case: tuple[str, dict[str,
     old = plan(tmp_path, SITE)
 
     assert difference(old, plan(tmp_path, text, **files)) == expected
+
+
+USERS = '[broker]\npasswords = { d1 = "p1", d2 = "p2" }\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "keys"),
+    [
+        (USERS, {}, ()),
+        (USERS, {"p2": "made when the broker started"}, ()),
+        (USERS, {"p1": "another"}, ("broker.passwords",)),
+        (USERS.replace(" }", ', d3 = "p3" }'), {}, ("broker.passwords",)),
+        (USERS + 'topics = { d1 = ["t/#"] }\n', {}, ("broker.topics",)),
+    ],
+    ids=["the same", "one was made", "another secret", "one more user", "other topics"],
+)
+def test_who_may_come_to_our_own_broker_changes_without_a_stop(
+    tmp_path: Path, text: str, files: dict[str, str], keys: tuple[str, ...]
+) -> None:
+    old = plan(tmp_path, SITE + ALARMS + USERS, p1="one")
+
+    assert difference(old, plan(tmp_path, SITE + ALARMS + text, **{"p1": "one", **files})) == Difference(settings=keys)
+
+
+def test_a_driver_whose_devices_wait_for_no_receipt_of_ours_needs_another_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = plan(tmp_path, SITE + ALARMS)
+    plain = ModuleType("testing.plain")
+    vars(plain).update(LINK="topics", HEARD_WITHIN_S=None, decode=None, run=None)
+    monkeypatch.setitem(sys.modules, plain.__name__, plain)
+    added = ALARMS.replace('"alarms"', '"plain"').replace("alarm_json", plain.__name__)
+
+    assert [problem.key for problem in difference(old, plan(tmp_path, SITE + ALARMS + added)).restart] == ["broker"]
 
 
 RESTART = {
@@ -132,6 +171,7 @@ def test_what_only_a_restart_can_change_is_named_with_its_line(tmp_path: Path, k
 
 def test_every_live_key_is_a_key() -> None:
     tables = {"gateway": GatewaySection, "api": ApiSection, "broker": BrokerSection, "store": StoreSection}
+    tables["storms"] = StormsSection
     keys = {f"{table}.{key}" for table, section in tables.items() for key in section.model_fields}
 
     assert keys >= LIVE

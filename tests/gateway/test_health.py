@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from gateway.health import STARTUP_GRACE_S, Health, Report
+from gateway.health import FLUSH_S, STARTUP_GRACE_S, STATES, Health, Report
 from gateway.ids import EventIds
 from gateway.intake import Intake, Source
 from gateway.metrics import Metrics
@@ -249,6 +251,44 @@ async def test_every_state_of_a_site_is_shown_zeros_too(tmp_path: Path, jumping_
         }
 
     assert shown == {"heard": 1, "silent": 0, "unproven": 0, "unclaimed": 0}
+
+
+async def test_the_counts_shown_are_those_of_a_recount_whatever_happens(
+    tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    """They are kept by difference, so that a tick costs nothing for devices about which there is nothing to say."""
+    random = Random(7)
+    devices = [Device(f"a{n}", "s1", heard_within_s=float(random.randint(5, 60))) for n in range(20)]
+    async with box(tmp_path, jumping_clock, *devices[:10]) as here:
+        known = here.health._ledger._devices  # type: ignore[attr-defined]  # the test's own ledger
+        states = set()
+        for _ in range(200):
+            device = random.choice(devices)
+            match random.randrange(6):
+                case 0:
+                    known[device.id] = replace(device, site=f"s{random.randint(1, 3)}")
+                    here.health.ledger_changed()
+                case 1:
+                    known.pop(device.id, None)
+                    here.health.ledger_changed()
+                case _:
+                    here.health.heard(device.id, "c1", None)
+            await jumping_clock.advance(FLUSH_S)
+            here.health._show()  # as the watch does every FLUSH_S
+
+            counted = Counter(
+                (known[life.device].site if life.device in known else "", life.state) for life in here.health.states()
+            )
+            shown = {
+                (sample.labels["site"], sample.labels["state"]): int(sample.value)
+                for family in here.metrics.devices.collect()
+                for sample in family.samples
+            }
+            assert {key: count for key, count in shown.items() if count} == dict(counted)
+            assert {site for site, _ in shown} == {site for site, _ in counted}
+            states |= {state for _, state in counted}
+
+    assert states == set(STATES)
 
 
 async def reports(here: Box, qualifier: Qualifier) -> None:

@@ -458,6 +458,21 @@ async def test_pubacks_leave_in_order_of_arrival_up_to_the_first_open_receipt() 
     assert await acknowledged(bare, 0) == [7, 8, 9]
 
 
+async def test_a_link_closed_in_order_still_acknowledges_what_is_being_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "SETTLE_WITHIN_S", 0.2)
+    bare = BareBroker()
+    stored, never = Receipt(), Receipt()
+    async with bare.listening() as address:
+        async with opened_at(address) as link:
+            line = await bare.subscribed.get()
+            line.write(packet(7, b"7") + packet(8, b"8"))
+            for message, receipt in zip(await take(link, 2), (stored, never), strict=True):
+                message.accept(after=receipt)
+            asyncio.get_running_loop().call_soon(stored.settle)
+
+        assert await acknowledged(bare, 0) == [7]
+
+
 @pytest.mark.row("D4")
 async def test_a_late_acknowledgement_never_meets_the_next_connections_message_of_the_same_number() -> None:
     bare = BareBroker()

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from gateway.errors import ConfigError, LinkClosed, StoreError
-from gateway.links import serial, tcp
+from gateway.links import serial, stream, tcp
 from gateway.links.stream import ANSWERS_MAX, ANSWERS_PAUSE, READ_CHUNK_BYTES, StreamLink
 from gateway.receipt import Receipt
 from tests.driver_cases import closing
@@ -65,6 +65,36 @@ async def test_answers_leave_in_the_order_of_the_calls_whatever_settles_first() 
         assert await reading == b"12"
     third.settle()
     assert await far.read() == b"3"
+
+
+async def test_a_line_closed_in_order_still_answers_what_is_being_stored() -> None:
+    near, far = memory_pair()
+    receipt = Receipt()
+    near.answer(b"ok", after=receipt)
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(near.close())
+        await turn()
+        receipt.settle()
+
+        assert await far.read() == b"ok"
+
+
+@pytest.mark.parametrize("error", [None, StoreError("disk full")], ids=["never", "fails"])
+async def test_a_line_closed_in_order_waits_for_no_commit_that_does_not_come(
+    monkeypatch: pytest.MonkeyPatch, error: StoreError | None
+) -> None:
+    monkeypatch.setattr(stream, "SETTLE_WITHIN_S", 0.01)
+    near, far = memory_pair()
+    receipt = Receipt()
+    near.answer(b"ok", after=receipt)
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(near.close())
+        await turn()
+        if error:
+            receipt.settle(error)
+
+        with pytest.raises(LinkClosed):
+            await far.read()
 
 
 async def test_an_answer_to_something_already_stored_leaves_at_once() -> None:

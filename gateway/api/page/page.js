@@ -3,9 +3,9 @@
 const WORDS = {
   en: { title: "Fangkong gateway", token: "API token", open: "Open", destinations: "Destinations", devices: "Devices", events: "Latest events",
     name: "Name", state: "State", life: "Life", alarm: "Alarm", fault: "Fault", status: "Status", bulk: "Bulk", dead: "Undeliverable", time: "Time", lane: "Lane",
-    what: "Event", where: "Place", device: "Device", up: "up", down: "down", live: "live", gone: "no connection", refused: "token refused",
+    what: "Event", where: "Place", device: "Device", up: "up", down: "down", removed: "removed, events wait", live: "live", gone: "no connection", refused: "token refused",
     heard: "heard", silent: "silent", unproven: "unproven", unclaimed: "unclaimed", new: "", restore: "restored", update: "still there", test: "TEST" },
-  "zh-CN": { up: "正常", down: "中断", live: "实时", gone: "连接中断", refused: "令牌不正确", life: "生命", alarm: "报警", fault: "故障", status: "状态", bulk: "数据",
+  "zh-CN": { up: "正常", down: "中断", removed: "已移除,有事件待送", live: "实时", gone: "连接中断", refused: "令牌不正确", life: "生命", alarm: "报警", fault: "故障", status: "状态", bulk: "数据",
     heard: "在线", silent: "失联", unproven: "未证实", unclaimed: "未登记", new: "", restore: "恢复", update: "仍存在", test: "测试" },
 };
 const ROWS = 30, LOOK_MS = 2000, RETRY_MS = 2000;
@@ -49,7 +49,8 @@ async function look() {
   for (const each of (await destinations.json()).items) {
     const row = body.insertRow();
     cell(row, each.name);
-    cell(row, word(each.up ? "up" : "down"), each.up ? "ok" : "bad");
+    const state = !each.configured ? "removed" : each.up ? "up" : "down";
+    cell(row, word(state), each.up ? "ok" : "bad");
     for (const lane of ["life", "alarm", "fault"]) cell(row, each.backlog[lane], each.backlog[lane] ? lane : "");
     cell(row, each.dead, each.dead ? "bad" : "");
   }
