@@ -109,8 +109,10 @@ class Configuration:
         if change.restart:
             raise ConfigError(change.restart)
         await self._change_lines(change, new)
-        self.plan = new
+        old, self.plan = self.plan, new
         self._store.state.budget_bytes = new.site.store.budget_mb << 20
+        if new.site.storms != old.site.storms:  # a bucket is filled anew only when it changes
+            self._intake.limit(new.site.storms)
         self._intake.route(routes(new))
         await self._north.drain(change.destinations.removed)
         await self._north.end(change.destinations.ending)

@@ -94,6 +94,7 @@ class Daemon:
                 api = group.create_task(self._serve_api(parts), name="api")
                 inside = [
                     group.create_task(parts.intake.keep_rejects(), name="rejects"),
+                    group.create_task(parts.intake.sum_up(), name="storms"),
                     group.create_task(parts.health.run(), name="health"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
                     group.create_task(keeping.run(), name="housekeeping"),
@@ -145,6 +146,7 @@ class Daemon:
             metrics=metrics,
             boot=self._boot,
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
+            storms=site.storms,
         )
         supervisor = Supervisor(
             intake=intake, store=store, clock=clock, random=self._random, metrics=metrics, log=self._log, own=self._own

@@ -13,6 +13,7 @@ LIVE = frozenset(
     {
         "gateway.language", "gateway.profiles_dir", "api.token_file", "api.metrics_without_token", "store.budget_mb",
         "store.retention_days", "broker.passwords", "broker.topics",
+        "storms.window_s", "storms.burst", "storms.per_s", "storms.life_burst", "storms.life_per_s",
     }
 )  # fmt: skip
 """Keys outside connections and destinations that a running gateway takes over. A key that is not here needs a restart."""
@@ -90,7 +91,7 @@ def _change(
 
 def _changed_keys(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
     """Keys of the single tables, each with what changed."""
-    for table in ("gateway", "api", "broker", "store"):
+    for table in ("gateway", "api", "broker", "store", "storms"):
         if table == "broker" and not has_topics(old):
             continue  # no broker runs: the next one is started as the new file has it
         before, after = getattr(old.site, table), getattr(new.site, table)

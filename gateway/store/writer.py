@@ -81,7 +81,7 @@ class ThreadWriter:
         failed = False
         while (batch := self._take(RECOVERY_PROBE_S if failed else None)) is not None:
             started = self._clock.monotonic()
-            synced = not all(job.rides for job in batch)
+            synced = not batch or not all(job.rides for job in batch)  # nothing: a look whether the disk is well again
             settlement = self._committer.commit(batch, synced=synced)
             failed = not self._committer.is_open
             if synced:

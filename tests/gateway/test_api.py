@@ -205,7 +205,8 @@ async def test_an_event_is_shown_whole(box: Box) -> None:
         "qualifier": "new", "lane": "alarm", "zone": 3, "code": "E130", "text": "围墙 <b>", "values": {"battery": None, "count": 2},
         "received_at": "2027-01-15T08:30:00Z", "device_time": None, "time_quality": "unknown", "clock": "set",
         "position": {"latitude": 37.5, "longitude": 121.4, "speed_kmh": 30.0}, "test": False, "claimed": True,
-        "site": "s1", "site_name": "阳泗小区", "point": "p1", "point_name": "东门", "driver": "test", "connection": "c1", "raw": "7e02",
+        "site": "s1", "site_name": "阳泗小区", "point": "p1", "point_name": "东门", "driver": "test", "connection": "c1",
+            "suppressed_by": None, "raw": "7e02",
     }  # fmt: skip
 
 
