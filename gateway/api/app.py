@@ -176,6 +176,7 @@ async def _device_series(looks: Looks) -> AsyncIterator[str]:
             if (device := looks.registry.device(life.device))
         ]
         yield "".join(lines)
+        await looks.clock.sleep(0)  # sending alone gives nobody else a turn
 
 
 def _label(value: str) -> str:
