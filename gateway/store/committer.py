@@ -14,6 +14,7 @@ from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.kinds import Lane
 from gateway.model import Delivery
+from gateway.receipt import Series
 from gateway.store import Entry, StoreState
 from gateway.store.arrivals import Arrivals
 from gateway.store.budget import Budget, used_bytes
@@ -35,6 +36,8 @@ from gateway.store.tally import Tally
 Work = Callable[[sqlite3.Connection, Tally], Any]
 Outcome = tuple[Any, StoreError | None]
 
+BROKEN_OFF = "an earlier report of the same conversation was not"
+
 
 @dataclass(slots=True)
 class Job:
@@ -44,8 +47,21 @@ class Job:
     """Called on the event loop after the commit, with the result or the error."""
     entries: Sequence[Entry] = ()
     work: Work | None = None
+    series: Series | None = None
+    """What `entries` are a part of."""
     rides: bool = False
     """Needs no sync of its own: it goes with the next commit, or without a sync when none comes soon."""
+
+    @property
+    def is_too_late(self) -> bool:
+        """An earlier job of its series has failed."""
+        return self.series is not None and self.series.is_broken
+
+    def failed(self, error: object) -> Outcome:
+        """It was not done, and nothing after it may be."""
+        if self.series is not None:
+            self.series.is_broken = True
+        return None, StoreError(f"not stored: {error}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +159,8 @@ class Committer:
         Not synced, it outlives the process but not a power cut; the next synced commit takes it along.
         """
         tally = Tally()
+        late = [job for job in jobs if job.is_too_late]
+        jobs = [job for job in jobs if not job.is_too_late] if late else jobs
         try:
             if self._connection is None or self.is_damaged:
                 self._drop()
@@ -150,10 +168,11 @@ class Committer:
             outcomes, tally = self._transaction(jobs, synced=synced)
         except Exception as error:  # noqa: BLE001  # the thread's boundary: a dead writer would never answer anybody again
             self._distrust(error)
-            outcomes = [(None, StoreError(f"not stored: {error}"))] * len(jobs)
+            outcomes = [job.failed(error) for job in jobs]
         else:
             self.state.ok, self.state.error = True, ""
-        return Settlement(jobs, outcomes, tally.deliveries, bool(tally.placed))
+        outcomes = [*outcomes, *(job.failed(BROKEN_OFF) for job in late)]
+        return Settlement([*jobs, *late], outcomes, tally.deliveries, bool(tally.placed))
 
     def _transaction(self, jobs: Sequence[Job], *, synced: bool) -> tuple[Sequence[Outcome], Tally]:
         connection = self._connection
@@ -195,6 +214,8 @@ class Committer:
 
     def _attempt(self, connection: sqlite3.Connection, job: Job, tally: Tally) -> Outcome:
         """One job, undone alone when it is at fault. Raises what the disk is to blame for."""
+        if job.is_too_late:
+            return job.failed(BROKEN_OFF)
         own = Tally()
         connection.execute("SAVEPOINT job")
         try:
@@ -205,7 +226,7 @@ class Committer:
             connection.execute("ROLLBACK TO job")
             connection.execute("RELEASE job")
             self.numbers.forget()
-            return None, StoreError(f"not stored: {error}")
+            return job.failed(error)
         connection.execute("RELEASE job")
         tally.add(own)
         return outcome
