@@ -197,6 +197,7 @@ class Daemon:
             registry=parts.registry,
             health=parts.health,
             metrics=self._metrics,
+            clock=self._clock,
             plan=lambda: self.configuration.plan,
             reload=self.configuration.reload,
             version=VERSION,
