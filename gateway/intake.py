@@ -18,7 +18,7 @@ from gateway.ids import EventIds
 from gateway.kinds import FACTS, Kind, Lane, Qualifier
 from gateway.metrics import Metrics
 from gateway.model import Event, Observation, Place, TimeQuality
-from gateway.receipt import Receipt
+from gateway.receipt import Receipt, Series
 from gateway.rules.storms import Reason, Storms
 from gateway.store import Entry, EventFilter, Rejected, Store
 
@@ -81,6 +81,8 @@ class Source:
     """Set for the gateway's own reports about itself: the box."""
     proves_life: bool = True
     """False for what the gateway says about a device: that it is silent does not prove that it lives."""
+    series: Series | None = None
+    """Of a conversation that ends with the first report that is not stored; None: each report stands for itself."""
 
     def window_s(self, device: str) -> float | None:
         """How often `device` must be heard, by its driver; None: it cannot be supervised."""
@@ -143,7 +145,7 @@ class Intake:
             if not entries:
                 return Receipt.of_all(list({*earlier}))
             own.when_settled(lambda _: self._settled(entries, own))
-            stored = await self._store.append(entries)
+            stored = await self._store.append(entries, series=source.series)
         except BaseException:  # or what was remembered would wait for this receipt for ever
             own.settle(StoreError("not stored: the report was broken off"))
             raise

@@ -231,6 +231,8 @@ class Outbox:
         if is_whole and len(rows) < limit:
             self._current.add(lane)
             self.committed(self._meanwhile)
+        elif self._held[lane] <= HELD_MAX // 2:
+            self._look.set()  # a page of rows that were known already: more may wait behind it
 
     def _hold(self, row: Delivery) -> None:
         self._known[row.event.seq] = row

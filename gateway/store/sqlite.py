@@ -17,7 +17,7 @@ from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.kinds import Kind, Lane, Qualifier
 from gateway.model import Delivery, DeliveryState, Event, Heard
-from gateway.receipt import Receipt
+from gateway.receipt import Receipt, Series
 from gateway.store import Backlog, Entry, EventFilter, Follower, Rejected, Resent, StoreState
 from gateway.store.arrivals import NO_ZONE
 from gateway.store.budget import prune_some
@@ -132,7 +132,7 @@ class SqliteStore:
 
     # -- the hot path --------------------------------------------------------------------------------------------------
 
-    async def append(self, entries: Sequence[Entry]) -> Receipt:
+    async def append(self, entries: Sequence[Entry], *, series: Series | None = None) -> Receipt:
         while self._uncommitted + len(entries) > UNCOMMITTED_MAX and self._uncommitted:
             self._room.clear()
             await self._room.wait()
@@ -144,7 +144,7 @@ class SqliteStore:
             self._room.set()
             receipt.settle(error, repeats or ())
 
-        self._writer.submit(Job(done, entries=entries))
+        self._writer.submit(Job(done, entries=entries, series=series))
         return receipt
 
     @property

@@ -244,9 +244,8 @@ class SimulatedWriter:
         self._to_tell.append(self._committer.commit(batch, synced=not all(job.rides for job in batch)))
 
     def _tell(self) -> None:
-        settlement = self._to_tell.popleft()
-        if not self._disk.is_dead:
-            self._settle(settlement)
+        if self._to_tell and not self._disk.is_dead:
+            self._settle(self._to_tell.popleft())
 
     async def close(self) -> None:
         self._depart()
