@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full crash defects lint bench wheel lock clean
+.PHONY: demo test test-full crash soak defects lint bench wheel lock clean
 
 demo: .venv/.run
 	@$(BIN)/fangkong demo
@@ -34,6 +34,11 @@ lint: .venv/.dev
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m dashboards.src.overview --check
 	@$(BIN)/python -m tests.evidence --check
+
+# The stories at full size, a quarter of an hour: docs/testing.md.
+soak: .venv/.dev
+	@.ci/tools
+	@$(BIN)/python -m tests.soak
 
 # The gateway beside the least such a program must do, in one run: docs/proof.md.
 bench: .venv/.dev
