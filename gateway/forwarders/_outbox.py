@@ -90,6 +90,10 @@ class Outbox:
         """Nothing is waiting in memory, and so nothing that was stored before the last look."""
         return not self._queue
 
+    def holds(self, lane: Lane) -> bool:
+        """Whether anything of this lane waits to be sent or to be answered."""
+        return self._held[lane] > 0
+
     def take(self, lanes: Collection[Lane]) -> Delivery | None:
         """The next row to send; its account stays busy until the row is accepted, refused or put back."""
         while (row := self._queue.take(lanes)) is not None:
