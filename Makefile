@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full crash soak defects lint bench wheel lock clean
+.PHONY: demo test test-full crash soak dst defects lint bench wheel lock clean
 
 demo: .venv/.run
 	@$(BIN)/fangkong demo
@@ -23,6 +23,11 @@ crash: .venv/.dev
 	@$(BIN)/python -m tests.crash --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 	@$(BIN)/python -m tests.crash.sweep
 
+# Simulated bad weeks, thousands a minute: make dst SEEDS=100000, and what happened in one: make dst SEED=123
+SEEDS ?= 10000
+dst: .venv/.dev
+	@$(BIN)/python -m tests.dst $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
 # Plants each known mistake in a copy of the sources and shows which test notices (docs/evidence.md).
 defects: .venv/.dev
 	@$(BIN)/python -m tests.planted
@@ -35,10 +40,11 @@ lint: .venv/.dev
 	@$(BIN)/python -m dashboards.src.overview --check
 	@$(BIN)/python -m tests.evidence --check
 
-# The stories at full size, a quarter of an hour: docs/testing.md.
+# The stories at full size: docs/testing.md. make soak EVENTS=300000
+EVENTS ?= 1000000
 soak: .venv/.dev
 	@.ci/tools
-	@$(BIN)/python -m tests.soak
+	@SOAK_EVENTS=$(EVENTS) $(BIN)/python -m tests.soak
 
 # The gateway beside the least such a program must do, in one run: docs/proof.md.
 bench: .venv/.dev
