@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
+from time import perf_counter  # noqa: TID251  # the peer measures by it
 from typing import Any
 
 import pytest
@@ -107,9 +108,11 @@ async def test_the_peer_counts(name: str) -> None:
 
 async def test_latency_ends_with_the_answer_to_the_events_own_frame() -> None:
     async with gateway() as by_hand:
+        began = perf_counter()
         verdict = await by_hand.carry(frames(*reversed(EVERYTHING)), IN_ORDER)
+        took_ms = (perf_counter() - began) * 1000
 
-    assert all(0 < latency < 1000 * verdict["seconds"] + 1 for latency in verdict["latencies_ms"])
+    assert all(0 < latency <= took_ms for latency in verdict["latencies_ms"])
 
 
 def test_the_same_seed_says_the_same_at_the_same_moments() -> None:
