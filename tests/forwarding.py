@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from structlog.testing import LogCapture
 
-from gateway.forwarders import Outlet, dc09
+from gateway.forwarders import Connect, Outlet, dc09
 from gateway.forwarders.dc09 import Settings
 from gateway.ids import EventIds
 from gateway.metrics import Metrics
@@ -32,6 +32,7 @@ class Rig:
     logs: list[Any]
     reports: list[tuple[Kind, Qualifier, str]]
     ids: EventIds
+    connect: Connect = asyncio.open_connection
 
     def event(self, number: int = 17, **changes: Any) -> Event:
         account = changes.pop("account", "A10B")
@@ -53,7 +54,7 @@ class Rig:
         outlet = Outlet(
             destination="110", settings=Settings(connect=f"127.0.0.1:{port}", **settings), base=self.data_dir, account="0B0C",
             store=self.store, clock=self.clock, random=Random(3), metrics=self.metrics, log=structlog.get_logger(),
-            report=report,
+            report=report, connect=self.connect,
         )  # fmt: skip
         async with asyncio.TaskGroup() as group:
             task = group.create_task(dc09.run(outlet))
