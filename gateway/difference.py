@@ -91,8 +91,8 @@ def _change(
 def _changed_keys(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
     """Keys of the single tables, each with what changed."""
     for table in ("gateway", "api", "broker", "store"):
-        if table == "broker" and not has_topics(old):
-            continue  # no broker runs: the next one is started as the new file has it
+        if table == "broker" and not (has_topics(old) and has_topics(new)):
+            continue  # none runs, or none will: the next one is started as its file has it
         before, after = getattr(old.site, table), getattr(new.site, table)
         for key in type(before).model_fields:
             was, is_now = getattr(before, key), getattr(after, key)
