@@ -27,6 +27,7 @@ from gateway.history import History
 from gateway.model import Device, Kind, Lane, Qualifier, Site
 from gateway.plan import Plan, prepare
 from gateway.registry import Registry
+from gateway.south import South
 from simulators.rf_serial import acknowledged, line
 from tests.conftest import tool
 from tests.stories.box import free_ports
@@ -300,6 +301,28 @@ async def test_what_a_replaced_destination_has_delivered_is_on_disk_before_its_s
             await box.take(base + destination("one", '["life", "alarm"]' if n % 2 else '["alarm"]'))
 
         assert len(seen) == len(set(seen)) == 10
+
+
+async def test_an_event_in_the_middle_of_a_change_goes_to_whoever_is_to_have_it_under_either_plan(
+    tmp_path: Path, forwarder: Callable[..., list[Outlet]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.north.DRAIN_S", 0.1)
+    kept, added = free_ports(2)
+    for name in ("both", "before", "after"):
+        forwarder(name)
+    base = HEAD + panel("a", kept) + destination("both")
+    listening = South.listening
+    async with running(tmp_path, base + destination("before")) as box, dialled(kept) as peer:
+
+        async def meanwhile(south: South, plan: Plan, names: Any) -> None:
+            await listening(south, plan, names)
+            assert await peer.alarm()
+
+        monkeypatch.setattr(South, "listening", meanwhile)
+        await box.take(base + panel("b", added) + destination("after"))
+
+        for name in ("both", "before", "after"):
+            await box.becomes("outbox_pending", 1, destination=name, lane="alarm")
 
 
 async def test_the_fault_of_what_is_removed_ends_with_it(
