@@ -16,16 +16,19 @@ from bench.samples import Sample, share, spread
 
 COLUMNS = {
     "p50_ms": "p50 ms", "p99_ms": "p99 ms", "max_ms": "max ms", "per_s": "events/s", "cpu_us": "CPU us/event",
-    "syncs": "syncs/event", "rss_mb": "MiB", "lost": "lost", "doubled": "doubled", "wrong": "wrong",
+    "syncs": "syncs/event", "rss_mb": "MiB", "kept_back": "kept back", "lost": "lost", "doubled": "doubled", "wrong": "wrong",
 }  # fmt: skip
-"""Of the loads that go the whole road. `wrong`: frames or answers that were none, or out of order."""
+"""Of the loads that go the whole road. `kept back`: stored, and by the rules of storms not sent on. `wrong`: frames or
+answers that were none, or out of order."""
 COLOURS = {FLOOR_A: "#8a8f98", FLOOR_B: "#b98d4b", OURS: "#1f6fb2", WATCHED: "#7a3fa0"}
+LOGARITHMIC = {"type": "log", "dtick": "D2"}
 CURVE_PERCENTS = [0.5 * step for step in range(1, 198)] + [99 + 0.1 * step for step in range(1, 10)]
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1c2128}
 table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
 td,th{padding:.25rem .7rem;border-bottom:1px solid #d0d7de;text-align:right}
+td:first-child{white-space:nowrap}
 td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}
 .met{color:#1a7f37}.missed{color:#b42318;font-weight:600}.facts{color:#57606a}
 """
@@ -194,6 +197,6 @@ def _lateness(samples: Sequence[Sample]) -> go.Figure:
 
 def _laid_out(figure: go.Figure, title: str, *, x: str = "", y: str = "", log: str = "") -> go.Figure:
     figure.update_layout(title=title, template="plotly_white", height=380, margin={"t": 60, "b": 50}, barmode="group")
-    figure.update_xaxes(title=x, type="log" if log == "x" else None)
-    figure.update_yaxes(title=y, type="log" if log == "y" else None)
+    figure.update_xaxes(title=x, **(LOGARITHMIC if log == "x" else {}))
+    figure.update_yaxes(title=y, **(LOGARITHMIC if log == "y" else {}))
     return figure

@@ -84,18 +84,21 @@ class Broker:
         self.kind = "external" if section.url else "mosquitto" if self._mosquitto else "amqtt"
 
     async def __aenter__(self) -> Self:
-        """Raises ConfigError for a section that cannot work, Refused when the child does not start."""
+        """Raises ConfigError for a section that cannot work, Refused when disk or child say no."""
         if self._section.url:
             self.address = external_address(self._section, self._base)
             return self
-        self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         host, port = await self._free_address()
-        passwords = self._passwords()
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            passwords = self._passwords()
+            self._listen = host, port
+            self._write_files(passwords)
+        except OSError as error:
+            raise Refused(f"cannot write the files of the broker: {error}") from error
         # amqtt knows only 3.1.1 and, asked for 5, waits for ever instead of saying so.
         version = self._section.version if self.kind == "mosquitto" else "3.1.1"
         self.address = BrokerAddress(_reachable(host), port, GATEWAY_USER, passwords[GATEWAY_USER], version)
-        self._listen = host, port
-        self._write_files(passwords)
         try:
             await self._start()
         except BaseException:  # refused, or we are told to stop: nobody will leave a context that was never entered
@@ -120,7 +123,7 @@ class Broker:
         if self.kind == "external" or self._process is None:
             return
         self._section = section
-        await asyncio.to_thread(self._write_users, self._passwords())  # some milliseconds a user
+        await asyncio.to_thread(lambda: self._write_users(self._passwords()))  # some milliseconds a user, and a sync
         with suppress(ProcessLookupError):  # ended just now: it is started again with the new files
             os.kill(self._process.pid, signal.SIGHUP)
 
@@ -342,10 +345,14 @@ class _Walkable(dict[Any, Any]):
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Mode 0600 from the first byte on, also where an older file had another."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    """Mode 0600 from the first byte on, whole or not at all: an empty password after a power cut would keep us from starting."""
+    part = path.with_name(f"{path.name}.part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def _family(host: str) -> socket.AddressFamily:

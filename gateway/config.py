@@ -152,6 +152,20 @@ class StoreSection(Section):
     retention_days: Annotated[int, Field(ge=1, le=36_500)] = 730
 
 
+class StormsSection(Section):
+    """What of a source's words is sent on when it repeats itself or says too much. Everything is stored in any case."""
+
+    window_s: Annotated[float, Field(ge=0, le=300)] = 10.0
+    """Identical alarms of one zone within it become one alarm and a counted summary; 0: never."""
+    burst: Annotated[int, Field(ge=1, le=100_000)] = 60
+    """Per source and lane: events sent at once. A panel with all its zones in alarm fits in."""
+    per_s: Annotated[float, Field(gt=0, le=100_000)] = 2.0
+    """And then, for as long as it lasts."""
+    life_burst: Annotated[int, Field(ge=10, le=100_000)] = 30
+    """The same for panic, hold-up, fire: ten presses always arrive."""
+    life_per_s: Annotated[float, Field(gt=0, le=100_000)] = 1.0
+
+
 class ConnectionSection(Section):
     """One line to devices."""
 
@@ -181,6 +195,7 @@ class SiteFile(Section):
     api: ApiSection = ApiSection()
     broker: BrokerSection = BrokerSection()
     store: StoreSection = StoreSection()
+    storms: StormsSection = StormsSection()
     connection: tuple[ConnectionSection, ...] = ()
     destination: tuple[DestinationSection, ...] = ()
 

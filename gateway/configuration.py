@@ -94,9 +94,11 @@ class Configuration:
             found = f"a fault in the program: {type(error).__name__}: {error}"
             return self._refused(who, [Problem(str(self.plan.path), None, "file", found, "see the log", "程序错误")])
         await self._in_force(self.plan, who)
-        outcome, sha256 = "applied" if change else "unchanged", self.plan.sha256
-        self._log.info(f"the configuration is {outcome}", who=who, sha256=sha256, **_fields(change))
-        return Reload("applied" if change else "unchanged", sha256, change)
+        reload = Reload("applied" if change else "unchanged", self.plan.sha256, change)
+        self._log.info(
+            "the site file was taken", outcome=reload.outcome, who=who, sha256=reload.sha256, **_fields(change)
+        )
+        return reload
 
     def _refused(self, who: str, problems: Sequence[Problem]) -> Reload:
         self._metrics.config_ok.set(0)
@@ -122,8 +124,10 @@ class Configuration:
         if change.restart:
             raise ConfigError(change.restart)
         await self._change_lines(change, new)
-        self.plan = new
+        old, self.plan = self.plan, new
         self._store.state.budget_bytes = new.site.store.budget_mb << 20
+        if new.site.storms != old.site.storms:  # a bucket is filled anew only when it changes
+            self._intake.limit(new.site.storms)
         self._intake.route(routes(new))
         await self._north.drain(change.destinations.removed)
         await self._north.end(change.destinations.ending)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gateway.config import SiteFile
 from gateway.errors import Problem
 from gateway.metrics import Outcome
 from gateway.plan import Plan, PlannedConnection, PlannedDestination
@@ -13,6 +14,7 @@ LIVE = frozenset(
     {
         "gateway.language", "gateway.profiles_dir", "api.token_file", "api.metrics_without_token", "store.budget_mb",
         "store.retention_days", "broker.passwords", "broker.topics",
+        "storms.window_s", "storms.burst", "storms.per_s", "storms.life_burst", "storms.life_per_s",
     }
 )  # fmt: skip
 """Keys outside connections and destinations that a running gateway takes over. A key that is not here needs a restart."""
@@ -90,7 +92,7 @@ def _change(
 
 def _changed_keys(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
     """Keys of the single tables, each with what changed."""
-    for table in ("gateway", "api", "broker", "store"):
+    for table in [name for name in SiteFile.model_fields if name not in ("connection", "destination")]:
         if table == "broker" and not (has_topics(old) and has_topics(new)):
             continue  # none runs, or none will: the next one is started as its file has it
         before, after = getattr(old.site, table), getattr(new.site, table)

@@ -34,6 +34,10 @@ STARTUP_GRACE_S = 30.0
 """After a start, and after a line came back, a passed deadline waits this long (or the device's own window, if shorter):
 the device could not reach us before."""
 
+STALL_S = 5.0
+"""Between two looks. After longer ones it was us who stood still (a stopped process, a frozen virtual machine): what the
+devices said meanwhile waits at the lines, and passed deadlines wait for it as after a start."""
+
 FLUSH_SHARE = 0.05
 """A device's proof of life is written when 5 % of its window has passed since the last writing: what a crash may cost it."""
 
@@ -206,14 +210,24 @@ class Health:
 
     async def run(self) -> None:
         """Watch the deadlines for ever."""
+        looked_mono = self._clock.monotonic()
         while True:
             await self._clock.sleep(self._until_next())
+            if self._clock.monotonic() - looked_mono > STALL_S:
+                self._grant_grace()
             for device in sorted(self._returned):
                 await self._returned_to_life(device)
             await self._check_deadlines()
             if self._clock.monotonic() - self._flushed_mono >= FLUSH_S:
                 await self.flush()
                 self._show()
+            looked_mono = self._clock.monotonic()
+
+    def _grant_grace(self) -> None:
+        now = self._clock.monotonic()
+        for life in self._lives.values():
+            if life.deadline_mono is not None and life.within_s is not None:
+                life.deadline_mono = max(life.deadline_mono, now + min(STARTUP_GRACE_S, life.within_s))
 
     def _until_next(self) -> float:
         if not self._deadlines:

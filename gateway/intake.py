@@ -12,12 +12,14 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from gateway.clock import PROGRAM_DATE, Clock
+from gateway.config import StormsSection
 from gateway.errors import FrameError, StoreError
 from gateway.ids import EventIds
 from gateway.kinds import FACTS, Kind, Lane, Qualifier
 from gateway.metrics import Metrics
 from gateway.model import Event, Observation, Place, TimeQuality
-from gateway.receipt import Receipt
+from gateway.receipt import Receipt, Series
+from gateway.rules.storms import Reason, Storms
 from gateway.store import Entry, EventFilter, Rejected, Store
 
 REPEAT_WINDOW_S = 60.0
@@ -28,6 +30,15 @@ REPEATS_REMEMBERED = 10_000
 
 LOAD_PAGE = 500
 """Events read at once when starting: a few milliseconds of work."""
+
+LOAD_EVENTS_MAX = 50_000
+"""Events read when starting, about a second of work. After a crash in a larger storm a summary counts fewer than there were."""
+
+UNLIMITED = StormsSection(window_s=0, burst=100_000, per_s=100_000, life_burst=100_000, life_per_s=100_000)
+"""Every event is sent on, whatever a source does."""
+
+STORM_LOOK_S = 1.0
+"""How often what a storm has left to be said is looked for."""
 
 REJECTS_WAITING = 1000
 """Refused frames waiting to be kept; beyond it they are only counted, so that rubbish cannot crowd out events."""
@@ -70,6 +81,8 @@ class Source:
     """Set for the gateway's own reports about itself: the box."""
     proves_life: bool = True
     """False for what the gateway says about a device: that it is silent does not prove that it lives."""
+    series: Series | None = None
+    """Of a conversation that ends with the first report that is not stored; None: each report stands for itself."""
 
     def window_s(self, device: str) -> float | None:
         """How often `device` must be heard, by its driver; None: it cannot be supervised."""
@@ -93,6 +106,7 @@ class Intake:
         metrics: Metrics,
         heard: Heard,
         boot: str = "",
+        storms: StormsSection = UNLIMITED,
     ) -> None:
         self._store = store
         self._places = places
@@ -102,6 +116,9 @@ class Intake:
         self._metrics = metrics
         self.heard = heard
         self._boot = boot
+        self._storms = Storms(storms, ids.next)
+        for reason in Reason:
+            metrics.suppressed.labels(reason.value)
         self._recent: OrderedDict[str, tuple[float, Qualifier, Receipt]] = OrderedDict()
         self._rejects: deque[Rejected] = deque()
         self._rejects_wake = asyncio.Event()
@@ -113,6 +130,10 @@ class Intake:
         }
         self._numbered = frozenset(route.destination for route in routes if route.numbered)
 
+    def limit(self, storms: StormsSection) -> None:
+        """From now on sources are held to these limits."""
+        self._storms.limit(storms)
+
     async def report(self, source: Source, observations: Sequence[Observation]) -> Receipt:
         """Queue what is news for the next commit. The receipt covers all of `observations`.
 
@@ -123,12 +144,12 @@ class Intake:
             entries, earlier = self._sort(source, observations, own)
             if not entries:
                 return Receipt.of_all(list({*earlier}))
-            stored = await self._store.append(entries)
+            own.when_settled(lambda _: self._settled(entries, own))
+            stored = await self._store.append(entries, series=source.series)
         except BaseException:  # or what was remembered would wait for this receipt for ever
             own.settle(StoreError("not stored: the report was broken off"))
             raise
-        stored.when_settled(lambda _: own.settle(stored.error))
-        stored.when_settled(lambda _: self._count(entries, stored))
+        stored.when_settled(lambda _: own.settle(stored.error, stored.repeats))
         return Receipt.of_all(list({own, *earlier}))
 
     def _sort(
@@ -150,45 +171,93 @@ class Intake:
                 if known is not own:
                     earlier.append(known)
                 continue
-            entries.append(self._entry(source, observation, now))
+            entries += self._entries(source, observation, now)
             if key is not None:
                 self._remember(key, observation.qualifier, own)
         return entries, earlier
 
-    def _entry(self, source: Source, observation: Observation, now: datetime) -> Entry:
+    def _entries(self, source: Source, observation: Observation, now: datetime) -> list[Entry]:
+        """The event and, where it begins a flood, the fault that says so."""
         place = source.place or self._places.place(observation.device, observation.zone)
         event = judge(observation, source, place=place, event_id=self._ids.next(), now=now, boot=self._boot)
         if place is None:
-            return Entry(event)  # unclaimed: kept and shown, sent to nobody until a person claims the device
+            return [Entry(event)]  # unclaimed: kept and shown, sent to nobody until a person claims the device
+        if not source.proves_life:  # the gateway itself, whose words are bounded where they are made
+            return [self._routed(event)]
+        event, said = self._storms.judge(event, self._clock.monotonic())
+        return [*map(self._routed, said), self._routed(event)]
+
+    def _routed(self, event: Event) -> Entry:
+        if event.suppressed_by is not None:
+            return Entry(event)
         to = [route.destination for route in self._routes[event.lane] if route.wants(event)]
         return Entry(event, to, self._numbered)
 
-    def _count(self, entries: Sequence[Entry], stored: Receipt) -> None:
-        if stored.error is not None:
-            return
-        self._metrics.repeats.inc(len(stored.repeats))
-        repeats = frozenset(stored.repeats)
-        news = [entry.event for position, entry in enumerate(entries) if position not in repeats]
+    def _settled(self, entries: Sequence[Entry], own: Receipt) -> None:
+        """Count what is on disk. What is not counts for nothing in a storm."""
+        repeats = frozenset(own.repeats)
+        news = []
+        for position, entry in enumerate(entries):
+            is_stored = own.error is None and position not in repeats
+            reason = self._storms.settled(entry.event, is_stored=is_stored)
+            if reason is not None:
+                self._metrics.suppressed.labels(reason.value).inc()
+            if is_stored:
+                news.append(entry.event)
+        self._metrics.repeats.inc(len(repeats))
         self._metrics.unclaimed.inc(sum(event.place is None for event in news))
         for (kind, lane), count in Counter((event.kind, event.lane) for event in news).items():
             self._metrics.events.labels(kind.value, lane.name.lower()).inc(count)
 
-    # -- repeats without a key of their own ------------------------------------------------------------------------------
+    # -- storms ----------------------------------------------------------------------------------------------------------
+
+    async def sum_up(self) -> None:
+        """Say what storms have left to be said, for ever."""
+        while True:
+            await self._clock.sleep(STORM_LOOK_S)
+            await self._say_due()
+
+    async def _say_due(self) -> None:
+        entries = [self._routed(event) for event in self._storms.due(self._clock.monotonic(), self._clock.now())]
+        self._metrics.flooding.set(self._storms.flooding)
+        self._metrics.storm_windows.set(self._storms.windows)
+        if entries:
+            stored = await self._store.append(entries)
+            stored.when_settled(lambda _: self._settled(entries, stored))
+            with suppress(StoreError):  # taken back, and due again at the next look
+                await stored
+
+    # -- after a start ---------------------------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Take up the conditions of the last minute: a device whose answer was lost in a crash repeats after it."""
-        now, before_seq = self._clock.now(), 0
-        while page := await self._store.events(EventFilter(), after_seq=before_seq, limit=LOAD_PAGE, newest_first=True):
-            for event in page:
-                age_s = (now - event.received_at).total_seconds()
-                # Younger than now: the clock went back meanwhile, and nobody knows how old it is. Twice is better than never.
-                if not 0 <= age_s <= REPEAT_WINDOW_S or len(self._recent) >= REPEATS_REMEMBERED:
-                    return
-                key = content_key(observation_of(event), event.received_at)
-                if event.repeat_key is None and key is not None and key not in self._recent:
-                    self._recent[key] = self._clock.monotonic() - age_s, event.qualifier, Receipt.settled()
-                    self._recent.move_to_end(key, last=False)  # read from the newest on: the oldest are forgotten first
-            before_seq = page[-1].seq
+        """Take up the last minute: a device whose answer was lost in a crash repeats after it, and storms are summed up."""
+        now = self._clock.now()
+        recent = await self._newest()
+        for event in recent:
+            age_s = (now - event.received_at).total_seconds()
+            # Younger than now: the clock went back meanwhile, and nobody knows how old it is. Twice is better than never.
+            if not 0 <= age_s <= REPEAT_WINDOW_S or len(self._recent) >= REPEATS_REMEMBERED:
+                break
+            key = content_key(observation_of(event), event.received_at)
+            if event.repeat_key is None and key is not None and key not in self._recent:
+                self._recent[key] = self._clock.monotonic() - age_s, event.qualifier, Receipt.settled()
+                self._recent.move_to_end(key, last=False)  # read from the newest on: the oldest are forgotten first
+        self._storms.recall(reversed(recent), self._clock.monotonic(), now)
+        await self._say_due()  # before anything newer hides what is left from the next start
+
+    async def _newest(self) -> list[Event]:
+        """What storms remember, counted back from the newest event: the gateway may have been away for long."""
+        found: list[Event] = []
+        while len(found) < LOAD_EVENTS_MAX:
+            page = await self._store.events(
+                EventFilter(), after_seq=found[-1].seq if found else 0, limit=LOAD_PAGE, newest_first=True
+            )
+            found += page
+            if not page or (found[0].received_at - page[-1].received_at).total_seconds() > self._storms.memory_s:
+                break
+        return found
+
+    # -- repeats without a key of their own ------------------------------------------------------------------------------
 
     def _seen(self, key: str, qualifier: Qualifier) -> Receipt | None:
         """The receipt of the same word about the same condition. An alarm after its restore is another alarm."""

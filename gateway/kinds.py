@@ -52,6 +52,7 @@ class Kind(StrEnum):
     JOURNAL_FAULT = "journal_fault"
     CLOCK_FAULT = "clock_fault"
     CLOCK_SET = "clock_set"
+    FLOODING = "flooding"
     DOOR_HELD = "door_held"
     OPEN_CLOSE = "open_close"
     BYPASS = "bypass"
@@ -114,6 +115,8 @@ FACTS: dict[Kind, KindFacts] = {
     Kind.JOURNAL_FAULT: KindFacts(Lane.FAULT, "300", "系统故障(事件存储)", "journal fault"),
     Kind.CLOCK_FAULT: KindFacts(Lane.FAULT, "626", "时钟不准", "clock wrong"),
     Kind.CLOCK_SET: KindFacts(Lane.FAULT, "625", "时钟跳变", "clock set", momentary=True),
+    # Swinger trouble, Contact ID's own word for a point that goes off again and again.
+    Kind.FLOODING: KindFacts(Lane.FAULT, "377", "设备频繁上报", "flooding source"),
     Kind.DOOR_HELD: KindFacts(Lane.FAULT, "426", "门长时间未关", "door held open"),
     Kind.OPEN_CLOSE: KindFacts(Lane.STATUS, "401", "撤防/布防", "disarm/arm", momentary=True),
     Kind.BYPASS: KindFacts(Lane.STATUS, "570", "防区旁路", "bypass"),

@@ -54,6 +54,9 @@ class Metrics:
         # intake
         self.events = counter("events", "Events stored, by kind and lane.", "kind", "lane")
         self.repeats = counter("repeats", "Messages recognised as repeats of a stored event.")
+        self.suppressed = counter("events_suppressed", "Events stored and not sent on, by why.", "reason")
+        self.flooding = gauge("flooding_sources", "Sources over their limit.")
+        self.storm_windows = gauge("storm_windows", "Conditions whose repeats are being counted.")
         self.unclaimed = counter("unclaimed_events", "Events stored from devices that nobody has claimed.")
         self.rejected = counter(
             "rejected_frames", "Frames that were none, by connection and reason.", "connection", "reason"
@@ -64,7 +67,7 @@ class Metrics:
         self.store_budget_bytes = gauge("store_budget_bytes", "Disk the event log may use.")
         self.stored = gauge("stored_events", "Events on disk, by lane.", "lane")
         self.commit_seconds = histogram(
-            "commit_seconds", "Duration of one group commit; its count is the number of commits.", FAST_SECONDS
+            "commit_seconds", "Duration of one synced group commit; its count is the number of syncs.", FAST_SECONDS
         )
         self.uncommitted = gauge("uncommitted_entries", "Events waiting for the next commit.")
         self.shed = counter("shed_events", "Events removed because the disk budget was short.", "lane")
@@ -109,6 +112,10 @@ class Metrics:
         self.stream_clients = gauge("stream_clients", "Listeners on the live stream.")
         self.stream_dropped = counter("stream_dropped", "Listeners dropped because they did not keep up.")
 
+        self._show_zeros()
+
+    def _show_zeros(self) -> None:
+        """A rate needs its series before the first event."""
         for kind, facts in FACTS.items():
             if kind is not Kind.HEARTBEAT:
                 self.events.labels(kind.value, facts.lane.name.lower())

@@ -146,6 +146,8 @@ class Event:
     raw: bytes = b""
     repeat_key: str | None = None
     """Unique over the whole store; a second event with the same key is a repeat and is not stored again."""
+    suppressed_by: str | None = None
+    """Id of the event that speaks for it: recorded, and sent to nobody, as part of a storm. None: sent on as ever."""
     seq: int = 0
     boot: str = ""
     """The run of the machine in which it came while the clock was not set; "" when it was."""

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Generator, Sequence
+from dataclasses import dataclass
 
 from gateway.errors import StoreError
 
 SETTLE_WITHIN_S = 1.0
 """Whoever closes a line in order waits this long for commits under way, which take milliseconds, and answers."""
+
+
+@dataclass(slots=True)
+class Series:
+    """The reports of one conversation. They are stored in their order: after one that was not, none is any more, or its
+    repeat would stand behind them (an alarm behind its own restore)."""
+
+    is_broken: bool = False
+    """Set and read where the commits are made; whoever sees it ends the conversation."""
 
 
 class Receipt:

@@ -21,6 +21,7 @@ from gateway.intake import Intake, Source
 from gateway.kinds import Kind, Qualifier
 from gateway.metrics import Metrics
 from gateway.model import Observation
+from gateway.receipt import Series
 from gateway.store import Store
 
 RETRY_FIRST_S = 0.5
@@ -183,15 +184,18 @@ class Supervisor:
     def _session(self, connection: Connection, link: Any, log: Logger) -> Session[Any]:
         driver = connection.driver
         of_device = getattr(driver, "heard_within_s", None)
+        series = Series()
         source = Source(
             connection.driver_name, connection.name, driver.HEARD_WITHIN_S,
-            heard_within_of=partial(of_device, context=connection.context) if of_device else None,
+            heard_within_of=partial(of_device, context=connection.context) if of_device else None, series=series,
         )  # fmt: skip
         rejects_in_a_row = 0
 
         async def report(observations: Sequence[Observation]) -> Any:
             nonlocal rejects_in_a_row
             rejects_in_a_row = 0
+            if series.is_broken:
+                raise LinkClosed("an earlier report of this conversation was not stored")
             return await self._intake.report(source, observations)
 
         def reject(raw: bytes, error: FrameError) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from structlog.testing import LogCapture
 
-from gateway.forwarders import Outlet, dc09
+from gateway.forwarders import Connect, Outlet, dc09
 from gateway.forwarders.dc09 import Settings
 from gateway.ids import EventIds
 from gateway.metrics import Metrics
@@ -46,14 +46,16 @@ class Rig:
         await (await self.store.append([Entry(event, ["110"]) for event in events]))
 
     @asynccontextmanager
-    async def forwarding(self, port: int, **settings: Any) -> AsyncIterator[None]:
+    async def forwarding(
+        self, port: int, *, connect: Connect = asyncio.open_connection, **settings: Any
+    ) -> AsyncIterator[None]:
         async def report(kind: Kind, qualifier: Qualifier, text: str) -> None:
             self.reports.append((kind, qualifier, text))
 
         outlet = Outlet(
             destination="110", settings=Settings(connect=f"127.0.0.1:{port}", **settings), base=self.data_dir, account="0B0C",
             store=self.store, clock=self.clock, random=Random(3), metrics=self.metrics, log=structlog.get_logger(),
-            report=report,
+            report=report, connect=connect,
         )  # fmt: skip
         async with asyncio.TaskGroup() as group:
             task = group.create_task(dc09.run(outlet))

@@ -250,6 +250,11 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 "Events removed for want of disk, per minute, by lane. Anything above zero needs a person.",
                 [("sum by (lane) (rate(fangkong_shed_events_total[$__rate_interval])) * 60", "{{lane}}")],
             ),
+            Panel(
+                "未转发事件",
+                "Events recorded and not sent on, per minute: repeats of an alarm, or of a source over its limit.",
+                [("sum by (reason) (rate(fangkong_events_suppressed_total[$__rate_interval])) * 60", "{{reason}}")],
+            ),
         ),
     ),
 )

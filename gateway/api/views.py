@@ -74,6 +74,7 @@ class EventView(BaseModel):
     point_name: str | None
     driver: str
     connection: str
+    suppressed_by: str | None
     raw: str
 
 
@@ -211,6 +212,7 @@ def event_view(event: Event) -> EventView:
         point_name=place.point_name if place else None,
         driver=event.driver,
         connection=event.connection,
+        suppressed_by=event.suppressed_by,
         raw=event.raw.hex(),
     )  # fmt: skip
 

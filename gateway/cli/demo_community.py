@@ -92,6 +92,10 @@ listen = "127.0.0.1:{mqtt}"
 passwords = {{ demo = "demo.password" }}
 topics = {{ demo = ["fangkong/v1/#"] }}
 
+# Every single alarm is followed to 110 here, so none is summed up.
+[storms]
+window_s = 0
+
 [[connection]]
 name = "alarms"
 driver = "alarm_json"

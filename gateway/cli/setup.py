@@ -110,6 +110,10 @@ listen = "127.0.0.1:1883"
 [store]
 budget_mb = 2048            # bulk data is thinned first; alarms are never shed
 retention_days = 730
+
+[storms]
+window_s = 10               # identical alarms of a zone within it become one, and a count
+burst = 60                  # what a device may send on at once; then two events a second
 """
 
 _MQTT = """\

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from gateway.kinds import Kind, Lane, Qualifier
 from gateway.model import Delivery, DeliveryState, Event, Heard
-from gateway.receipt import Receipt
+from gateway.receipt import Receipt, Series
 
 __all__ = ["Backlog", "Entry", "EventFilter", "Follower", "Rejected", "Resent", "Store", "StoreState", "Watch"]
 
@@ -111,8 +111,11 @@ class Store(Protocol):
 
     state: StoreState
 
-    async def append(self, entries: Sequence[Entry]) -> Receipt:
-        """Queue for the next commit. Waits only while the bound on uncommitted entries is reached."""
+    async def append(self, entries: Sequence[Entry], *, series: Series | None = None) -> Receipt:
+        """Queue for the next commit. Waits only while the bound on uncommitted entries is reached.
+
+        Fails when an earlier call for the same series has failed.
+        """
 
     async def reject(self, rejected: Rejected) -> None:
         """Keep a refused frame, the oldest of too many making room."""

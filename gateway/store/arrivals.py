@@ -55,6 +55,7 @@ class Arrivals:
             rows = self._write(new, queued, self.numbers.next)
         except sqlite3.IntegrityError:  # an account has come round to a number that is still open
             self._db.execute("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (new[0][0], new[-1][0]))
+            self.numbers.forget()
             rows = self._write(new, queued, self.numbers.next_free)
         self.numbers.save(self._db)
         tally.queued.update((row.destination, row.event.lane) for row in rows)

@@ -14,6 +14,7 @@ from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.kinds import Lane
 from gateway.model import Delivery
+from gateway.receipt import Series
 from gateway.store import Entry, StoreState
 from gateway.store.arrivals import Arrivals
 from gateway.store.budget import Budget, used_bytes
@@ -35,6 +36,8 @@ from gateway.store.tally import Tally
 Work = Callable[[sqlite3.Connection, Tally], Any]
 Outcome = tuple[Any, StoreError | None]
 
+BROKEN_OFF = "an earlier report of the same conversation was not"
+
 
 @dataclass(slots=True)
 class Job:
@@ -44,8 +47,21 @@ class Job:
     """Called on the event loop after the commit, with the result or the error."""
     entries: Sequence[Entry] = ()
     work: Work | None = None
+    series: Series | None = None
+    """What `entries` are a part of."""
     rides: bool = False
     """Needs no sync of its own: it goes with the next commit, or without a sync when none comes soon."""
+
+    @property
+    def is_too_late(self) -> bool:
+        """An earlier job of its series has failed."""
+        return self.series is not None and self.series.is_broken
+
+    def failed(self, error: object) -> Outcome:
+        """It was not done, and nothing after it may be."""
+        if self.series is not None:
+            self.series.is_broken = True
+        return None, StoreError(f"not stored: {error}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +87,8 @@ class Committer:
         self._connection: sqlite3.Connection | None = None
         self._arrivals: Arrivals
         self._page_bytes: int
+        self._is_synced: bool
+        """Whether the connection waits for the disk at each commit."""
         self._budget = Budget()
         self.pending: Counter[tuple[str, Lane]] = Counter()
         self.opened = 0
@@ -121,6 +139,7 @@ class Committer:
             check(connection, thorough=False)
         self._recount(connection)
         self._arrivals = Arrivals(connection)
+        self._is_synced = True
         self.state.salvaged = salvaged or self.state.salvaged
         self.opened += 1
         return was_clean
@@ -143,6 +162,8 @@ class Committer:
         Not synced, it outlives the process but not a power cut; the next synced commit takes it along.
         """
         tally = Tally()
+        late = [job for job in jobs if job.is_too_late]
+        jobs = [job for job in jobs if not job.is_too_late] if late else jobs
         try:
             if self._connection is None or self.is_damaged:
                 self._drop()
@@ -150,15 +171,18 @@ class Committer:
             outcomes, tally = self._transaction(jobs, synced=synced)
         except Exception as error:  # noqa: BLE001  # the thread's boundary: a dead writer would never answer anybody again
             self._distrust(error)
-            outcomes = [(None, StoreError(f"not stored: {error}"))] * len(jobs)
+            outcomes = [job.failed(error) for job in jobs]
         else:
             self.state.ok, self.state.error = True, ""
-        return Settlement(jobs, outcomes, tally.deliveries, bool(tally.placed))
+        outcomes = [*outcomes, *(job.failed(BROKEN_OFF) for job in late)]
+        return Settlement([*jobs, *late], outcomes, tally.deliveries, bool(tally.placed))
 
     def _transaction(self, jobs: Sequence[Job], *, synced: bool) -> tuple[Sequence[Outcome], Tally]:
         connection = self._connection
         assert connection is not None
-        connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+        if synced is not self._is_synced:
+            connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+            self._is_synced = synced
         connection.execute("BEGIN IMMEDIATE")
         tally = Tally()
         try:
@@ -174,7 +198,7 @@ class Committer:
             outcomes = [self._attempt(connection, job, tally) for job in jobs]
         self._budget.shed(connection, self.state, tally)
         connection.execute("COMMIT")
-        self._count(connection, tally)
+        self._count(tally)
         return outcomes, tally
 
     def _together(self, connection: sqlite3.Connection, jobs: Sequence[Job], tally: Tally) -> list[Outcome]:
@@ -195,6 +219,8 @@ class Committer:
 
     def _attempt(self, connection: sqlite3.Connection, job: Job, tally: Tally) -> Outcome:
         """One job, undone alone when it is at fault. Raises what the disk is to blame for."""
+        if job.is_too_late:
+            return job.failed(BROKEN_OFF)
         own = Tally()
         connection.execute("SAVEPOINT job")
         try:
@@ -205,7 +231,7 @@ class Committer:
             connection.execute("ROLLBACK TO job")
             connection.execute("RELEASE job")
             self.numbers.forget()
-            return None, StoreError(f"not stored: {error}")
+            return job.failed(error)
         connection.execute("RELEASE job")
         tally.add(own)
         return outcome
@@ -224,17 +250,22 @@ class Committer:
         repeats = self._arrivals.insert([entries[position] for position in taken], queued, tally)
         return [taken[position] for position in repeats]
 
-    def _count(self, connection: sqlite3.Connection, tally: Tally) -> None:
+    def _count(self, tally: Tally) -> None:
         state = self.state
         state.commits += 1
         state.repeats += tally.repeats
-        state.size_bytes = used_bytes(connection, self._page_bytes)
         self.pending.update(tally.queued)
         for lane in Lane:
             state.stored[lane] += tally.stored[lane]
             state.shed[lane] += tally.shed[lane]
         for seq, event in tally.placed.items():
             give_place(event, seq)
+
+    def weigh(self) -> None:
+        """Look how large the file is. Apart from the commit: nobody who waits for that one waits for this."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):  # the next commit meets what is wrong
+                self.state.size_bytes = used_bytes(self._connection, self._page_bytes)
 
     def _distrust(self, error: Exception) -> None:
         """After a failed write the page cache proves nothing: close, and read the file afresh before the next commit."""

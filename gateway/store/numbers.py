@@ -21,7 +21,7 @@ _Account = tuple[str, str]
 
 
 class Numbers:
-    """Works inside the writer's transactions; `forget` after one that was rolled back."""
+    """Works inside the writer's transactions."""
 
     def __init__(self) -> None:
         self._last: dict[_Account, int] = {}
@@ -29,7 +29,7 @@ class Numbers:
         self._is_loaded = False
 
     def forget(self) -> None:
-        """What is in memory may not be what is in the file: read it again."""
+        """What was given did not reach the file: take up again from what is there."""
         self._is_loaded = False
 
     def next(self, db: sqlite3.Connection, destination: str, account: str) -> int:
@@ -92,6 +92,7 @@ class Numbers:
         try:
             _write(db, destination, accounts, given)
         except sqlite3.IntegrityError:  # an account has come round to a number that is still open
+            self.forget()
             for seq, account in accounts.items():
                 given[seq] = self.next_free(db, destination, account)
                 _write(db, destination, {seq: account}, given)

@@ -73,6 +73,8 @@ def event_row(event: Event) -> tuple[object, ...]:
         "time_quality": event.time_quality,
         "test": event.test,
     }
+    if event.suppressed_by:
+        body["suppressed_by"] = event.suppressed_by
     if event.boot:
         body["boot"] = event.boot
     if event.position:
@@ -178,6 +180,7 @@ def _whole_event(row: tuple[Any, ...]) -> Event:
         place=_place(*place) if place else None,
         raw=raw,
         repeat_key=repeat_key,
+        suppressed_by=body.get("suppressed_by"),
         seq=seq,
         boot=body.get("boot", ""),
     )

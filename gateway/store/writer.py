@@ -28,7 +28,7 @@ Settle = Callable[[Settlement], None]
 """Given what each commit has to tell, on the loop."""
 
 Observe = Callable[[float], None]
-"""Given the seconds each commit took, on the writer's thread."""
+"""Given the seconds each synced commit took, on the writer's thread."""
 
 
 class Writer(Protocol):
@@ -81,10 +81,13 @@ class ThreadWriter:
         failed = False
         while (batch := self._take(RECOVERY_PROBE_S if failed else None)) is not None:
             started = self._clock.monotonic()
-            settlement = self._committer.commit(batch, synced=not all(job.rides for job in batch))
+            synced = not batch or not all(job.rides for job in batch)  # nothing: a look whether the disk is well again
+            settlement = self._committer.commit(batch, synced=synced)
             failed = not self._committer.is_open
-            self._observe(self._clock.monotonic() - started)
+            if synced:
+                self._observe(self._clock.monotonic() - started)
             self._loop.call_soon_threadsafe(self._settle, settlement)
+            self._committer.weigh()
         self._committer.close()
 
     def _take(self, timeout_s: float | None) -> Sequence[Job] | None:
@@ -127,6 +130,7 @@ class InlineWriter:
             self._loop.call_soon(job.done, None, StoreError(CLOSED))
             return
         self._loop.call_soon(self._settle, self._committer.commit([job]))
+        self._committer.weigh()
 
     async def close(self) -> None:
         self._closed = True

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any
 
 from gateway.cli.demo_audit import ACCEPTED, Audit, balance
+from simulators._world import Simulated
 from simulators.faults import Faults
 from simulators.police_centre import Misbehaviour
 from tests.crash.town import DEVICES, Town, town, where
@@ -35,6 +38,7 @@ LAST_WORDS_S = 0.1
 """What the killed one had said is with the devices, and the new one has not opened its files yet."""
 ACKNOWLEDGED_WITHIN_S = 30.0
 DRAINED_WITHIN_S = 120.0
+ENDS_WITHIN_S = 10.0
 
 TO_110 = Faults(jitter_s=0.002, cut_write=0.1, lose_answer=0.002, drop=0.0005)
 TO_BROKER = Faults(jitter_s=0.001, cut_write=0.1, drop=0.0002)
@@ -103,17 +107,28 @@ class Report:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-async def run(folder: Path, *, kills: int, seed: int, tell: Callable[[int, Town], None] = lambda *_: None) -> Report:
-    """Kill a gateway under load, let it drain without faults, and strike the balance. `tell` hears of each kill."""
+async def run(
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+    signals: Sequence[int] = (signal.SIGKILL,),
+    tell: Callable[[int, Town], None] = lambda *_: None,
+) -> Report:
+    """Kill a gateway under load, let it drain without faults, and strike the balance. `tell` hears of each kill.
+
+    `signals` are sent one right after the other; after SIGTERM it must end in order.
+    """
     async with town(folder, seed=seed, faults_110=TO_110, faults_broker=TO_BROKER, bad=bad_day(seed)) as place:
-        story = _Story(place, seed)
+        story = _Story(place, seed, signals)
         await story.kill_often(kills, tell)
         await story.drain()
     return _report(story, kills, seed)
 
 
 class _Story:
-    def __init__(self, place: Town, seed: int) -> None:
+    def __init__(self, place: Town, seed: int, signals: Sequence[int]) -> None:
+        self._signals = signals
         self.place = place
         self.clock, self.ledger = place.world.clock, place.world.ledger
         self._random = Random(seed)
@@ -151,7 +166,16 @@ class _Story:
             self.restarts_s.append(self.clock.monotonic() - began)
             await self.clock.sleep(self._random.uniform(0, ALIVE_S))
         self.killed_at.append(self.clock.now())
-        await self.place.kill()
+        await self._die()
+
+    async def _die(self) -> None:
+        gateway = self.place.gateway
+        assert gateway is not None
+        for number in self._signals:
+            gateway.signal(number)
+        async with asyncio.timeout(ENDS_WITHIN_S):
+            status = await gateway.wait()
+        assert status == (-signal.SIGKILL if signal.SIGKILL in self._signals else 0), self.place.log[-3000:]
 
     async def drain(self) -> None:
         place = self.place
@@ -174,17 +198,29 @@ class _Story:
 
 
 async def raise_for_ever(place: Town, random: Random) -> None:
-    """Alarms and restores in turn per device and kind, at the pace of the load."""
-    open_conditions: set[tuple[int, str]] = set()
+    """At the pace of the load."""
     clock = place.world.clock
     due = clock.monotonic()
+    for device, what, restore in _said(place, random):
+        await device.do(what, restore=restore)
+        due += random.expovariate(EVENTS_PER_S)
+        await clock.sleep(max(0.0, due - clock.monotonic()))
+
+
+async def raise_some(place: Town, random: Random, count: int) -> None:
+    """All at once."""
+    for device, what, restore in islice(_said(place, random), count):
+        await device.do(what, restore=restore)
+
+
+def _said(place: Town, random: Random) -> Iterator[tuple[Simulated, str, bool]]:
+    """Alarms and restores in turn per device and kind, for ever."""
+    open_conditions: set[tuple[int, str]] = set()
     while True:
         n, what = random.randrange(len(place.devices)), random.choice(KINDS)
         restore = (n, what) in open_conditions and what != "panic"
         (open_conditions.discard if restore else open_conditions.add)((n, what))
-        await place.devices[n].do(what, restore=restore)
-        due += random.expovariate(EVENTS_PER_S)
-        await clock.sleep(max(0.0, due - clock.monotonic()))
+        yield place.devices[n], what, restore
 
 
 def rows(path: Path) -> Iterator[Mapping[str, Any]]:

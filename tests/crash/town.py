@@ -53,6 +53,10 @@ name = "alarms"
 driver = "alarm_json"
 link = "mqtt://broker"
 
+# Every single event is followed to 110, so none is summed up.
+[storms]
+window_s = 0
+
 [[destination]]
 name = "centre-110"
 forwarder = "dc09"
@@ -72,14 +76,14 @@ def where(device: str, _zone: int | None) -> tuple[str, int]:
     return account_of(number), number
 
 
-def inventory() -> Iterable[Site | Device | Point]:
+def inventory(heard_within_s: float | None = None) -> Iterable[Site | Device | Point]:
     """One point a device, the devices spread over the sites."""
     for number in range(SITES):
         account = account_of(number)
         yield Site(account.lower(), f"小区 {account}", account)
     for number in range(1, DEVICES + 1):
         site, device = account_of(number).lower(), f"a{number:03}"
-        yield Device(device, site, f"{number} 号无线报警器")
+        yield Device(device, site, f"{number} 号无线报警器", heard_within_s)
         yield Point(f"p-{device}", site, number, f"{number} 号报警点", device)
 
 
@@ -167,6 +171,7 @@ async def town(
     faults_110: Faults = NO_FAULTS,
     faults_broker: Faults = NO_FAULTS,
     bad: Iterable[Misbehaviour] = (),
+    heard_within_s: float | None = None,
 ) -> AsyncIterator[Town]:
     """With mosquitto as its broker: amqtt forgets what a killed gateway did not acknowledge."""
     secret = folder / "secret"
@@ -192,7 +197,7 @@ async def town(
         (folder / "site.toml").write_text(site)
         (folder / "var").mkdir()
         registry = await Registry.open(folder / "var" / "registry.db")
-        await registry.put(inventory())
+        await registry.put(inventory(heard_within_s))
         await registry.close()
         world = World(clock, random, ledger)
         yield Town(folder, api, centre, to_110, to_broker, broker, world, nursery, ledger_file, record_file, tasks)

@@ -38,7 +38,7 @@ BOUNDED_BY = {
     "answer": "the closed list of a protocol's answers",
     "outcome": "the closed list of request outcomes",
     "hash": "one configuration in force",
-    "reason": "gateway.errors.Reason",
+    "reason": "gateway.errors.Reason; gateway.rules.storms.Reason",
 }
 """Every label and what bounds it. A label that a payload could fill (device, plate, card, event, text) has no place here."""
 

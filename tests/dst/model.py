@@ -143,7 +143,7 @@ class Model:
         earlier.append(stored)
         if len(earlier) > 1 and stored.tag in self.numbered:
             self.fail(f"{stored.tag} carries its own key, and is stored twice: {[each.event.seq for each in earlier]}")
-        # TEMP order
+        self._in_order_of_the_device(event, stored.tag)
 
     def _in_order_of_the_device(self, event: Event, tag: str) -> None:
         """What a device reports first is stored first, repeats aside."""

@@ -25,7 +25,9 @@ from gateway.kinds import Kind, Lane, Qualifier
 from gateway.links.stream import StreamLink
 from gateway.metrics import Metrics
 from gateway.model import Observation, Place
+from gateway.receipt import Series
 from gateway.store import arrivals, numbers, sqlite
+from simulators.police_centre.frames import Cutter
 from tests.dst.centre import Centre, Frame, read
 from tests.dst.devices import Device, Report, Style
 from tests.dst.disk import Disk, SimulatedStore
@@ -97,12 +99,15 @@ class Life:
             self._group.create_task(dc09.run(self._outlet()), name="forwarder")
 
     def hear(self, device: Device, report: Report) -> None:
-        """Something arrives on the device's line; the line is opened when it has none."""
+        """Something arrives on the device's line. On a new line a device begins with the oldest it has no answer to."""
         line = self._lines.get(device.id)
-        if line is None:
-            line = self._lines[device.id] = Line(self, device, self._world)
-            self._group.create_task(line.run(), name=f"line of {device.id}")
-        line.arrive(report)
+        if line is not None:
+            line.arrive(report)
+            return
+        line = self._lines[device.id] = Line(self, device, self._world)
+        self._group.create_task(line.run(), name=f"line of {device.id}")
+        for each in device.waiting:
+            line.arrive(each)
 
     def hang_up(self, line: Line) -> None:
         """The line's conversation is over."""
@@ -141,7 +146,7 @@ class Line:
         self._link = StreamLink(reader=self, writer=self, peer=device.id, abort=self._abort)  # type: ignore[arg-type]
 
     async def run(self) -> None:
-        source = Source("simulated", "line")
+        source = Source("simulated", "line", series=Series())
         with suppress(LinkClosed):
             while True:
                 await self._link.read()
@@ -214,7 +219,7 @@ class World:
         self._ended = asyncio.Event()
         self._must_stop = False
         self._places: dict[str, Place | None] = {}
-        self._cutter_key = key
+        self._key = key
         self.devices = [self._device(number) for number in range(self.chance.randint(2, 6))]
         self.note("seed", f"{seed}: {self.weather}; window {self.window}, {'encrypted' if key else 'plain'}")
 
@@ -265,11 +270,14 @@ class World:
             self.life.hear(device, report)
 
     def tap(self, data: bytes) -> None:
-        """The gateway writes one frame."""
-        body = data[9:-1]
-        _, frame = read(body, self._cutter_key)
-        self.note("gateway", f"sends {frame.token} {frame.account} {frame.number:04d} {frame.data}")
-        self.model.sent(frame)
+        """The gateway writes whole frames."""
+        cutter = Cutter()
+        for body in cutter.feed(data):
+            assert isinstance(body, bytes), body
+            _, frame = read(body, self._key)
+            self.note("gateway", f"sends {frame.token} {frame.account} {frame.number:04d} {frame.data}")
+            self.model.sent(frame)
+        assert not cutter.held_bytes, data
 
     def at_centre(self, frame: Frame) -> None:
         """`centre.Witness`."""
@@ -304,7 +312,11 @@ class World:
                 self.note("gateway", f"cannot start: {error}")
                 await self.clock.sleep(1.0)
                 continue
-            await self._live(store)
+            try:
+                await self._live(store)
+            finally:
+                self.model.unwatch()
+                store.drop()
             self.disk.replace()
             await self.clock.sleep(self.chance.choice((0.1, 1.0, 10.0)) * self.chance.random())
 
@@ -331,8 +343,6 @@ class World:
             task.cancel()
         if not self.disk.is_dead:
             await store.close()
-            self.model.unwatch()
-        store.drop()
         self.note("gateway", f"life {self.lives} is over")
 
     def stop(self) -> None:

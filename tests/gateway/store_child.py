@@ -14,6 +14,7 @@ from gateway.errors import StoreError
 from gateway.ids import EventIds
 from gateway.model import Event, Kind, Lane, Qualifier
 from gateway.store import Entry
+from gateway.store.committer import Committer
 from gateway.store.sqlite import SqliteStore
 
 APPENDERS = 20
@@ -44,4 +45,7 @@ async def main(data_dir: Path) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[2:] == ["unsynced"]:  # for an experiment that must lose something
+        commit = Committer.commit
+        Committer.commit = lambda self, jobs, **_: commit(self, jobs, synced=False)  # type: ignore[method-assign]  # the experiment
     asyncio.run(main(Path(sys.argv[1])))

@@ -203,6 +203,20 @@ async def test_everything_it_writes_is_private(
         assert {oct(stat.S_IMODE(file.stat().st_mode)) for file in files} == {"0o600"}
 
 
+@pytest.mark.row("B1")
+async def test_a_password_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one, left by a power cut at the first start, would keep every later start from succeeding."""
+
+    def power_cut(_: int) -> None:
+        raise OSError("the power went")
+
+    monkeypatch.setattr(os, "fsync", power_cut)
+    with pytest.raises(Refused, match="cannot write the files of the broker: the power went"):
+        await running("amqtt", tmp_path, monkeypatch).__aenter__()
+
+    assert not (tmp_path / "broker" / "gateway.password").exists()
+
+
 async def test_a_password_lives_on_across_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running("amqtt", tmp_path, monkeypatch) as broker:
         first = broker.address.password

@@ -96,6 +96,8 @@ TABLE = {
     "unknown setting": (
         CENTRE + "windw = 4\n", 6, "destination.0.settings.windw", "unknown key", 'did you mean "window"?',
     ),
+    "a storm without measure": ("[storms]\n\nwindow_s = 3600\n", 3, "storms.window_s", "found 3600", ""),
+    "fewer presses than must arrive": ("[storms]\n\nlife_burst = 9\n", 3, "storms.life_burst", "found 9", ""),
     "unknown lane": (
         CENTRE.replace("[destination.settings]", 'lanes = ["life", "alarms"]\n[destination.settings]'),
         4, "destination.0.lanes.1", "found 'alarms'", "",

@@ -34,6 +34,8 @@ from tests.stories.box import free_ports
 
 PATIENCE_S = 30
 HEAD = '[gateway]\ndata_dir = "var"\n[api]\nlisten = "127.0.0.1:0"\n'
+EACH = "[storms]\nwindow_s = 0\n"
+"""Every alarm is sent on, so that they can be counted."""
 SENSOR = "ev1527-80650"
 
 
@@ -250,7 +252,7 @@ async def test_what_waits_for_a_removed_destination_stays_and_shows_until_it_is_
         await asyncio.Event().wait()
 
     started = forwarder("gone", deliver)
-    base = HEAD + panel("a", port) + destination("other")
+    base = HEAD + EACH + panel("a", port) + destination("other")
     monkeypatch.setattr("gateway.north.DRAIN_S", 0.1)
     async with running(tmp_path, base + destination("gone")) as box, dialled(port) as peer:
         assert await peer.alarm()
@@ -292,7 +294,7 @@ async def test_what_a_replaced_destination_has_delivered_is_on_disk_before_its_s
             watch.close()
 
     forwarder("one", deliver)
-    base = HEAD + panel("a", port)
+    base = HEAD + EACH + panel("a", port)
     async with running(tmp_path, base + destination("one")) as box, dialled(port) as peer:
         for n in range(10):
             assert await peer.alarm()

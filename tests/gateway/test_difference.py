@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from gateway.config import ApiSection, BrokerSection, GatewaySection, StoreSection
+from gateway.config import ApiSection, BrokerSection, GatewaySection, StoreSection, StormsSection
 from gateway.difference import LIVE, Change, Difference, difference
 from gateway.plan import Plan, prepare
 
@@ -96,6 +96,9 @@ TABLE: dict[str, tuple[str, dict[str, str], Difference]] = {
         {},
         Difference(settings=("gateway.language", "api.metrics_without_token", "store.budget_mb", "store.retention_days")),
     ),
+    "other limits for storms": (
+        SITE + "[storms]\nburst = 100\nwindow_s = 5\n", {}, Difference(settings=("storms.window_s", "storms.burst")),
+    ),
     "a broker's address when nothing uses it": (SITE + '[broker]\nlisten = "0.0.0.0:1884"\n', {}, Difference()),
     "the first line that needs a broker": (
         SITE + '[broker]\nlisten = "0.0.0.0:1884"\n' + ALARMS, {}, Difference(Change(added=("alarms",))),
@@ -174,6 +177,7 @@ def test_what_only_a_restart_can_change_is_named_with_its_line(tmp_path: Path, k
 
 def test_every_live_key_is_a_key() -> None:
     tables = {"gateway": GatewaySection, "api": ApiSection, "broker": BrokerSection, "store": StoreSection}
+    tables["storms"] = StormsSection
     keys = {f"{table}.{key}" for table, section in tables.items() for key in section.model_fields}
 
     assert keys >= LIVE

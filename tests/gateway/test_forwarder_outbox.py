@@ -33,8 +33,10 @@ class GatedStore(SqliteStore):
 
     gate: asyncio.Event
     reading: asyncio.Event
+    reads = 0
 
     async def pending(self, destination: str, lane: Lane, *, after_seq: int, limit: int) -> Sequence[Delivery]:
+        self.reads += 1
         rows = await super().pending(destination, lane, after_seq=after_seq, limit=limit)
         self.reading.set()
         await self.gate.wait()
@@ -59,8 +61,8 @@ def outlet(store: Any, clock: JumpingClock, reports: list[Qualifier] | None = No
     return Outlet("110", None, Path(), "0B0C", store, clock, Random(1), Metrics(), structlog.get_logger(), report)
 
 
-async def append(store: SqliteStore, clock: JumpingClock, count: int) -> None:
-    ids = EventIds(clock, Random(2))
+async def append(store: SqliteStore, clock: JumpingClock, count: int, ids: EventIds | None = None) -> None:
+    ids = ids or EventIds(clock, Random(2))
     plain = Event("", "d", Kind.BURGLARY, Qualifier.NEW, Lane.ALARM, clock.now(), "test", "c", place=PLACE)
     await (await store.append([Entry(replace(plain, id=ids.next()), ["110"]) for _ in range(count)]))
 
@@ -80,6 +82,12 @@ async def taken(outbox: Outbox) -> Delivery:
         outbox.changed.clear()
         await outbox.changed.wait()
     return row
+
+
+async def one_through(outbox: Outbox) -> int:
+    row = await taken(outbox)
+    outbox.accepted([row])
+    return row.event.seq
 
 
 async def test_a_read_that_was_overtaken_by_an_acceptance_does_not_bring_the_row_back(
@@ -124,6 +132,25 @@ async def test_numbers_are_taken_ahead_for_one_account_within_a_bound(
     assert [row.number for row in rows] == [*range(1, _outbox.NUMBERS_AHEAD + 1), *[None] * 24]
 
 
+async def test_a_backlog_of_many_accounts_is_numbered_in_few_commits(
+    store: GatedStore, jumping_clock: JumpingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outbox, "NUMBERS_TAKEN_MAX", 50)
+    ids = EventIds(jumping_clock, Random(2))
+    plain = Event("", "d", Kind.BURGLARY, Qualifier.NEW, Lane.ALARM, jumping_clock.now(), "test", "c")
+    places = [replace(PLACE, account=f"{0xA000 + n:X}") for n in range(60)]
+    await (await store.append([Entry(replace(plain, id=ids.next(), place=place), ["110"]) for place in places]))
+    async with running(Outbox(outlet(store, jumping_clock))) as outbox:
+        commits = store.state.commits
+        first = await taken(outbox)
+        assert await outbox.numbers([first]) == [1]
+        rows = [await taken(outbox) for _ in range(49)]
+        assert await outbox.numbers(rows) == [1] * 49
+        assert store.state.commits == commits + 1
+        await outbox.numbers([await taken(outbox)])
+        assert store.state.commits == commits + 2
+
+
 async def test_memory_holds_a_bounded_part_of_the_backlog(store: GatedStore, jumping_clock: JumpingClock) -> None:
     await append(store, jumping_clock, _outbox.HELD_MAX + 50)
     async with running(Outbox(outlet(store, jumping_clock))) as outbox:
@@ -135,6 +162,118 @@ async def test_memory_holds_a_bounded_part_of_the_backlog(store: GatedStore, jum
             seqs.append(row.event.seq)
 
     assert seqs == list(range(1, _outbox.HELD_MAX + 1))
+
+
+async def test_what_is_committed_while_all_is_known_is_not_read_again(
+    store: GatedStore, jumping_clock: JumpingClock
+) -> None:
+    ids = EventIds(jumping_clock, Random(2))
+    await append(store, jumping_clock, 2, ids)
+    async with running(Outbox(outlet(store, jumping_clock))) as outbox:
+        reads = store.reads
+        await append(store, jumping_clock, 2, ids)
+        assert [await one_through(outbox) for _ in range(4)] == [1, 2, 3, 4]
+        assert store.reads == reads
+
+
+async def test_word_of_a_commit_that_a_read_has_overtaken_doubles_nothing(
+    store: GatedStore, jumping_clock: JumpingClock
+) -> None:
+    await append(store, jumping_clock, 2)
+    async with running(Outbox(outlet(store, jumping_clock))) as outbox:
+        assert [await one_through(outbox) for _ in range(2)] == [1, 2]
+        await jumping_clock.settle()
+        outbox.committed(await store.deliveries(destination="110"))
+
+        assert outbox.is_empty
+
+
+async def test_what_arrives_while_nothing_leaves_is_held_within_the_bound(
+    store: GatedStore, jumping_clock: JumpingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outbox, "HELD_MAX", 8)
+    ids = EventIds(jumping_clock, Random(2))
+    async with running(Outbox(outlet(store, jumping_clock))) as outbox:
+        for _ in range(5):
+            await append(store, jumping_clock, 5, ids)
+        seqs = []
+        while (row := outbox.take(tuple(Lane))) is not None:
+            seqs.append(row.event.seq)
+            outbox.release("A10B")
+
+    assert seqs == list(range(1, 9))
+
+
+async def test_what_is_committed_during_a_read_is_neither_lost_nor_doubled(
+    store: GatedStore, jumping_clock: JumpingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = EventIds(jumping_clock, Random(2))
+    await append(store, jumping_clock, 2, ids)
+    store.gate.clear()
+    outbox = Outbox(outlet(store, jumping_clock))
+    async with asyncio.TaskGroup() as group, asyncio.timeout(10):
+        task = group.create_task(outbox.run())
+        for _ in range(2):  # the life lane; the alarm lane, of which two rows have been read
+            await store.reading.wait()
+            store.reading.clear()
+            store.gate.set()
+            await jumping_clock.settle()
+            store.gate.clear()
+            await append(store, jumping_clock, 3, ids)
+        store.gate.set()
+
+        assert [await one_through(outbox) for _ in range(8)] == [1, 2, 3, 4, 5, 6, 7, 8]
+        await jumping_clock.settle()
+        assert outbox.is_empty
+        task.cancel()
+
+
+async def test_a_row_queued_again_during_a_read_is_found(store: GatedStore, jumping_clock: JumpingClock) -> None:
+    ids = EventIds(jumping_clock, Random(2))
+    await append(store, jumping_clock, 3, ids)
+    await store.dead("110", 1, "DUH")
+    store.gate.clear()
+    outbox = Outbox(outlet(store, jumping_clock))
+    async with asyncio.TaskGroup() as group, asyncio.timeout(10):
+        task = group.create_task(outbox.run())
+        await store.reading.wait()  # for the life lane
+        store.reading.clear()
+        store.gate.set()
+        store.gate.clear()
+        await store.reading.wait()  # for the alarm lane: rows 2 and 3 have been read
+        await store.requeue("110", [1])
+        store.gate.set()
+
+        assert sorted([await one_through(outbox) for _ in range(3)]) == [1, 2, 3]
+        task.cancel()
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_every_row_goes_once_and_in_order_however_far_the_reader_falls_behind(
+    store: GatedStore, jumping_clock: JumpingClock, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(_outbox, "HELD_MAX", 8)
+    random, ids = Random(seed), EventIds(jumping_clock, Random(2))
+    gone: list[int] = []
+    written = 0
+    async with running(Outbox(outlet(store, jumping_clock))) as outbox:
+        while written < 300 or len(gone) < written:
+            match random.choice(["append", "append", "take", "take", "take", "again", "settle"]):
+                case "append" if written < 300:
+                    count = random.choice([1, 2, 5, 20])
+                    written += count
+                    await append(store, jumping_clock, count, ids)
+                case "take" if (row := outbox.take(tuple(Lane))) is not None:
+                    gone.append(row.event.seq)
+                    outbox.accepted([row])
+                case "again":
+                    outbox.requeued()  # as when a person has queued a row again
+                case "settle":
+                    await jumping_clock.settle()
+                case _:
+                    await asyncio.sleep(0)  # noqa: TID251  # gives the loop a turn, waits for nothing
+
+    assert gone == list(range(1, written + 1))
 
 
 async def test_one_standing_fault_for_all_reasons(jumping_clock: JumpingClock) -> None:

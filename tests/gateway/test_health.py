@@ -189,6 +189,25 @@ async def test_who_spoke_after_its_fault_is_missed_also_when_the_clock_went_back
         assert await here.told() == [("a001", Qualifier.NEW)]
 
 
+@pytest.mark.row("A8")
+async def test_a_process_that_stood_still_blames_nobody_at_once(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    """What the devices said meanwhile is still unread when the timers fire."""
+    async with box(tmp_path, jumping_clock, Device("a001", "s1", "1", 20.0), Device("a002", "s1", "2", 600.0)) as made:
+        for device in ("a001", "a002"):
+            made.health.heard(device, "c1", None)
+        await jumping_clock.advance(1)
+        jumping_clock._mono += 60.0  # without anybody awake
+        await jumping_clock.advance(0)
+        assert await made.told() == []
+        await jumping_clock.advance(10)
+        made.health.heard("a001", "c1", None)
+        await jumping_clock.advance(19)
+        assert await made.told() == []
+        await jumping_clock.advance(10)
+
+        assert await made.told() == [("a001", Qualifier.NEW)]
+
+
 async def test_a_dead_line_is_not_blamed_on_its_devices(tmp_path: Path, jumping_clock: JumpingClock) -> None:
     async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=100)) as here:
         here.health.heard("a001", "c1", None)

@@ -17,7 +17,7 @@ from gateway.intake import REJECTS_WAITING, Intake, Route, Source
 from gateway.kinds import FACTS
 from gateway.metrics import Metrics
 from gateway.model import Kind, Lane, Observation, Place, Qualifier, TimeQuality
-from gateway.receipt import Receipt
+from gateway.receipt import Receipt, Series
 from gateway.store import Entry, EventFilter
 from gateway.store.sqlite import SqliteStore
 from tests.conftest import JumpingClock
@@ -40,10 +40,10 @@ class TryingStore(SqliteStore):
     room: asyncio.Event
     fails: StoreError | None = None
 
-    async def append(self, entries: Sequence[Entry]) -> Receipt:
+    async def append(self, entries: Sequence[Entry], *, series: Series | None = None) -> Receipt:
         await self.room.wait()
         if self.fails is None:
-            return await super().append(entries)
+            return await super().append(entries, series=series)
         failed, error, self.fails = Receipt(), self.fails, None
         asyncio.get_running_loop().call_soon(failed.settle, error)
         return failed

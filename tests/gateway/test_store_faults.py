@@ -23,6 +23,7 @@ from gateway.clock import RealClock
 from gateway.errors import StoreError
 from gateway.ids import EventIds
 from gateway.model import Delivery, Event, Heard, Kind, Lane, Place, Qualifier, TimeQuality
+from gateway.receipt import Series
 from gateway.store import Entry, EventFilter, schema
 from gateway.store.salvage import DAMAGED_KEPT
 from gateway.store.sqlite import FILE_NAME, SqliteStore
@@ -592,4 +593,25 @@ async def test_what_a_failed_commit_has_left_in_the_file_is_found_by_who_empties
     await (await store.append([Entry(event(), ["110"])]))
 
     assert said == ["look from the front", 2]
+    await store.close()
+
+
+async def test_after_a_report_that_was_not_stored_none_of_its_conversation_is(tmp_path: Path) -> None:
+    def connect(path: Path, *, read_only: bool = False) -> Any:
+        return Unsure(schema.connect(path, read_only=read_only))
+
+    store = await SqliteStore.open(tmp_path, RealClock(), connect=connect)
+    one, other = Series(), Series()
+    Unsure.reports_error = True
+    lost = await store.append([Entry(event())], series=one)
+    late = await store.append([Entry(event())], series=one)
+    with pytest.raises(StoreError, match="I/O error"):
+        await lost
+    with pytest.raises(StoreError):
+        await late
+    with pytest.raises(StoreError, match="an earlier report"):
+        await (await store.append([Entry(event())], series=one))
+    await (await store.append([Entry(event())], series=other))
+
+    assert (one.is_broken, other.is_broken) == (True, False)
     await store.close()

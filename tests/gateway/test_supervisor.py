@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -137,6 +138,32 @@ async def test_two_hours_of_failures_backs_off_and_logs_one_line(bench: Bench) -
 
         assert 7200 / 30 < len(tries) < 7200 / 5
         assert bench.logged("the line cannot be opened") == 1
+
+
+async def test_a_conversation_ends_with_its_first_report_that_was_not_stored(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = 0
+
+    async def run(session: Session[Any]) -> None:
+        nonlocal sessions
+        sessions += 1
+        for kind in (Kind.PANIC, Kind.DURESS):
+            receipt = await session.report([Observation("d1", kind)])
+            if sessions > 1:
+                await receipt
+        await forever(session)
+
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("disk full")
+
+    monkeypatch.setattr(bench.store._committer, "_transaction", full)
+    async with running(bench, line(run)):
+        monkeypatch.undo()
+        await bench.clock.advance(60)
+
+    kept = await bench.store.events(EventFilter(device="d1"))
+    assert (sessions, [event.kind for event in kept]) == (2, [Kind.PANIC, Kind.DURESS])
 
 
 async def test_an_outage_is_one_event_and_its_end_another(bench: Bench) -> None:

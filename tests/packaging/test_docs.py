@@ -35,8 +35,8 @@ def test_every_link_inside_the_project_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize(
     "table",
     [
-        config.GatewaySection, config.ApiSection, config.BrokerSection, config.StoreSection, config.ConnectionSection,
-        config.DestinationSection,
+        config.GatewaySection, config.ApiSection, config.BrokerSection, config.StoreSection, config.StormsSection,
+        config.ConnectionSection, config.DestinationSection,
     ],
 )  # fmt: skip
 def test_every_key_of_the_site_file_is_explained(table: type[BaseModel]) -> None:

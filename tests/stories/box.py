@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gateway.cli.demo_community import SITE_FILE, enrol
 from gateway.model import Device, Point
 from gateway.registry import Registry
 
+ROOT = Path(__file__).parents[2]
 READY_WITHIN_S = 30.0
 LOOK_S = 0.05
 
@@ -63,14 +65,28 @@ class Api:
 class Box(Api):
     """The demo's gateway in a folder of its own."""
 
-    def __init__(self, folder: Path, *, centre: int, ports: str = "rf0", receiver: str = "", broker: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        centre: int,
+        ports: str = "rf0",
+        receiver: str = "",
+        broker: str = "",
+        var: Path | None = None,
+        under: Sequence[str] = (),
+    ) -> None:
         """`ports`: name or glob of the serial port; `receiver`: more settings of the 110 line; `broker`: "amqtt" hides
-        mosquitto."""
+        mosquitto; `var`: the data directory as we reach it; `under`: a command that becomes the gateway, strace say."""
         self.folder = folder
+        self.var = var or folder / "var"
+        self._under = under
         self.api, self.mqtt, self.modbus = free_ports(3)
         self.pty = folder / ports
         self.process: asyncio.subprocess.Process | None = None
-        self._environment = dict(os.environ, PATH="/nonexistent") if broker == "amqtt" else None
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT)} | (
+            {"PATH": "/nonexistent"} if broker == "amqtt" else {}
+        )
         settings = {"api": self.api, "mqtt": self.mqtt, "modbus": self.modbus, "pty": self.pty, "centre": centre}
         for name in ("api.token", "demo.password"):
             (folder / name).touch(mode=0o600)
@@ -95,8 +111,12 @@ class Box(Api):
         await registry.close()
 
     async def start(self, *, wait: bool = True) -> None:
+        if not (self.var / "registry.db").exists():  # on a disk that SQLite cannot reach from outside
+            await asyncio.to_thread(shutil.copytree, self.folder / "var", self.var, dirs_exist_ok=True)
+            await asyncio.to_thread(os.sync)  # as SQLite did where it wrote the ledger
         with (self.folder / "gateway.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
+                *self._under,
                 sys.executable,
                 "-m",
                 "gateway",
