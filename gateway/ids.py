@@ -12,7 +12,7 @@ class EventIds:
 
     def __init__(self, clock: Clock, random: Random) -> None:
         self._clock = clock
-        self._random = random
+        self._random = Random(random.getrandbits(128))  # noqa: S311  # no secret; the system's own costs a kernel call an id
         self._last = 0
 
     def next(self) -> str:

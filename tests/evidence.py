@@ -54,6 +54,7 @@ ROWS: Mapping[str, tuple[str, str]] = {
     "F5": ("110 accepted and lost its data", "a time range is sent again under the same keys"),
     "F6": ("110 flaps every 2 s", "no connection storm, progress all the same"),
     "G1": ("10 000 events in 10 s, 1 000 sources at once", "lanes hold, nothing acknowledged is lost"),
+    "H5": ("flood of false alarms from one stolen device", "its forwarding is limited, with counts; nobody else's is"),
     "I1": ("a mistake in the site file", "refused with file, line and key, all mistakes at once"),
     "I2": ("1 000 reloads under traffic", "nothing lost, nothing leaked"),
 }  # fmt: skip

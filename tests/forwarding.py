@@ -32,7 +32,6 @@ class Rig:
     logs: list[Any]
     reports: list[tuple[Kind, Qualifier, str]]
     ids: EventIds
-    connect: Connect = asyncio.open_connection
 
     def event(self, number: int = 17, **changes: Any) -> Event:
         account = changes.pop("account", "A10B")
@@ -47,14 +46,16 @@ class Rig:
         await (await self.store.append([Entry(event, ["110"]) for event in events]))
 
     @asynccontextmanager
-    async def forwarding(self, port: int, **settings: Any) -> AsyncIterator[None]:
+    async def forwarding(
+        self, port: int, *, connect: Connect = asyncio.open_connection, **settings: Any
+    ) -> AsyncIterator[None]:
         async def report(kind: Kind, qualifier: Qualifier, text: str) -> None:
             self.reports.append((kind, qualifier, text))
 
         outlet = Outlet(
             destination="110", settings=Settings(connect=f"127.0.0.1:{port}", **settings), base=self.data_dir, account="0B0C",
             store=self.store, clock=self.clock, random=Random(3), metrics=self.metrics, log=structlog.get_logger(),
-            report=report, connect=self.connect,
+            report=report, connect=connect,
         )  # fmt: skip
         async with asyncio.TaskGroup() as group:
             task = group.create_task(dc09.run(outlet))

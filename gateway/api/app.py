@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from gateway.api.guard import Guard
 from gateway.api.problems import RESPONSES, Problem, install, problem
-from gateway.api.stream import CLIENTS_MAX, EventStream, Listeners
+from gateway.api.stream import CLIENTS_MAX, EventStream, Listeners, Pages
 from gateway.api.views import (
     YEARS,
     DeliveryView,
@@ -41,6 +41,7 @@ from gateway.api.views import (
     reload_view,
     site_view,
 )
+from gateway.clock import Clock
 from gateway.difference import Reload
 from gateway.errors import Busy
 from gateway.health import DeviceHealth, State
@@ -80,6 +81,7 @@ class Looks:
     registry: Ledger
     health: Lives
     metrics: Metrics
+    clock: Clock
     plan: Callable[[], Plan]
     """The configuration in force."""
     reload: Callable[[str], Awaitable[Reload]]
@@ -174,6 +176,7 @@ async def _device_series(looks: Looks) -> AsyncIterator[str]:
             if (device := looks.registry.device(life.device))
         ]
         yield "".join(lines)
+        await looks.clock.sleep(0)  # sending alone gives nobody else a turn
 
 
 def _label(value: str) -> str:
@@ -227,7 +230,7 @@ async def _must_be_known(looks: Looks, destination: str) -> None:
 def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a decision
     router = APIRouter(tags=["api"])
     store, registry = looks.store, looks.registry
-    listeners = Listeners(looks.metrics)
+    listeners, pages = Listeners(looks.metrics), Pages(looks.store)
 
     @router.get("/events")
     async def events(
@@ -260,7 +263,7 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
         if after is None:
             newest = await store.events(EventFilter(), limit=1, newest_first=True)
             after = newest[0].seq if newest else 0
-        return EventStream(store, listeners, wanted, after)
+        return EventStream(pages, looks.clock, listeners, wanted, after)
 
     @router.get("/devices")
     async def devices(state: State | None = None, after: After = 0, limit: Limit = 100) -> Page[DeviceView]:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.api.views import event_view
+from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.metrics import Metrics
 from gateway.model import Event
@@ -21,6 +22,10 @@ CLIENTS_MAX = 50
 
 PAGE = 200
 """Events read and sent at once."""
+
+BEAT_S = 0.05
+"""While events come thick, a page of them this often: a screen shows no more, and a page costs little more than an event.
+All listeners keep the same beat, so that they are at the same place and one page does for all."""
 
 KEEPALIVE_S = 15.0
 """A comment this often, so that proxies keep the line open and a dead listener is found."""
@@ -51,14 +56,39 @@ class Listeners:
         self._metrics.stream_dropped.inc()
 
 
+class Pages:
+    """Events as they go over the wire, read and encoded once for all listeners that are at the same place."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._turn = asyncio.Lock()
+        self._place: tuple[EventFilter, int] | None = None
+        self._commits = 0
+        self._page: tuple[bytes, int, bool] = b"", 0, False
+
+    async def after(self, wanted: EventFilter, seq: int) -> tuple[bytes, int, bool]:
+        """The next events beyond `seq`, the last one's seq, and whether there may be more. Raises StoreError."""
+        told_of = self.store.state.commits
+        async with self._turn:
+            if self._place != (wanted, seq) or self._commits < told_of:
+                self._place = None
+                self._commits = self.store.state.commits
+                events = await self.store.events(wanted, after_seq=seq, limit=PAGE)
+                last = events[-1].seq if events else seq
+                self._page = b"".join(map(_encoded, events)), last, len(events) == PAGE
+                self._place = wanted, seq
+            return self._page
+
+
 class EventStream(Response):
     """An endless answer of events beyond `after_seq`."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, store: Store, listeners: Listeners, wanted: EventFilter, after_seq: int) -> None:
+    def __init__(self, pages: Pages, clock: Clock, listeners: Listeners, wanted: EventFilter, after_seq: int) -> None:
         super().__init__()
-        self._store = store
+        self._pages = pages
+        self._clock = clock
         self._listeners = listeners
         self._wanted = wanted
         self._after_seq = after_seq
@@ -79,14 +109,15 @@ class EventStream(Response):
             self._listeners.left()
 
     async def _send_for_ever(self, send: Send) -> None:
-        watch = self._store.watch()
+        watch = self._pages.store.watch()
         try:
             await self._write(send, b": fangkong\n\n")
             while True:
-                events = await self._store.events(self._wanted, after_seq=self._after_seq, limit=PAGE)
-                if events:
-                    await self._write(send, b"".join(map(_encoded, events)))
-                    self._after_seq = events[-1].seq
+                chunk, self._after_seq, is_more = await self._pages.after(self._wanted, self._after_seq)
+                if chunk:
+                    await self._write(send, chunk)
+                    if not is_more:
+                        await self._clock.sleep(BEAT_S - self._clock.monotonic() % BEAT_S)
                     continue
                 try:
                     async with asyncio.timeout(KEEPALIVE_S):

@@ -30,7 +30,8 @@ Beyond it the socket is not read, so that brokers that ignore their window, and 
 PACKET_MAX_BYTES = 1024 * 1024
 """Largest packet asked for from the broker (MQTT 5 only): the retained inventory of a bridge is some 100 KB."""
 READ_BYTES = 64 * 1024
-"""Taken from the socket in one turn of the loop: some 200 events or 5 ms, so that nobody else waits long."""
+"""Taken from the socket in one turn of the loop: some 200 events or 5 ms, so that nobody else waits long. More than a
+TLS record has (16 KB, RFC 8446, 5.1), or decoded bytes would stay where the socket announces nothing."""
 UNSENT_MAX_BYTES = 1024 * 1024
 """Waiting because the broker does not read: some 10 000 receipts. A broker that far behind is not working."""
 SESSION_EXPIRY_S = 7 * 24 * 3600
@@ -122,7 +123,7 @@ class Client(aiomqtt.Client):
         if self._paused and self._client.socket() is not None:
             self._paused = False
             self._loop.add_reader(self._fd, self._read)
-            self._loop.call_soon(self._read)  # for what is read already, here or in the TLS layer
+            self._loop.call_soon(self._read)  # for what is read already
 
     def abandon(self) -> None:
         """Close without a word: the broker keeps the session and whatever we did not acknowledge."""
@@ -177,8 +178,6 @@ class Client(aiomqtt.Client):
         self._client._last_bytes_received = paho.time_func()  # noqa: SLF001  # paho would take the broker for dead
         self._arrived += chunk
         self._take_packets()
-        if isinstance(sock, ssl.SSLSocket) and self._client.socket() is not None and sock.pending():
-            self._loop.call_soon(self._read)  # the socket itself announces nothing more
 
     def _take_packets(self) -> None:
         if len(self._arrived) < self._needed:

@@ -87,6 +87,8 @@ class Committer:
         self._connection: sqlite3.Connection | None = None
         self._arrivals: Arrivals
         self._page_bytes: int
+        self._is_synced: bool
+        """Whether the connection waits for the disk at each commit."""
         self._budget = Budget()
         self.pending: Counter[tuple[str, Lane]] = Counter()
         self.opened = 0
@@ -137,6 +139,7 @@ class Committer:
             check(connection, thorough=False)
         self._recount(connection)
         self._arrivals = Arrivals(connection)
+        self._is_synced = True
         self.state.salvaged = salvaged or self.state.salvaged
         self.opened += 1
         return was_clean
@@ -177,7 +180,9 @@ class Committer:
     def _transaction(self, jobs: Sequence[Job], *, synced: bool) -> tuple[Sequence[Outcome], Tally]:
         connection = self._connection
         assert connection is not None
-        connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+        if synced is not self._is_synced:
+            connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+            self._is_synced = synced
         connection.execute("BEGIN IMMEDIATE")
         tally = Tally()
         try:
@@ -193,7 +198,7 @@ class Committer:
             outcomes = [self._attempt(connection, job, tally) for job in jobs]
         self._budget.shed(connection, self.state, tally)
         connection.execute("COMMIT")
-        self._count(connection, tally)
+        self._count(tally)
         return outcomes, tally
 
     def _together(self, connection: sqlite3.Connection, jobs: Sequence[Job], tally: Tally) -> list[Outcome]:
@@ -245,17 +250,22 @@ class Committer:
         repeats = self._arrivals.insert([entries[position] for position in taken], queued, tally)
         return [taken[position] for position in repeats]
 
-    def _count(self, connection: sqlite3.Connection, tally: Tally) -> None:
+    def _count(self, tally: Tally) -> None:
         state = self.state
         state.commits += 1
         state.repeats += tally.repeats
-        state.size_bytes = used_bytes(connection, self._page_bytes)
         self.pending.update(tally.queued)
         for lane in Lane:
             state.stored[lane] += tally.stored[lane]
             state.shed[lane] += tally.shed[lane]
         for seq, event in tally.placed.items():
             give_place(event, seq)
+
+    def weigh(self) -> None:
+        """Look how large the file is. Apart from the commit: nobody who waits for that one waits for this."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):  # the next commit meets what is wrong
+                self.state.size_bytes = used_bytes(self._connection, self._page_bytes)
 
     def _distrust(self, error: Exception) -> None:
         """After a failed write the page cache proves nothing: close, and read the file afresh before the next commit."""

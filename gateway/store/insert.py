@@ -1,7 +1,7 @@
 """Rows on their way into the log, many per statement.
 
 Each statement gives Python's lock away and waits to get it back, up to 5 ms beside a busy loop. So a commit is made of
-few and fat statements, of a few sizes whose compiled form SQLite's module keeps.
+few and fat statements, whose compiled form SQLite's module keeps.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from itertools import chain
 from gateway.model import Event
 from gateway.store.rows import EVENT_COLUMNS, NOT_STORABLE, event_row, storable
 
-ROWS_PER_STATEMENT = (64, 16, 4, 1)
-"""Beyond 64 nothing more is saved per row."""
+ROWS_EXACT_MAX = 64
+"""So many rows at most have a statement of just their number, kept compiled: some 10 KB each."""
+
+ROWS_PER_STATEMENT = 256
+"""Of more rows, so many go at a time: beyond it nothing more is saved per row."""
 
 Row = tuple[object, ...]
 
@@ -24,18 +27,19 @@ class Insert:
 
     def __init__(self, into: str, columns: str, clause: str = "") -> None:
         row = f"({','.join('?' * len(columns.split(',')))})"
-        self._statements = [
-            (count, f"{into} ({columns}) VALUES {','.join([row] * count)} {clause}") for count in ROWS_PER_STATEMENT
-        ]
+        self._statements = {
+            count: f"{into} ({columns}) VALUES {','.join([row] * count)} {clause}"
+            for count in (*range(1, ROWS_EXACT_MAX + 1), ROWS_PER_STATEMENT)
+        }
 
     def rows(self, db: sqlite3.Connection, rows: Sequence[Row]) -> int:
         """Insert them in their order. Returns how many rows that changed."""
         changed = start = 0
-        for count, statement in self._statements:
-            while len(rows) - start >= count:
-                values = tuple(chain.from_iterable(rows[start : start + count]))
-                changed += db.execute(statement, values).rowcount
-                start += count
+        while left := len(rows) - start:
+            count = ROWS_PER_STATEMENT if left >= ROWS_PER_STATEMENT else min(left, ROWS_EXACT_MAX)
+            values = tuple(chain.from_iterable(rows[start : start + count]))
+            changed += db.execute(self._statements[count], values).rowcount
+            start += count
         return changed
 
 

@@ -18,15 +18,16 @@ from gateway.errors import StoreError
 from gateway.kinds import Kind, Lane, Qualifier
 from gateway.model import Delivery, DeliveryState, Event, Heard
 from gateway.receipt import Receipt, Series
-from gateway.store import Backlog, Entry, EventFilter, Follower, Rejected, Resent, StoreState
+from gateway.store import Backlog, Entry, EventFilter, Follower, Rejected, Resent, StoreState, Watch, queries
 from gateway.store.arrivals import NO_ZONE
 from gateway.store.budget import prune_some
 from gateway.store.committer import Committer, Job, Settlement, Work
+from gateway.store.insert import Insert
+from gateway.store.listeners import Listeners
 from gateway.store.outbox import leave_queue, requeue, resend_some
 from gateway.store.reader import CheckUp, Reader
 from gateway.store.rows import (
     RAW_MAX_BYTES,
-    SELECT_DELIVERY,
     SELECT_EVENT,
     delivery_of,
     event_of,
@@ -45,11 +46,10 @@ FILE_NAME = "events.db"
 UNCOMMITTED_MAX = 20_000
 """Events handed over and not yet on disk. Some 20 MB; beyond it `append` waits, and so does the device."""
 
+HEARD = Insert("INSERT OR REPLACE INTO heard", "device, at_ms, deadline_ms, silent, connection")
+
 REJECTED_MAX = 10_000
 """Refused frames kept, newest win: at most 40 MB of evidence however long somebody sends rubbish."""
-
-SEQ_MAX = 2**63 - 1
-"""Beyond every event: where reading from the newest starts."""
 
 
 class SqliteStore:
@@ -71,8 +71,7 @@ class SqliteStore:
         self._clock = clock
         self._uncommitted = 0
         self._room = asyncio.Event()
-        self._watchers: set[CommitWatch] = set()
-        self._followers: dict[str, Follower] = {}
+        self._listeners = Listeners()
         self._loop = asyncio.get_running_loop()
         committer = Committer(path, self.state, clock, connect, check_at_start=inline)
         self._committer = committer
@@ -159,14 +158,8 @@ class SqliteStore:
         if self._opened != self._committer.opened:
             # Opened anew after a failure: what the commit that failed has left in the file, nobody was told.
             self._opened = self._committer.opened
-            for each in self._followers.values():
-                each.requeued()
-        for destination, rows in settlement.deliveries.items():
-            if (follower := self._followers.get(destination)) is not None:
-                follower.committed(rows)
-        if settlement.stored:
-            for watch in self._watchers:
-                watch.wake()
+            self._listeners.tell_requeued()
+        self._listeners.tell_committed(settlement)
 
     def _write(self, work: Work, *, rides: bool = False, then: Callable[[], None] | None = None) -> Awaitable[Any]:
         """Queue work. `then` is called when it is on disk, whether or not somebody still waits."""
@@ -188,11 +181,7 @@ class SqliteStore:
     # -- the outbox ----------------------------------------------------------------------------------------------------
 
     async def pending(self, destination: str, lane: Lane, *, after_seq: int, limit: int) -> Sequence[Delivery]:
-        rows = await self._outbox.rows(
-            f"SELECT {SELECT_DELIVERY} FROM outbox o INDEXED BY outbox_queued JOIN events e ON e.seq = o.seq "
-            "WHERE o.destination = ? AND o.lane = ? AND o.state = 'queued' AND o.seq > ? ORDER BY o.seq LIMIT ?",
-            (destination, int(lane), after_seq, limit),
-        )
+        rows = await self._outbox.rows(*queries.pending(destination, lane, after_seq=after_seq, limit=limit))
         return [delivery_of(row) for row in rows]
 
     async def number(self, destination: str, wanted: Mapping[str, Sequence[int]]) -> Mapping[int, int]:
@@ -214,12 +203,9 @@ class SqliteStore:
 
     def requeue(self, destination: str, seqs: Sequence[int]) -> Awaitable[None]:
         return self._write(
-            lambda db, tally: requeue(db, tally, destination, seqs), then=partial(self._requeued, destination)
+            lambda db, tally: requeue(db, tally, destination, seqs),
+            then=partial(self._listeners.tell_requeued, destination),
         )
-
-    def _requeued(self, destination: str) -> None:
-        if (follower := self._followers.get(destination)) is not None:
-            follower.requeued()
 
     async def resend(self, destination: str, since: datetime, until: datetime) -> Resent:
         resend = partial(resend_some, destination=destination, since=milliseconds(since), until=milliseconds(until))
@@ -227,7 +213,7 @@ class SqliteStore:
         cursor: int | None = 0
         while cursor is not None:
             some, cursor = await self._write(
-                partial(resend, after_seq=cursor), then=partial(self._requeued, destination)
+                partial(resend, after_seq=cursor), then=partial(self._listeners.tell_requeued, destination)
             )
             queued, busy = queued + some.queued, busy + some.busy
         return Resent(queued, busy)
@@ -240,20 +226,8 @@ class SqliteStore:
         after_seq: int = 0,
         limit: int = 100,
     ) -> Sequence[Delivery]:
-        where = "o.seq > ?1"
-        values: list[object] = [after_seq, limit - 1]
-        if destination is not None:
-            values.append(destination)
-            where += " AND o.destination = ?3"
-        if state is not None:
-            where += f" AND o.state = '{state.value}'"  # a literal, or SQLite could not use the indexes of one state
-        last = f"(SELECT o.seq FROM outbox o WHERE {where} ORDER BY o.seq LIMIT 1 OFFSET ?2)"
-        rows = await self._people.rows(
-            f"SELECT {SELECT_DELIVERY} FROM outbox o JOIN events e ON e.seq = o.seq "
-            f"WHERE {where} AND o.seq <= IFNULL({last}, {SEQ_MAX}) ORDER BY o.seq, o.destination",
-            tuple(values),
-        )
-        return [delivery_of(row) for row in rows]
+        query = queries.deliveries(destination=destination, state=state, after_seq=after_seq, limit=limit)
+        return [delivery_of(row) for row in await self._people.rows(*query)]
 
     async def destinations(self) -> Collection[str]:
         query = "SELECT DISTINCT destination FROM outbox INDEXED BY outbox_dead WHERE state = 'dead'"
@@ -261,16 +235,8 @@ class SqliteStore:
         return dead | {name for (name, _), count in dict(self._committer.pending).items() if count}
 
     async def backlog(self, destination: str) -> Backlog:
-        first = "SELECT MIN(seq) FROM outbox WHERE destination = ? AND lane = lanes.lane AND state = 'queued'"
-        oldest = await self._outbox.rows(
-            f"WITH lanes (lane) AS (VALUES {', '.join(f'({lane:d})' for lane in Lane)}) "
-            f"SELECT lanes.lane, e.received_ms FROM lanes JOIN events e ON e.seq = ({first})",
-            (destination,),
-        )
-        dead = await self._outbox.rows(
-            "SELECT COUNT(*) FROM outbox INDEXED BY outbox_dead WHERE destination = ? AND state = 'dead'",
-            (destination,),
-        )
+        oldest = await self._outbox.rows(*queries.oldest_queued(destination))
+        dead = await self._outbox.rows(*queries.dead_count(destination))
         counts = {lane: count for (name, lane), count in dict(self._committer.pending).items() if name == destination}
         return Backlog(
             count={lane: counts.get(lane, 0) for lane in Lane},
@@ -283,12 +249,8 @@ class SqliteStore:
     async def events(
         self, wanted: EventFilter, *, after_seq: int = 0, limit: int = 100, newest_first: bool = False
     ) -> Sequence[Event]:
-        where, values = _conditions(wanted)
-        beyond, order = ("<", "DESC") if newest_first else (">", "ASC")
-        where.append(f"e.seq {beyond} ?1")
-        cursor = after_seq or (SEQ_MAX if newest_first else 0)
-        query = f"SELECT {SELECT_EVENT} FROM events e WHERE {' AND '.join(where)} ORDER BY e.seq {order} LIMIT ?2"
-        return [event_of(row) for row in await self._people.rows(query, (cursor, limit, *values))]
+        query = queries.events(wanted, after_seq=after_seq, limit=limit, newest_first=newest_first)
+        return [event_of(row) for row in await self._people.rows(*query)]
 
     async def event(self, event_id: str) -> Event | None:
         rows = await self._people.rows(f"SELECT {SELECT_EVENT} FROM events e WHERE e.id = ?", (event_id,))
@@ -326,12 +288,9 @@ class SqliteStore:
         values = [
             (row.device, optional_ms(row.at), optional_ms(row.deadline), row.silent, row.connection) for row in rows
         ]
-        statement = (
-            "INSERT OR REPLACE INTO heard (device, at_ms, deadline_ms, silent, connection) VALUES (?, ?, ?, ?, ?)"
-        )
 
         def work(db: sqlite3.Connection, _: Tally) -> None:
-            db.executemany(statement, values)
+            HEARD.rows(db, values)
 
         return self._write(work)
 
@@ -351,18 +310,10 @@ class SqliteStore:
             cursor = looked_to
 
     def follow(self, destination: str, follower: Follower) -> Callable[[], None]:
-        assert destination not in self._followers, f"{destination} is followed already"
-        self._followers[destination] = follower
+        return self._listeners.follow(destination, follower)
 
-        def leave() -> None:
-            del self._followers[destination]
-
-        return leave
-
-    def watch(self) -> CommitWatch:
-        watch = CommitWatch(self._watchers.discard)
-        self._watchers.add(watch)
-        return watch
+    def watch(self) -> Watch:
+        return self._listeners.watch()
 
     async def close(self) -> None:
         if self._check_up:
@@ -371,25 +322,6 @@ class SqliteStore:
         await self._people.close()
         await self._writer.close()
         self._lock.close()
-
-
-class CommitWatch:
-    """Woken after each commit of events."""
-
-    def __init__(self, forget: Callable[[CommitWatch], None]) -> None:
-        self._event = asyncio.Event()
-        self._forget = forget
-
-    def wake(self) -> None:
-        """Something was committed."""
-        self._event.set()
-
-    async def wait(self) -> None:
-        await self._event.wait()
-        self._event.clear()
-
-    def close(self) -> None:
-        self._forget(self)
 
 
 def _hold(data_dir: Path) -> FileIO:
@@ -406,23 +338,3 @@ def _hold(data_dir: Path) -> FileIO:
         lock.close()
         raise
     return lock
-
-
-def _conditions(wanted: EventFilter) -> tuple[list[str], list[object]]:
-    """WHERE parts with parameters numbered from ?3 on (?1 is the cursor, ?2 the limit)."""
-    choices: list[tuple[str, object | None]] = [
-        ("e.device = ?{}", wanted.device),
-        ("e.site = ?{}", wanted.site),
-        ("e.kind = ?{}", wanted.kind.value if wanted.kind else None),
-        ("e.lane = ?{}", int(wanted.lane) if wanted.lane is not None else None),
-        ("(e.site IS NOT NULL) = ?{}", wanted.claimed),
-        ("e.received_ms >= ?{}", milliseconds(wanted.since) if wanted.since else None),
-        ("e.received_ms < ?{}", milliseconds(wanted.until) if wanted.until else None),
-    ]
-    where: list[str] = []
-    values: list[object] = []
-    for condition, value in choices:
-        if value is not None:
-            values.append(value)
-            where.append(condition.format(len(values) + 2))
-    return where, values

@@ -87,6 +87,7 @@ class ThreadWriter:
             if synced:
                 self._observe(self._clock.monotonic() - started)
             self._loop.call_soon_threadsafe(self._settle, settlement)
+            self._committer.weigh()
         self._committer.close()
 
     def _take(self, timeout_s: float | None) -> Sequence[Job] | None:
@@ -129,6 +130,7 @@ class InlineWriter:
             self._loop.call_soon(job.done, None, StoreError(CLOSED))
             return
         self._loop.call_soon(self._settle, self._committer.commit([job]))
+        self._committer.weigh()
 
     async def close(self) -> None:
         self._closed = True

@@ -83,7 +83,7 @@ class Box:
         plan = Plan(here, Path(), "", {}, site, Path("var"), Secret(token) if token else None, {}, (), ())
         looks = Looks(
             store=self.store, registry=self.registry, health=self.health, metrics=self.metrics, version="1.2.3",
-            plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,
+            clock=RealClock(), plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,
         )  # fmt: skip
         self.app = create_app(looks)
         headers = {"authorization": f"Bearer {token}"} if token else {}

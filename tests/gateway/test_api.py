@@ -6,9 +6,10 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,9 +19,10 @@ from fastapi.routing import APIRoute
 
 from gateway.api import app, guard, stream
 from gateway.api import server as http_server
+from gateway.clock import RealClock
 from gateway.health import DeviceHealth
-from gateway.model import Device, Kind, Lane, Point, Position, Site
-from gateway.store import Rejected
+from gateway.model import Device, Event, Kind, Lane, Point, Position, Site
+from gateway.store import EventFilter, Rejected
 from tests.gateway.api_box import AT, TOKEN, UNCLAIMED, Box, closed_box, event
 
 
@@ -351,6 +353,28 @@ async def test_device_series_are_bounded_by_the_ledger_and_escaped(box: Box) -> 
     assert "fangkong_store_up 1.0" in (await box.get("/metrics")).text
 
 
+async def test_between_pieces_of_the_device_series_others_have_a_turn(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket that takes everything at once never makes the writer wait."""
+    monkeypatch.setattr(app, "SERIES_AT_ONCE", 1)
+    await box.registry.add(Site("s1", "x", "A10B"), *(Device(f"a{n}", "s1") for n in range(5)))
+    box.health.known = [DeviceHealth(f"a{n}", "heard", AT, None) for n in range(5)]
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        asyncio.get_running_loop().call_soon(count)
+
+    count()
+    looks = app.Looks(box.store, box.registry, box.health, box.metrics, RealClock(), box.reload, box.reload, "", dict)  # type: ignore[arg-type]  # the plan and the wishes are not asked for here
+    seen = [turns async for _ in app._device_series(looks)]
+
+    assert len(seen) == 6  # a heading and five devices
+    assert seen[1:] == sorted(set(seen[1:]))
+
+
 # -- the live stream ---------------------------------------------------------------------------------------------------
 
 
@@ -400,6 +424,48 @@ async def test_a_listener_that_comes_back_misses_nothing_and_hears_nothing_twice
             heard += await take(positions, 400)
 
     assert heard == list(range(1, 2001))
+
+
+async def test_listeners_at_the_same_place_cost_one_reading(parts: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five of them trebled the gateway's work on an event."""
+    reads = 0
+    encoded = 0
+    read, encode = type(parts.store).events, stream._encoded
+
+    async def counted(*args: Any, **wanted: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read(*args, **wanted)
+
+    def counted_encoding(event: Event) -> bytes:
+        nonlocal encoded
+        encoded += 1
+        return encode(event)
+
+    monkeypatch.setattr(type(parts.store), "events", counted)
+    monkeypatch.setattr(stream, "_encoded", counted_encoding)
+    async with parts.open() as box, AsyncExitStack() as stack:
+        everybody = [await stack.enter_async_context(listening(box)) for _ in range(5)]
+        reads = 0
+        for number in range(1, 41):
+            await box.keep(event(text=f"e{number}"))
+        for positions in everybody:
+            assert await take(positions, 40) == list(range(1, 41))
+
+    assert encoded < 120  # 200 when each has its own; a few more than 40, for a listener may come to its place later
+    assert reads < 100
+
+
+async def test_a_listener_is_not_told_of_an_empty_page_that_was_read_before_the_event(box: Box) -> None:
+    """A page is shared only with those who know of no later commit."""
+    pages = stream.Pages(box.store)
+    await box.keep(event())
+
+    assert await pages.after(EventFilter(), 1) == (b"", 1, False)
+    await box.keep(event())
+    assert (await pages.after(EventFilter(), 1))[1] == 2
+    assert (await pages.after(EventFilter(device="nobody"), 1))[1] == 1
+    assert (await pages.after(EventFilter(), 0))[1:] == (2, False)
 
 
 async def test_a_quiet_stream_beats(parts: Box, monkeypatch: pytest.MonkeyPatch) -> None:

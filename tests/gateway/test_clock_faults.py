@@ -42,6 +42,8 @@ SITE = """
 account = "0B0C"
 [api]
 listen = "127.0.0.1:0"
+[storms]
+window_s = 0
 [store]
 retention_days = 30
 [[connection]]

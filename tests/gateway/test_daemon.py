@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -115,6 +116,23 @@ async def test_what_can_be_counted_is_there_before_the_first_event(
     async with running(tmp_path) as made:
         assert value(made, "forwarder_errors_total", destination="centre") == 0
         assert value(made, "repeats_total") == 0
+
+
+@pytest.mark.row("B6")
+async def test_a_loop_that_stands_still_is_measured(tmp_path: Path, forwarder: Callable[[Any], None]) -> None:
+    async def run(outlet: Outlet) -> None:
+        await asyncio.Event().wait()
+
+    forwarder(run)
+    async with running(tmp_path) as made:
+        while not value(made, "loop_lag_seconds_count"):
+            await RealClock().sleep(0.01)
+        time.sleep(0.5)  # noqa: TID251  # what no code of ours may do
+        while not (value(made, "loop_lag_seconds_sum") or 0) > 0.3:
+            await RealClock().sleep(0.01)
+
+        late = (value(made, "loop_lag_seconds_count") or 0) - (value(made, "loop_lag_seconds_bucket", le="0.25") or 0)
+        assert late == 1
 
 
 async def test_a_long_pruning_does_not_starve_the_watchdog(

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,6 +27,7 @@ from gateway.errors import ConfigError
 from gateway.forwarders import _outbox, dc09
 from gateway.forwarders.dc09 import Settings
 from gateway.forwarders.dc09._conversation import Conversation
+from gateway.forwarders.dc09._line import LIFE_RETRY_MOST_S
 from gateway.model import DeliveryState, Kind, Lane, Position, Qualifier, TimeQuality
 from gateway.store.sqlite import FILE_NAME, SqliteStore
 from tests.conftest import JumpingClock
@@ -527,11 +528,10 @@ async def test_a_receiver_that_flaps_every_two_seconds_is_not_stormed_and_gets_e
         until_s = rig.clock.monotonic() + 2
         await rig.until(lambda: rig.clock.monotonic() >= until_s, pace_s=0.05)
 
-    rig.connect = counting
     desk = Desk()
     async with desk.open():
         pass
-    async with rig.forwarding(desk.port):
+    async with rig.forwarding(desk.port, connect=counting):
         for number in range(flaps):
             await rig.append(rig.event(number), rig.event(number, account="B20C"))
             async with desk.open():
@@ -855,6 +855,27 @@ async def test_an_outage_is_logged_once_measured_at_once_and_reported_after_twen
     ]
     assert rig.said("the receiver does not answer") == 1
     assert rig.said("the receiver answers") == 2
+
+
+@pytest.mark.row("F1")
+@pytest.mark.parametrize("kind", [Kind.PANIC, Kind.BURGLARY])
+async def test_a_panic_does_not_wait_out_the_pause_of_a_long_outage(rig: Rig, kind: Kind) -> None:
+    """Of an alarm's pauses, up to a minute, some are longer than a panic's two seconds."""
+    calls: list[float] = []
+
+    async def connect(_: str, __: int) -> Any:
+        calls.append(rig.clock.monotonic())
+        raise ConnectionRefusedError
+
+    async with rig.forwarding(9, connect=connect):
+        await rig.until(lambda: rig.count("destination_up") == 0 and len(calls) > 40, pace_s=5)  # the pauses have grown
+        await rig.append(rig.event(kind=kind, lane=Lane.LIFE if kind is Kind.PANIC else Lane.ALARM))
+        began = rig.clock.monotonic()
+        calls.clear()
+        await rig.until(lambda: rig.clock.monotonic() - began > 300, pace_s=0.5)
+    pauses = [later - earlier for earlier, later in pairwise([began, *calls])]
+
+    assert (max(pauses) <= LIFE_RETRY_MOST_S + 0.5) is (kind is Kind.PANIC)
 
 
 async def test_a_stop_in_the_moment_a_connection_fails_is_a_stop(

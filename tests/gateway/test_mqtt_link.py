@@ -35,6 +35,7 @@ from gateway.errors import LinkClosed, Refused, StoreError
 from gateway.links import mqtt, mqtt_client
 from gateway.links.mqtt import Arrived, BrokerAddress, TopicsLink, open_topics
 from gateway.links.mqtt_client import KEEPALIVE_S, Client
+from gateway.links.mqtt_packets import extent
 from gateway.receipt import Receipt
 from tests.gateway.mqtt_brokers import KINDS, address_of, running
 
@@ -496,6 +497,32 @@ async def test_a_link_closed_in_order_still_acknowledges_what_is_being_stored(mo
 
 
 @pytest.mark.row("D4")
+async def test_what_was_acknowledged_last_leaves_before_the_farewell() -> None:
+    bare = BareBroker()
+    async with bare.listening() as address:
+        async with opened_at(address) as link:
+            (await bare.subscribed.get()).write(packet(1, b"a") + packet(2, b"b"))
+            for message in await take(link, 2):
+                message.accept(after=Receipt.settled())
+
+        assert await acknowledged(bare, 0) == [1, 2]
+
+
+async def test_what_is_stored_is_acknowledged_also_when_the_next_commit_fails() -> None:
+    bare = BareBroker()
+    stored, failed = Receipt(), Receipt()
+    async with bare.listening() as address:
+        async with opened_at(address) as link:
+            (await bare.subscribed.get()).write(packet(1, b"a") + packet(2, b"b"))
+            first, second = await take(link, 2)
+            first.accept(after=stored)
+            second.accept(after=failed)
+            stored.settle()
+            failed.settle(StoreError("disk full"))
+
+        assert await acknowledged(bare, 0) == [1]
+
+
 async def test_a_late_acknowledgement_never_meets_the_next_connections_message_of_the_same_number() -> None:
     bare = BareBroker()
     late = Receipt()
@@ -563,7 +590,15 @@ async def test_bytes_that_are_no_mqtt_close_the_link_and_nothing_else(rubbish: s
 
 @pytest.mark.parametrize(("piece_bytes", "large"), [(1, 17_000), (7, 17_000), (mqtt_client.READ_BYTES, 300_000)])
 async def test_packets_may_come_in_any_pieces(monkeypatch: pytest.MonkeyPatch, piece_bytes: int, large: int) -> None:
-    """Lengths of one, two and three bytes (2.2.3)."""
+    """Lengths of one, two and three bytes (2.2.3). A long packet is not looked at anew with every piece of it."""
+    looks = 0
+
+    def counted(buffer: bytes, at: int) -> tuple[int, int] | None:
+        nonlocal looks
+        looks += 1
+        return extent(buffer, at)
+
+    monkeypatch.setattr(mqtt_client, "extent", counted)
     monkeypatch.setattr(mqtt_client, "READ_BYTES", piece_bytes)
     sent = [b"%d" % number + b"x" * size for number, size in enumerate([0, 100, 130, large, 3])]
     bare = BareBroker()
@@ -571,6 +606,7 @@ async def test_packets_may_come_in_any_pieces(monkeypatch: pytest.MonkeyPatch, p
         (await bare.subscribed.get()).write(b"".join(packet(number, payload) for number, payload in enumerate(sent, 1)))
 
         assert [message.payload for message in await take(link, len(sent))] == sent
+    assert looks < 100
 
 
 async def test_a_flood_is_acknowledged_in_few_writes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -615,6 +651,18 @@ async def test_a_broker_that_reads_nothing_of_what_we_send_ends_the_link(monkeyp
         with pytest.raises(LinkClosed, match="took none of the last"):
             await answer_at_length()
         deaf_until.set()
+
+
+async def test_what_arrives_is_a_sign_of_life_of_the_broker() -> None:
+    """paho reads nothing itself any more, and gives up a broker of which it has read nothing for two intervals."""
+    bare = BareBroker()
+    async with bare.listening() as address, opened_at(address) as link:
+        client = link._client._client
+        client._last_bytes_received = 0.0
+        (await bare.subscribed.get()).write(packet(1, b"alive"))
+        await take(link, 1)
+
+        assert client._last_bytes_received > 0.0
 
 
 def test_the_private_names_of_paho_are_there() -> None:

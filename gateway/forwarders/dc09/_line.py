@@ -11,6 +11,9 @@ from gateway.forwarders._outbox import Outbox
 from gateway.forwarders.dc09._conversation import ANSWERS, Conversation, NoAnswerInTime
 from gateway.forwarders.dc09._receiver import Receiver, first_of
 from gateway.forwarders.dc09._settings import Keys, Settings
+from gateway.kinds import Lane
+
+LIFE_RETRY_MOST_S = 2.0  # a receiver that is back after an hour must not be found a minute later by somebody's panic
 
 
 class Line:
@@ -77,4 +80,12 @@ class Line:
             # A receiver that hangs up after each answer is not called in a circle.
             self._outbox.changed.clear()
             await first_of(self._outlet.clock, self._settings.null_every_s, self._outbox.changed)
-        await self._outlet.clock.sleep(self._backoff.next_s())
+        await self._back_off()
+
+    async def _back_off(self) -> None:
+        """Wait as long as the failures so far ask for; less where a life event waits, or comes meanwhile."""
+        left_s = self._backoff.next_s()
+        while left_s > 0:
+            step_s = min(left_s, LIFE_RETRY_MOST_S)
+            await self._outlet.clock.sleep(step_s)
+            left_s = 0 if self._outbox.holds(Lane.LIFE) else left_s - step_s
