@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full crash defects lint bench wheel lock clean
+.PHONY: demo test test-full crash dst defects lint bench wheel lock clean
 
 demo: .venv/.run
 	@$(BIN)/fangkong demo
@@ -22,6 +22,11 @@ crash: .venv/.dev
 	@.ci/tools
 	@$(BIN)/python -m tests.crash --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 	@$(BIN)/python -m tests.crash.sweep
+
+# Simulated bad weeks, thousands a minute: make dst SEEDS=100000, and what happened in one: make dst SEED=123
+SEEDS ?= 10000
+dst: .venv/.dev
+	@$(BIN)/python -m tests.dst $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 # Plants each known mistake in a copy of the sources and shows which test notices (docs/evidence.md).
 defects: .venv/.dev

@@ -12,7 +12,7 @@ from bench.estate import Estate
 from bench.road import WARM_UP, Load, measure, stage
 from bench.systems import Daemon, Floor, System
 
-SMALL = Estate(devices=50, accounts=7)
+SMALL = Estate(devices=2000, accounts=7)
 LOADS = (Load("all at once", 1500, 0), Load("spread", 100, 500))
 """The first is more than the window of 1 000."""
 

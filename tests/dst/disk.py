@@ -54,7 +54,6 @@ class Disk:
     is_dead: bool = False
     _synced_bytes: int = 0
     """What of the write-ahead log is on the platter, whatever happens to the power."""
-    _syncs: bool = True
 
     @property
     def data_dir(self) -> Path:
@@ -92,13 +91,9 @@ class Disk:
         log = self.data_dir / WAL
         return log.stat().st_size if log.exists() else 0
 
-    def sync(self, *, always: bool) -> None:
-        """Whether the next commits are synced."""
-        self._syncs = always
-
-    def wrote(self) -> None:
+    def wrote(self, *, synced: bool) -> None:
         """A transaction is over."""
-        if self._syncs:
+        if synced:
             self._synced_bytes = self._log_bytes()
 
     def replace(self) -> None:
@@ -127,7 +122,7 @@ class Disk:
         if self._happens(self.weather.statement_fails / 10):
             raise sqlite3.OperationalError("disk I/O error")
 
-    def commit(self, run: Callable[[], Any]) -> Any:
+    def commit(self, run: Callable[[], Any], *, synced: bool) -> Any:
         """COMMIT, and all that can go wrong with it."""
         weather = self.weather
         if self._happens(weather.killed_before_commit):
@@ -136,7 +131,7 @@ class Disk:
             raise sqlite3.OperationalError("disk I/O error")
         length = self._log_bytes()
         result = run()
-        self.wrote()
+        self.wrote(synced=synced)
         if self._happens(weather.commit_torn):
             return self._gone("inside its commit", torn_from_bytes=length)
         self.witness.committed()
@@ -162,16 +157,17 @@ class Connection:
         self._real = real
         self._disk = disk
         self._is_reader = is_reader
+        self._syncs = True
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> Any:
         self._disk.before(statement, is_reader=self._is_reader)
         if statement == "COMMIT":
-            return self._disk.commit(lambda: self._real.execute(statement))
+            return self._disk.commit(lambda: self._real.execute(statement), synced=self._syncs)
         if statement.startswith("PRAGMA synchronous"):
-            self._disk.sync(always=statement.endswith("FULL"))
+            self._syncs = statement.endswith("FULL")
         result = self._real.execute(statement, values)
         if not self._is_reader and not self._real.in_transaction:
-            self._disk.wrote()
+            self._disk.wrote(synced=self._syncs)
         return result
 
     def executemany(self, statement: str, rows: Any) -> Any:
@@ -242,10 +238,12 @@ class SimulatedWriter:
     def _commit_all(self) -> None:
         batch, self._waiting = self._waiting, []
         self._to_tell.append(self._committer.commit(batch, synced=not all(job.rides for job in batch)))
+        self._committer.weigh()
 
     def _tell(self) -> None:
-        if self._to_tell and not self._disk.is_dead:
-            self._settle(self._to_tell.popleft())
+        settlement = self._to_tell.popleft() if self._to_tell else None  # none: an orderly end was faster
+        if settlement is not None and not self._disk.is_dead:
+            self._settle(settlement)
 
     async def close(self) -> None:
         self._depart()

@@ -87,7 +87,7 @@ class Connection(asyncio.Transport):
     # -- the gateway's end ---------------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:  # type: ignore[override]  # asyncio's stream hands over bytes
-        if not self._closed:
+        if data and not self._closed:
             self._tap(bytes(data))
             self._up.send(bytes(data))
 

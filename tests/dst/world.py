@@ -312,7 +312,11 @@ class World:
                 self.note("gateway", f"cannot start: {error}")
                 await self.clock.sleep(1.0)
                 continue
-            await self._live(store)
+            try:
+                await self._live(store)
+            finally:
+                self.model.unwatch()
+                store.drop()
             self.disk.replace()
             await self.clock.sleep(self.chance.choice((0.1, 1.0, 10.0)) * self.chance.random())
 
@@ -339,8 +343,6 @@ class World:
             task.cancel()
         if not self.disk.is_dead:
             await store.close()
-            self.model.unwatch()
-        store.drop()
         self.note("gateway", f"life {self.lives} is over")
 
     def stop(self) -> None:
