@@ -62,9 +62,11 @@ class Bench:
     ledgers: Path
     mosquitto: bool
 
-    def daemon(self, name: str = aims.OURS, estate: Estate = ESTATE, *, is_watched: bool = False) -> Daemon:
+    def daemon(
+        self, name: str = aims.OURS, estate: Estate = ESTATE, *, is_watched: bool = False, settings: str = ""
+    ) -> Daemon:
         path = self.ledgers / f"{estate.devices}.db"
-        return Daemon(name, estate, path if path.exists() else ledger.write(path, estate), is_watched)
+        return Daemon(name, estate, path if path.exists() else ledger.write(path, estate), is_watched, settings)
 
     def systems(self) -> list[System]:
         return [
@@ -98,7 +100,13 @@ class Bench:
             "endure": Part(size.endure_s + PER_STAGE_S, lambda folder: self._endure(folder, endured)),
             "devices": Part(
                 2 * (PER_STAGE_S + size.rounds * (size.devices_s + PER_LOAD_S)),
-                lambda folder: box.devices(self.daemon(aims.FEW, few), self.daemon(), folder, compared, size.rounds),
+                lambda folder: box.devices(
+                    self.daemon(aims.FEW, few, settings=box.NO_STORMS),
+                    self.daemon(settings=box.NO_STORMS),
+                    folder,
+                    compared,
+                    size.rounds,
+                ),
             ),
             "idle": Part(size.idle_s + PER_STAGE_S, lambda folder: box.rest(self.daemon(), folder, size.idle_s)),
             "metrics": Part(size.times, lambda folder: box.scrapes(self.daemon(), folder, size.times)),

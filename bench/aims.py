@@ -20,7 +20,11 @@ def each(load: str, system: str, figure: str) -> Figure:
     """One value a round."""
 
     def found(samples: Sequence[Sample]) -> list[float]:
-        return [sample.figures[figure] for sample in samples if (sample.load, sample.system) == (load, system)]
+        return [
+            sample.figures[figure]
+            for sample in samples
+            if (sample.load, sample.system) == (load, system) and figure in sample.figures
+        ]
 
     return found
 

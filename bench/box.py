@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter, sleep
 
 from bench.estate import Estate
-from bench.readers import READ_MAX, Reader
+from bench.readers import Reader, connected
 from bench.road import Load, measure, stage
 from bench.samples import Sample, share
 from bench.systems import TOKEN, Daemon, Talker, cpu_s, rss_mb
@@ -55,20 +55,17 @@ def scrapes(daemon: Daemon, folder: Path, times: int) -> Iterator[Sample]:
 
 async def _scrape(port: int, path: str, times: int) -> tuple[list[float], list[float]]:
     """Seconds of each scrape, and by how much the slowest /healthz during it exceeded what one takes in peace."""
-    prometheus, probe = [
-        Reader(*await asyncio.open_connection("127.0.0.1", port, limit=READ_MAX), TOKEN) for _ in range(2)
-    ]
     pings: list[tuple[float, float]] = []
+    scraped = []
 
-    async def ping_for_ever() -> None:
+    async def ping_for_ever(probe: Reader) -> None:
         while True:
             began = perf_counter()
             await probe.get("/healthz")
             pings.append((began, perf_counter()))
 
-    scraped = []
-    async with asyncio.TaskGroup() as group:
-        pinging = group.create_task(ping_for_ever())
+    async with connected(port, TOKEN) as prometheus, connected(port, TOKEN) as probe, asyncio.TaskGroup() as group:
+        pinging = group.create_task(ping_for_ever(probe))
         for _ in range(times):
             await asyncio.sleep(SCRAPE_PAUSE_S)
             began = perf_counter()
@@ -89,6 +86,17 @@ def devices(few: Daemon, many: Daemon, folder: Path, load: Load, rounds: int) ->
         for nth in range(rounds):
             yield from measure(for_few, [few], load, nth)
             yield from measure(for_many, [many], load, nth)
+
+
+NO_STORMS = """
+[storms]
+window_s = 0
+burst = 100000
+per_s = 100000
+life_burst = 100000
+life_per_s = 100000
+"""
+"""So that 100 devices may say as much as 10 000."""
 
 
 def few_devices(estate: Estate) -> Estate:

@@ -17,10 +17,11 @@ POINTS_MAX = 1000
 
 PAIRS = (
     ("burglary", "卧室门磁"), ("perimeter", "东围墙三段"), ("open_close", "值班室键盘"), ("tamper", "楼道探测器"),
-    ("ac_loss", "主机电源"), ("smoke", "地下车库烟感"), ("burglary", "阳台红外"), ("door_forced", "单元门"),
-    ("rf_batt_low", "窗磁电池"),
+    ("ac_loss", "主机电源"), ("smoke", "地下车库烟感"), ("interior", "客厅红外"), ("door_forced", "单元门"),
+    ("rf_batt_low", "窗磁电池"), ("water", "水泵房"), ("zone_24h", "配电间"), ("gas", "厨房"),
 )  # fmt: skip
-"""What a device reports, one after the other, each followed by its end: all lanes that a police desk hears of."""
+"""What a device reports, one after the other, each followed by its end: all lanes that a police desk hears of. No kind
+twice, so that no device repeats itself within the gateway's storm window, where repeats are counted and not sent."""
 PRESS = ("panic", "大门按钮")
 PRESS_EVERY = 10
 """One event in so many is a panic button, which has no end."""

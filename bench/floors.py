@@ -38,8 +38,9 @@ from bench.estate import Estate
 TOPIC = b"fangkong/v1/+/event"
 
 CODES = {
-    "panic": "120", "smoke": "111", "burglary": "130", "perimeter": "131", "tamper": "144", "door_forced": "423",
-    "ac_loss": "301", "rf_batt_low": "384", "open_close": "401",
+    "panic": "120", "smoke": "111", "gas": "151", "burglary": "130", "perimeter": "131", "interior": "132",
+    "zone_24h": "133", "tamper": "144", "water": "154", "door_forced": "423", "ac_loss": "301", "rf_batt_low": "384",
+    "open_close": "401",
 }  # fmt: skip
 QUALIFIERS = {"new": 1, "restore": 3, "update": 6}
 

@@ -273,7 +273,7 @@ def arrivals(count: int, rate: float, seed: int) -> list[float]:
     return [at := at + random.expovariate(rate) for _ in range(count)]
 
 
-async def carry(ends: Ends, count: int, rate: float, seed: int) -> dict[str, Any]:
+async def carry(ends: Ends, count: int, rate: float, seed: int, give_up_s: float = GIVE_UP_S) -> dict[str, Any]:
     """One load from the first event to the last acknowledgement."""
     load = ends.make(count, arrivals(count, rate, seed), session=f"{seed:08x}.{ends.loads}")
     before = (ends.receipts, ends.others, ends.misordered, ends.damaged)
@@ -283,7 +283,7 @@ async def carry(ends: Ends, count: int, rate: float, seed: int) -> dict[str, Any
     ends.pump()
     async with asyncio.TaskGroup() as group:
         clockwork = group.create_task(ends.clockwork(load))
-        await _finished(load)
+        await _finished(load, give_up_s)
         clockwork.cancel()
     took = max(load.last_ack, load.started) - load.started
     cpu = process_time() - cpu
@@ -303,13 +303,13 @@ async def carry(ends: Ends, count: int, rate: float, seed: int) -> dict[str, Any
     }
 
 
-async def _finished(load: Load) -> None:
+async def _finished(load: Load, give_up_s: float) -> None:
     """Until everything is acknowledged, nothing more comes, or it takes too long."""
     latest = load.started + 2 * load.due[-1] + BEHIND_MAX_S
     while not load.done.is_set() and perf_counter() < latest:
         before = load.acked_count + load.confirmed + load.due_count
         try:
-            async with asyncio.timeout(GIVE_UP_S):
+            async with asyncio.timeout(give_up_s):
                 await load.done.wait()
         except TimeoutError:
             if load.acked_count + load.confirmed + load.due_count == before:

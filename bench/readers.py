@@ -11,7 +11,8 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 LISTENERS = 5
 SCRAPE_EVERY_S = 1.0
@@ -50,8 +51,16 @@ class Reader:
             pass
 
 
-async def _connect(port: int, token: str) -> Reader:
-    return Reader(*await asyncio.open_connection("127.0.0.1", port, limit=READ_MAX), token)
+@asynccontextmanager
+async def connected(port: int, token: str) -> AsyncIterator[Reader]:
+    """A connection, until the end of the block."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=READ_MAX)
+    try:
+        yield Reader(reader, writer, token)
+    finally:
+        writer.transport.abort()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _every(seconds: float, step: Callable[[], Awaitable[object]]) -> None:
@@ -62,8 +71,13 @@ async def _every(seconds: float, step: Callable[[], Awaitable[object]]) -> None:
 
 async def run(port: int, token: str) -> None:
     """Until stdin says something, or ends."""
-    everybody = [await _connect(port, token) for _ in range(LISTENERS + 2)]
-    prometheus, pager, *listeners = everybody
+    async with AsyncExitStack() as stack:
+        everybody = [await stack.enter_async_context(connected(port, token)) for _ in range(LISTENERS + 2)]
+        await _read(*everybody)
+    print('{"ended": true}', flush=True)
+
+
+async def _read(prometheus: Reader, pager: Reader, *listeners: Reader) -> None:
     after = 0
 
     async def turn_page() -> None:
@@ -73,9 +87,8 @@ async def run(port: int, token: str) -> None:
 
     for listener in listeners:
         listener.ask("/api/v1/stream")
-    loop = asyncio.get_running_loop()
     stdin = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(listener.swallow()) for listener in listeners]
         tasks.append(group.create_task(_every(SCRAPE_EVERY_S, lambda: prometheus.get("/metrics"))))
@@ -84,7 +97,6 @@ async def run(port: int, token: str) -> None:
         await stdin.readline()
         for task in tasks:
             task.cancel()
-    print('{"ended": true}', flush=True)
 
 
 if __name__ == "__main__":

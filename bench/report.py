@@ -16,9 +16,10 @@ from bench.samples import Sample, share, spread
 
 COLUMNS = {
     "p50_ms": "p50 ms", "p99_ms": "p99 ms", "max_ms": "max ms", "per_s": "events/s", "cpu_us": "CPU us/event",
-    "syncs": "syncs/event", "rss_mb": "MiB", "lost": "lost", "doubled": "doubled", "wrong": "wrong",
+    "syncs": "syncs/event", "rss_mb": "MiB", "kept_back": "kept back", "lost": "lost", "doubled": "doubled", "wrong": "wrong",
 }  # fmt: skip
-"""Of the loads that go the whole road. `wrong`: frames or answers that were none, or out of order."""
+"""Of the loads that go the whole road. `kept back`: stored, and by the rules of storms not sent on. `wrong`: frames or
+answers that were none, or out of order."""
 COLOURS = {FLOOR_A: "#8a8f98", FLOOR_B: "#b98d4b", OURS: "#1f6fb2", WATCHED: "#7a3fa0"}
 LOGARITHMIC = {"type": "log", "dtick": "D2"}
 CURVE_PERCENTS = [0.5 * step for step in range(1, 198)] + [99 + 0.1 * step for step in range(1, 10)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from time import sleep
 
 from bench.samples import Sample, share
-from bench.systems import System, Talker, cpu_s, free_port, is_open, rss_mb
+from bench.systems import Failed, System, Talker, cpu_s, free_port, is_open, rss_mb
 
 WARM_UP = 300
 """Events before anything is measured: imports, page cache, the first pages of each file."""
@@ -80,7 +81,10 @@ def broker(configuration: Path) -> Iterator[int]:
     """A real mosquitto; gives its port."""
     port = free_port()
     configuration.write_text(MOSQUITTO.format(port=port))
-    with subprocess.Popen([shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-c", str(configuration)]) as process:
+    program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        raise Failed("mosquitto is not installed (apt install mosquitto)")
+    with subprocess.Popen([program, "-c", str(configuration)], stderr=subprocess.DEVNULL) as process:
         try:
             while not is_open(port):
                 sleep(0.05)
@@ -92,17 +96,21 @@ def broker(configuration: Path) -> Iterator[int]:
 def measure(peer: Talker, systems: Sequence[System], load: Load, nth: int) -> Iterator[Sample]:
     """The same events at the same moments through each system."""
     for index, system in enumerate(systems):
-        syncs, cpu = system.syncs(), cpu_s(system.pid)
+        syncs, kept_back, cpu = system.syncs(), system.kept_back(), cpu_s(system.pid)
         with system.watched():
             told = peer.ask(do="load", gateway=index, count=load.count, rate=load.rate, seed=1000 + nth)
         cpu, syncs = cpu_s(system.pid) - cpu, system.syncs() - syncs
+        kept_back = system.kept_back() - kept_back
         latencies = sorted(told.pop("latencies_ms"))
         figures = {
             "p50_ms": share(latencies, 50),
             "p99_ms": share(latencies, 99),
             "max_ms": share(latencies, 100),
             "per_s": told["acked"] / told["seconds"] if told["seconds"] else 0.0,
-            "lost": told["sent"] - told["acked"],  # or still open, where `per_s` is below what was asked for
+            "kept_back": kept_back,
+            "lost": told["sent"]
+            - told["acked"]
+            - kept_back,  # or still open, where `per_s` is below what was asked for
             "doubled": told["doubled"],
             "others": told["others"],
             "wrong": told["damaged"] + told["misordered"],

@@ -146,6 +146,10 @@ class Floor:
         assert self._talker is not None
         return int(self._talker.ask()["syncs"])
 
+    def kept_back(self) -> int:
+        """It sends everything on."""
+        return 0
+
     def watched(self) -> AbstractContextManager[None]:
         """There is nothing to look at."""
         return nullcontext()
@@ -165,6 +169,8 @@ class Daemon:
     """A register of devices to begin with."""
     is_watched: bool = False
     """While a load runs, bench/readers.py looks at it from all sides."""
+    settings: str = ""
+    """More of the site file."""
     api: int = field(default=0, init=False)
     folder: Path = field(default=Path(), init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
@@ -176,6 +182,7 @@ class Daemon:
     def prepare(self, folder: Path, *, broker: str, centre: int, more: str = "") -> None:
         """Write the site file, the token and the ledger."""
         self.folder = folder
+        more = self.settings + more
         self.api = free_port()
         (folder / "api.token").touch(mode=0o600)
         (folder / "api.token").write_text(TOKEN + "\n")
@@ -213,9 +220,11 @@ class Daemon:
             return found
 
     def metric(self, name: str) -> float:
-        """The sum of the series of this name."""
-        found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", self.get("metrics").decode(), re.MULTILINE)
-        return sum(map(float, found))
+        """The sum of the series of this name. Raises Failed when there is no such metric."""
+        text = self.get("metrics").decode()
+        if f"# TYPE {name.removesuffix('_count')} " not in text:
+            raise Failed(f"the daemon has no metric {name}")
+        return sum(map(float, re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)))
 
     @property
     def pid(self) -> int:
@@ -225,6 +234,10 @@ class Daemon:
     def syncs(self) -> int:
         """Commits so far that waited for the disk."""
         return int(self.metric("fangkong_commit_seconds_count"))
+
+    def kept_back(self) -> int:
+        """Events so far that are stored and, by the rules of storms, not sent on."""
+        return int(self.metric("fangkong_events_suppressed_total"))
 
     @contextmanager
     def watched(self) -> Iterator[None]:

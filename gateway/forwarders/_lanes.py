@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
 from gateway.model import Delivery, Lane
@@ -72,9 +72,10 @@ class LaneQueue:
         self._busy.add(account)
         return delivery
 
-    def following(self, delivery: Delivery, count: int) -> Sequence[Delivery]:
-        """Up to `count` rows that come after this one in its lane and account."""
-        return tuple(islice(self._rows[delivery.event.lane].get(account_of(delivery), ()), count))
+    def first_of_each(self, lane: Lane, count: int) -> Iterator[Delivery]:
+        """Up to `count` rows of each account of a lane: those that come next."""
+        for rows in self._rows[lane].values():
+            yield from islice(rows, count)
 
     def reserve(self, account: str) -> bool:
         """Make a free account busy without a row; False when it is busy already."""

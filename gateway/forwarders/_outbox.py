@@ -7,10 +7,11 @@ is on disk, so that it can be neither sent twice from a stale read nor counted a
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from typing import TypeVar
 
 from gateway.errors import StoreError
@@ -20,8 +21,9 @@ from gateway.forwarders._lanes import LaneQueue, account_of
 from gateway.forwarders._trouble import STORE_RETRY_S, Trouble
 from gateway.model import Delivery, DeliveryState, Lane
 
-HELD_MAX = 2048  # rows of one lane in memory: what arrives in a tenth of a second of flood; some 2 MB, at most 8 MB
+HELD_MAX = 8192  # rows of one lane in memory: most of a second of flood; some 8 MB, at most 40 MB
 NUMBERS_AHEAD = 16  # rows of one account numbered in one commit, else a single site would send one event per sync
+NUMBERS_TAKEN_MAX = 512  # rows of all accounts numbered in one commit, a few milliseconds: two windows of the largest
 
 REFUSED, HELD_BACK, UNCLAIMED = "refused: ", "waits for the alarm it ends", "the device is not claimed"
 
@@ -104,14 +106,14 @@ class Outbox:
 
     async def numbers(self, rows: Sequence[Delivery]) -> Sequence[int]:
         """The sequence number of each row, on disk before this returns. Raises StoreError."""
-        lacking: dict[str, list[int]] = {}
-        for row in rows:
-            if row.event.seq not in self._numbers:
-                several = row, *self._queue.following(row, NUMBERS_AHEAD - 1)
-                seqs = [each.event.seq for each in several if each.event.seq not in self._numbers]
-                lacking.setdefault(account_of(row), []).extend(seqs)
-        if lacking:
-            self._numbers.update(await self._store.number(self._outlet.destination, lacking))
+        if any(row.event.seq not in self._numbers for row in rows):
+            lanes = {row.event.lane for row in rows}
+            following = chain.from_iterable(self._queue.first_of_each(lane, NUMBERS_AHEAD - 1) for lane in lanes)
+            lacking = (row for row in chain(rows, following) if row.event.seq not in self._numbers)
+            wanted: defaultdict[str, list[int]] = defaultdict(list)
+            for row in islice(lacking, NUMBERS_TAKEN_MAX):
+                wanted[account_of(row)].append(row.event.seq)
+            self._numbers.update(await self._store.number(self._outlet.destination, wanted))
         return [self._numbers[row.event.seq] for row in rows]
 
     def reserve(self, account: str) -> bool:

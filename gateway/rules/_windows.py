@@ -16,6 +16,9 @@ WINDOWS_MAX = 10_000
 TOLD_MAX = 50_000
 """Conditions that the receivers hold for raised; the oldest are forgotten first, and their restores are sent as ever."""
 
+EXAMPLE_RAW_MAX_BYTES = 512
+"""A window keeps its event as it came, unless the frame is longer: a copy without it costs twice what all else here does."""
+
 CLOSED_AT_ONCE_MAX = 1000
 """Windows closed in one look, so that no alarm waits behind the summaries of a whole town."""
 
@@ -71,6 +74,10 @@ class Step:
     is_counted: bool = False
 
 
+def _example(event: Event) -> Event:
+    return event if len(event.raw) <= EXAMPLE_RAW_MAX_BYTES else replace(event, raw=b"")
+
+
 class Windows:
     """All conditions that matter at the moment."""
 
@@ -104,7 +111,7 @@ class Windows:
                 else replace(was.window, is_raised=True, of=event.id)
             )
         elif event.qualifier is Qualifier.NEW and self.length_s:
-            self._begin(condition, Window(now_s + self.length_s, event.id, replace(event, raw=b"")))
+            self._begin(condition, Window(now_s + self.length_s, event.id, _example(event)))
         return Step(condition, was, self.state(condition), not is_restore, is_sent=True)
 
     def repeat(self, event: Event) -> Step:
@@ -122,7 +129,7 @@ class Windows:
         if was.window is not None:
             self._open[condition] = replace(was.window, is_raised=is_raised)
         elif may_begin:
-            self._begin(condition, Window(until_s, of, replace(event, raw=b""), is_raised))
+            self._begin(condition, Window(until_s, of, _example(event), is_raised))
         return Step(condition, was, self.state(condition), is_raised, is_sent=False)
 
     def tell(self, condition: Condition, *, is_raised: bool) -> None:

@@ -148,6 +148,25 @@ async def test_numbers_are_taken_ahead_for_one_account_within_a_bound(
     assert [row.number for row in rows] == [*range(1, _outbox.NUMBERS_AHEAD + 1), *[None] * 24]
 
 
+async def test_a_backlog_of_many_accounts_is_numbered_in_few_commits(
+    store: GatedStore, jumping_clock: JumpingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outbox, "NUMBERS_TAKEN_MAX", 50)
+    ids = EventIds(jumping_clock, Random(2))
+    plain = Event("", "d", Kind.BURGLARY, Qualifier.NEW, Lane.ALARM, jumping_clock.now(), "test", "c")
+    places = [replace(PLACE, account=f"{0xA000 + n:X}") for n in range(60)]
+    await (await store.append([Entry(replace(plain, id=ids.next(), place=place), ["110"]) for place in places]))
+    async with running(Outbox(outlet(store, jumping_clock))) as outbox:
+        commits = store.state.commits
+        first = await taken(outbox)
+        assert await outbox.numbers([first]) == [1]
+        rows = [await taken(outbox) for _ in range(49)]
+        assert await outbox.numbers(rows) == [1] * 49
+        assert store.state.commits == commits + 1
+        await outbox.numbers([await taken(outbox)])
+        assert store.state.commits == commits + 2
+
+
 async def test_memory_holds_a_bounded_part_of_the_backlog(store: GatedStore, jumping_clock: JumpingClock) -> None:
     await append(store, jumping_clock, _outbox.HELD_MAX + 50)
     async with running(Outbox(outlet(store, jumping_clock))) as outbox:

@@ -182,7 +182,7 @@ async def test_a_numbered_repeat_is_counted_in_no_storm(road: Road) -> None:
 
 
 async def test_a_report_that_was_broken_off_leaves_no_window(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def full(_: object) -> None:
+    async def full(*_: object, **__: object) -> None:
         raise StoreError("no room")
 
     with monkeypatch.context() as without_room:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -180,6 +180,16 @@ def test_without_a_window_nothing_is_counted_together() -> None:
     desk.say("AARAR")
 
     assert desk.told() == "AARAR"
+
+
+def test_a_window_does_not_hold_on_to_a_long_frame() -> None:
+    """Ten thousand of them would be some hundred megabytes."""
+    desk = Desk()
+    for zone, size in enumerate([10, _windows.EXAMPLE_RAW_MAX_BYTES, 64 * 1024]):
+        desk.judge(replace(desk.event(zone=zone), raw=bytes(size)))
+
+    held = [len(window.example.raw) for window in desk.rules._windows._open.values()]
+    assert held == [10, _windows.EXAMPLE_RAW_MAX_BYTES, 0]
 
 
 def test_beyond_the_bound_of_windows_alarms_are_sent_without_one(monkeypatch: pytest.MonkeyPatch) -> None:

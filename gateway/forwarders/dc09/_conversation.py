@@ -7,7 +7,7 @@ Whatever is not answered when the connection ends goes back to the outbox and is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -77,7 +77,6 @@ class Conversation:
         self._sent_metric = {lane: metrics.sent.labels(name, lane.name.lower()) for lane in Lane}
         self._answer_metric = {answer: metrics.answers.labels(name, answer) for answer in ANSWERS}
         self._out: dict[_Key, _Sent] = {}  # oldest first, all with the same deadline
-        self._unsent: list[bytes] = []  # frames of one turn, which leave in one piece
         self._anything_out = asyncio.Event()
         self._heard_s = outlet.clock.monotonic()
         self._corrections = 0
@@ -116,7 +115,6 @@ class Conversation:
     async def _send(self, *, begin_with_null: bool) -> None:
         if begin_with_null or self._outbox.is_empty:
             self._send_null()
-            self._flush()
         while True:
             self._outbox.changed.clear()
             rows = self._choose()
@@ -129,9 +127,7 @@ class Conversation:
                 for row in rows:
                     self._outbox.put_back(row)
                 raise
-            for row, number in zip(rows, numbers, strict=True):
-                self._send_event(row, number)
-            self._flush()
+            self._send_events(zip(rows, numbers, strict=True))
             await self._writer.drain()
 
     def _choose(self) -> Sequence[Delivery]:
@@ -145,20 +141,24 @@ class Conversation:
             rows.append(row)
         return rows
 
-    def _send_event(self, row: Delivery, number: int) -> None:
-        assert row.event.place is not None
-        key = self._keys.of(row.event.place.account)
+    def _send_events(self, numbered: Iterable[tuple[Delivery, int]]) -> None:
+        """All in one piece."""
         at = self._clock.now() + self._receiver.offset
-        try:
-            message = event_message(row.event, number, self._settings, at=at, encrypted=key is not None)
-            frame = dc09.build(message, key, self._outlet.random.randbytes)
-        except FrameError as error:  # the event cannot be said, now or later
-            self._outbox.refused(row, str(error), retry_s=None)
-            return
-        self._write(frame, message, row, number)
-        self._sent_metric[row.event.lane].inc()
-        if self._outbox.is_repeat(row):
-            self._outlet.metrics.resent.labels(self._outlet.destination).inc()
+        frames: list[bytes] = []
+        for row, number in numbered:
+            assert row.event.account is not None
+            key = self._keys.of(row.event.account)
+            try:
+                message = event_message(row.event, number, self._settings, at=at, encrypted=key is not None)
+                frames.append(dc09.build(message, key, self._outlet.random.randbytes))
+            except FrameError as error:  # the event cannot be said, now or later
+                self._outbox.refused(row, str(error), retry_s=None)
+                continue
+            self._expect(message, row, number)
+            self._sent_metric[row.event.lane].inc()
+            if self._outbox.is_repeat(row):
+                self._outlet.metrics.resent.labels(self._outlet.destination).inc()
+        self._writer.write(b"".join(frames))
 
     def _send_null(self) -> None:
         account = self._outlet.account.upper()
@@ -167,17 +167,14 @@ class Conversation:
         key = self._keys.of(account)
         at = self._clock.now() + self._receiver.offset
         message = null_message(account, self._settings, at=at, encrypted=key is not None)
-        self._write(dc09.build(message, key, self._outlet.random.randbytes), message, None, 0)
+        frame = dc09.build(message, key, self._outlet.random.randbytes)
+        self._expect(message, None, 0)
+        self._writer.write(frame)
 
-    def _write(self, frame: bytes, message: Message, row: Delivery | None, number: int) -> None:
+    def _expect(self, message: Message, row: Delivery | None, number: int) -> None:
         deadline_s = self._clock.monotonic() + self._settings.answer_within_s
         self._out[_key(message)] = _Sent(message, row, number, deadline_s)
         self._anything_out.set()
-        self._unsent.append(frame)
-
-    def _flush(self) -> None:
-        self._writer.write(b"".join(self._unsent))
-        self._unsent.clear()
 
     # -- hearing -------------------------------------------------------------------------------------------------------
 
@@ -251,12 +248,10 @@ class Conversation:
         open_frames = list(self._out.values())
         self._out.clear()
         for sent in open_frames:
-            if sent.row is not None:
-                self._send_event(sent.row, sent.number)
-            else:
+            if sent.row is None:
                 self._outbox.release(sent.message.account)
                 self._send_null()
-        self._flush()
+        self._send_events((sent.row, sent.number) for sent in open_frames if sent.row is not None)
 
     def _count(self, answer: str) -> None:
         self._answer_metric[answer].inc()
@@ -297,7 +292,6 @@ class Conversation:
                 continue
             if not self._out:
                 self._send_null()
-                self._flush()
             await self._clock.sleep(self._settings.answer_within_s)  # then it is answered, or the deadline has struck
 
     def _let_go(self, sent: _Sent) -> None:
