@@ -129,6 +129,7 @@ async def test_a_read_that_was_overtaken_by_a_look_from_the_front_brings_nothing
         store.gate.clear()
         store.reading.clear()
         outbox._current.discard(Lane.ALARM)
+        jumping_clock.jump_wall(1)  # else the ids were the same
         await append(store, jumping_clock, 1)
         await store.reading.wait()  # the third row, behind the two in memory
         outbox.read_again()
