@@ -246,7 +246,7 @@ class World:
 
     def note(self, who: str, what: str) -> None:
         """One line of the trace."""
-        self.trace.append(f"{self._loop.time() - START_S:10.4f} {who:>8} {what}")
+        self.trace.append(f"{self._loop.time() - START_S:10.4f} {who:>8} {what.replace(str(self.folder), '')}")
 
     def fail(self, what: str) -> None:
         """A promise is broken: the first one counts."""
