@@ -21,7 +21,7 @@ from gateway.forwarders._lanes import LaneQueue, account_of
 from gateway.forwarders._trouble import STORE_RETRY_S, Trouble
 from gateway.model import Delivery, DeliveryState, Lane
 
-HELD_MAX = 2048  # rows of one lane in memory: what arrives in a tenth of a second of flood; some 2 MB, at most 8 MB
+HELD_MAX = 8192  # rows of one lane in memory: most of a second of flood; some 8 MB, at most 40 MB
 NUMBERS_AHEAD = 16  # rows of one account numbered in one commit, else a single site would send one event per sync
 NUMBERS_TAKEN_MAX = 512  # rows of all accounts numbered in one commit, a few milliseconds: two windows of the largest
 
@@ -63,11 +63,11 @@ class Outbox:
         # Reading.
         self._held: Counter[Lane] = Counter()
         self._cursor: dict[Lane, int] = {}
-        self._current: set[Lane] = (
-            set()
-        )  # lanes of which all is known that is on disk: the next row comes by `committed`
+        self._current: set[Lane] = set()
+        """Lanes of which all is known that is on disk: the next row comes by `committed`."""
         self._reading: Lane | None = None
-        self._meanwhile: list[Delivery] = []  # committed in the lane that is being read
+        self._meanwhile: list[Delivery] = []
+        """Committed in the lane that is being read."""
         self._gone: set[int] = set()  # settled while a read was under way, which may still show them as queued
         self._look = asyncio.Event()
         # Writing; at most one outcome per known row.
@@ -226,13 +226,14 @@ class Outbox:
             )
         finally:
             is_whole, self._reading = self._reading is lane and cursors is self._cursor, None
+            meanwhile, self._meanwhile = self._meanwhile, []
         for row in rows:
             seq = cursors[lane] = row.event.seq
             if seq not in self._known and seq not in self._gone:
                 self._hold(row)
         if is_whole and len(rows) < limit:
             self._current.add(lane)
-            self.committed(self._meanwhile)
+            self.committed(meanwhile)
         elif self._held[lane] <= HELD_MAX // 2:
             self._look.set()  # a page of rows that were known already: more may wait behind it
 
