@@ -737,7 +737,8 @@ async def test_an_alarm_leaves_before_its_restore_through_every_mishap(rig: Rig,
 # -- the store's side ------------------------------------------------------------------------------------------------
 
 
-async def test_a_long_backlog_is_read_in_portions(rig: Rig, desk: Desk) -> None:
+async def test_a_long_backlog_is_read_in_portions(rig: Rig, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_outbox, "HELD_MAX", 512)
     total = _outbox.HELD_MAX * 2 + 100
     await rig.append(*(rig.event(n % 1000, account=f"A{n % 40:02d}") for n in range(total)))
     async with rig.forwarding(desk.port):
