@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full crash dst defects lint bench wheel lock clean
+.PHONY: demo test test-full crash soak dst defects lint bench wheel lock clean
 
 demo: .venv/.run
 	@$(BIN)/fangkong demo
@@ -39,6 +39,12 @@ lint: .venv/.dev
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m dashboards.src.overview --check
 	@$(BIN)/python -m tests.evidence --check
+
+# The stories at full size: docs/testing.md. make soak EVENTS=300000
+EVENTS ?= 1000000
+soak: .venv/.dev
+	@.ci/tools
+	@SOAK_EVENTS=$(EVENTS) $(BIN)/python -m tests.soak
 
 # The gateway beside the least such a program must do, in one run: docs/proof.md.
 bench: .venv/.dev

@@ -23,6 +23,8 @@ from gateway.store import Store
 WISHES_MAX = 16
 """Wishes for another configuration that wait for the one before; a person makes one at a time."""
 
+STOPPING = "the gateway is stopping"
+
 
 class Configuration:
     """Owns the plan in force. One wish after the other; each ends with a plan that runs as a whole."""
@@ -51,25 +53,36 @@ class Configuration:
         self._log = log
         self._history = History(plan.data_dir)
         self._wishes: asyncio.Queue[tuple[str, asyncio.Future[Reload]]] = asyncio.Queue(WISHES_MAX)
+        self._unanswered: set[asyncio.Future[Reload]] = set()
+        self._is_stopping = False
 
     def reload(self, who: str) -> asyncio.Future[Reload]:
         """Wish for the site file as it stands now. The answer comes when the wish has ended. Raises Busy."""
+        if self._is_stopping:
+            raise Busy(STOPPING)
+        if self._wishes.full():
+            raise Busy(f"{WISHES_MAX} changes of the configuration wait already")
         answer: asyncio.Future[Reload] = asyncio.get_running_loop().create_future()
-        try:
-            self._wishes.put_nowait((who, answer))
-        except asyncio.QueueFull:
-            raise Busy(f"{WISHES_MAX} changes of the configuration wait already") from None
+        self._unanswered.add(answer)
+        answer.add_done_callback(self._unanswered.discard)
+        self._wishes.put_nowait((who, answer))
         return answer
 
     async def run(self) -> None:
         """Fulfil wishes, for ever."""
         await self._in_force(self.plan, "start")
-        while True:
-            who, answer = await self._wishes.get()
-            reload = await self._fulfil(who)
-            self._metrics.config_reloads.labels(reload.outcome).inc()
-            if not answer.done():
-                answer.set_result(reload)
+        try:
+            while True:
+                who, answer = await self._wishes.get()
+                reload = await self._fulfil(who)
+                self._metrics.config_reloads.labels(reload.outcome).inc()
+                if not answer.done():
+                    answer.set_result(reload)
+        finally:
+            self._is_stopping = True
+            for answer in list(self._unanswered):
+                answer.set_exception(Busy(STOPPING))
+                answer.exception()  # whoever asked by a signal does not look
 
     async def _fulfil(self, who: str) -> Reload:
         try:
@@ -81,9 +94,11 @@ class Configuration:
             found = f"a fault in the program: {type(error).__name__}: {error}"
             return self._refused(who, [Problem(str(self.plan.path), None, "file", found, "see the log", "程序错误")])
         await self._in_force(self.plan, who)
-        outcome, sha256 = "applied" if change else "unchanged", self.plan.sha256
-        self._log.info(f"the configuration is {outcome}", who=who, sha256=sha256, **_fields(change))
-        return Reload("applied" if change else "unchanged", sha256, change)
+        reload = Reload("applied" if change else "unchanged", self.plan.sha256, change)
+        self._log.info(
+            "the site file was taken", outcome=reload.outcome, who=who, sha256=reload.sha256, **_fields(change)
+        )
+        return reload
 
     def _refused(self, who: str, problems: Sequence[Problem]) -> Reload:
         self._metrics.config_ok.set(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -38,6 +39,10 @@ from gateway.timekeeping import boot_id
 SWITCH_INTERVAL_S = 0.0005
 """Beside a busy loop the store's thread waits so long for Python's lock, twice for each statement. Python's own 5 ms would
 make a tenth of a second of a commit that takes one millisecond."""
+
+GC_THRESHOLDS = (20_000, 20, 50)
+"""New objects after which the collector looks for cycles. Hardly anything here makes any, and in a flood Python's 700 cost a
+twentieth of the work."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -111,6 +116,10 @@ class Daemon:
                 configuration = group.create_task(self.configuration.run(), name="configuration")
                 await keeping.tell_damage()
                 await keeping.look_back()
+                # What stands now stays: 75 000 objects and the register, which no collection needs to walk again. It cost 4 us
+                # an event in a flood, and pauses of 30 ms.
+                gc.freeze()
+                stack.callback(gc.unfreeze)
                 self._notify.ready()
                 self.ready.set()
                 self._log.info(
@@ -241,6 +250,7 @@ async def run_until_signalled(plan: Plan, *, clock: Clock, random: Random, log: 
     daemon = Daemon(plan, clock=clock, random=random, log=log)
     loop = asyncio.get_running_loop()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(daemon.run(), name="daemon")

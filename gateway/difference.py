@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gateway.config import SiteFile
 from gateway.errors import Problem
 from gateway.metrics import Outcome
 from gateway.plan import Plan, PlannedConnection, PlannedDestination
@@ -91,9 +92,9 @@ def _change(
 
 def _changed_keys(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
     """Keys of the single tables, each with what changed."""
-    for table in ("gateway", "api", "broker", "store", "storms"):
-        if table == "broker" and not has_topics(old):
-            continue  # no broker runs: the next one is started as the new file has it
+    for table in [name for name in SiteFile.model_fields if name not in ("connection", "destination")]:
+        if table == "broker" and not (has_topics(old) and has_topics(new)):
+            continue  # none runs, or none will: the next one is started as its file has it
         before, after = getattr(old.site, table), getattr(new.site, table)
         for key in type(before).model_fields:
             was, is_now = getattr(before, key), getattr(after, key)

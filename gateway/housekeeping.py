@@ -66,6 +66,9 @@ class Housekeeping:
     _shed: Counter[Lane] = field(default_factory=Counter)
     _told_of_damage: str = ""
     _said: str = ""
+    _failures: int = 0
+    _is_failing: bool = False
+    """Told, and not yet told to be over."""
     _shown: Collection[str] = ()
     _watch: ClockWatch = field(init=False)
     _step: timedelta = timedelta()
@@ -77,7 +80,6 @@ class Housekeeping:
     async def run(self) -> None:
         """For ever."""
         revision = self.registry.revision
-        store_ok = True
         with suppress(StoreError):
             await self._count()  # there from the first scrape on
         while True:
@@ -86,7 +88,7 @@ class Housekeeping:
             if self.registry.revision != revision:
                 revision = self.registry.revision
                 self.health.ledger_changed()
-            store_ok = await self._journal_state(store_ok)
+            await self._journal_state()
             await self._clock_state()
             await self.tell_damage()  # it may come to light at any time
             with suppress(StoreError):  # _journal_state says so, once
@@ -165,20 +167,22 @@ class Housekeeping:
         self.log.error("the event log was damaged; it was set aside and what could be read was taken over", file=name)
         self._told_of_damage = name
 
-    async def _journal_state(self, was_ok: bool) -> bool:
+    async def _journal_state(self) -> None:
+        """Say once that the store fails, and once that it is over: also when it was over before anybody looked."""
         state = self.store.state
         self.metrics.store_up.set(state.ok)
-        if state.ok == was_ok:
-            return was_ok
-        if state.ok:
-            self.log.warning("events are stored again")
-            text = "事件存储曾中断,现已恢复"
-            await self.intake.report(
-                self.own, [Observation("gateway", Kind.JOURNAL_FAULT, Qualifier.UPDATE, text=text)]
-            )
-        else:
+        if state.failures != self._failures and not self._is_failing:
+            self._is_failing = True
             self.log.error("events cannot be stored: no device is answered until they can", reason=state.error)
-        return state.ok
+        self._failures = state.failures
+        if not self._is_failing or not state.ok:
+            return
+        text = "事件存储曾中断,现已恢复"
+        with suppress(StoreError):  # then it is not over
+            observation = Observation("gateway", Kind.JOURNAL_FAULT, Qualifier.UPDATE, text=text)
+            await (await self.intake.report(self.own, [observation]))
+            self._is_failing = False
+            self.log.warning("events are stored again")
 
     async def _count(self) -> None:
         metrics, state = self.metrics, self.store.state

@@ -103,6 +103,17 @@ class Plan:
         names = [section.name for section in getattr(self.site, table)]
         return line_of(self.lines, (table, names.index(name), key))
 
+    def placed(self, error: ConfigError) -> ConfigError:
+        """The same, with file and line where a part of the gateway knew the key only."""
+        return ConfigError(
+            [
+                replace(problem, file=str(self.path), line=self.line_of_key(problem.key))
+                if problem.file == "site file"
+                else problem
+                for problem in error.problems
+            ]
+        )
+
     def line_of_key(self, key: str) -> int | None:
         """Where a key of another table stands, `gateway.name` for example."""
         return line_of(self.lines, tuple(key.split(".")))

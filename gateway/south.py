@@ -69,7 +69,10 @@ class South:
                 plan.site.broker, plan.data_dir, self._clock, self._random, self._log, base=plan.base,
                 keeps_all=broker_keeps_all(plan),
             )  # fmt: skip
-            self.broker = await self._broker_open.enter_async_context(broker)
+            try:
+                self.broker = await self._broker_open.enter_async_context(broker)
+            except ConfigError as error:
+                raise plan.placed(error) from error
 
     async def let_in(self, plan: Plan) -> None:
         """Tell a broker of our own whom the plan lets in. Raises ConfigError."""

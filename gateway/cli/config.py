@@ -165,13 +165,19 @@ def _change(box: _Box, in_force: Kept, new: Plan) -> Difference | None:
 
 def _facts(box: _Box, change: Difference | None) -> dict[str, Any]:
     """A difference for machines, with the events that would be left behind."""
+    import sqlite3
     from dataclasses import asdict
 
+    from gateway.errors import ConfigError, Problem
     from gateway.store.beside import read_waiting
 
     if change is None:
         return {}
-    waiting = read_waiting(box.data_dir / "events.db")
+    path = box.data_dir / "events.db"
+    try:
+        waiting = read_waiting(path)
+    except sqlite3.Error as error:
+        raise ConfigError([Problem(str(path), None, "store", str(error), "an event log of this program")]) from error
     left = {name: waiting[name] for name in change.destinations.removed if waiting.get(name)}
     return {**asdict(change), "left_behind": left}
 
@@ -204,7 +210,8 @@ async def _apply(args: argparse.Namespace) -> int:
     from gateway.plan import prepare
 
     box = _box(args)
-    return _take(args, box, prepare(args.file or box.path, box.base))
+    source = args.file or box.path
+    return _take(args, box, prepare(source, box.base), is_in_place=args.file is None)
 
 
 async def _rollback(args: argparse.Namespace) -> int:
@@ -213,30 +220,46 @@ async def _rollback(args: argparse.Namespace) -> int:
     box = _box(args)
     kept = box.number(args.number)
     kept.text()  # is what it was
-    return _take(args, box, prepare(kept.path, box.base))
+    return _take(args, box, prepare(kept.path, box.base), is_in_place=False)
 
 
-def _take(args: argparse.Namespace, box: _Box, new: Plan) -> int:
-    """Put a checked configuration in the site file's place; the running daemon takes it, or all is as it was."""
-    from gateway.history import write_whole
-
-    before, after = box.path.read_bytes(), new.text.encode()
+def _take(args: argparse.Namespace, box: _Box, new: Plan, *, is_in_place: bool) -> int:
+    """Put a checked configuration in the site file's place, unless it is there; the running daemon takes it, or all is as
+    it was."""
     if not is_running(box.data_dir):
-        write_whole(box.path, after)
+        if not is_in_place:
+            _write(box.path, new.text.encode())
         said = "no gateway runs: it counts from the next start 服务未运行,下次启动生效"
         print(json.dumps({"ok": True, "running": False}) if args.json else f"{box.path}: ok; {said}")
         return OK
     change = _change(box, box.kept[-1], new) if box.kept else None
     if change and change.restart:  # nothing was touched
         return _refused(args, change.restart, RESTART_HINT)
-    write_whole(box.path, after)
+    before = box.path.read_bytes()
+    if not is_in_place:
+        _write(box.path, new.text.encode())
     problems = _ask(args, box, new)
     if problems is None:
         return OK
-    if before != after:
-        write_whole(box.path, before)
+    if not is_in_place:
+        _write(box.path, before)
         _reload(box)  # what is in force, so that the alert on a failed change ends
     return _refused(args, problems, "the gateway goes on as it was 配置未变更")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Raises ConfigError when this user may not."""
+    from gateway.errors import ConfigError, Problem
+    from gateway.history import write_whole
+
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        hint = "run it as the owner of the site file 请使用有权限的用户"
+        problem = Problem(
+            str(path), None, "file", error.strerror or str(error), "a file and folder that may be written", hint
+        )
+        raise ConfigError([problem]) from error
 
 
 def _ask(args: argparse.Namespace, box: _Box, new: Plan) -> Sequence[Problem] | None:
@@ -265,10 +288,12 @@ def _ask(args: argparse.Namespace, box: _Box, new: Plan) -> Sequence[Problem] | 
 def _reload(box: _Box) -> tuple[int, Any]:
     """Status and body of the daemon's answer; 0 and a complaint when there is none."""
     import getpass
+    import os
     import re
     import urllib.error
 
-    who = re.sub(r"[^A-Za-z0-9.-]", "-", getpass.getuser())[:32]
+    person = os.environ.get("SUDO_USER") or getpass.getuser()
+    who = re.sub(r"[^A-Za-z0-9.-]", "-", person)[:32]
     try:
         with ask(_in_force(box), box.base, "config/reload", timeout_s=ANSWER_WITHIN_S, body={"who": who}) as answer:
             return answer.status, json.load(answer)

@@ -7,22 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quote
 
 from gateway.errors import FrameError
 
 TEXT_MAX = 256  # bytes of alarm text; the table of extended data gives I this width, older receivers cut there
+UTF8_MAX = 4  # bytes of a character
 KEY_BYTES = (16, 24, 32)
 
 STAMPS_KEPT = 256  # seconds; in a flood thousands of frames share one
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
-_ENCODE = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _STAMP = re.compile(r"(\d\d):(\d\d):(\d\d),(\d\d)-(\d\d)-(\d{4})", re.ASCII)
 _CID = re.compile(r"(?:#[0-9A-Za-z]{1,16}\|)?([136])([0-9A-Fa-f]{3}) ([0-9A-Fa-f]{2}) ([0-9A-Fa-f]{3})")
 _POSITION = re.compile(r"(\d{1,3})([NSEW])(\d{1,2}(?:\.\d+)?)", re.ASCII)
 _NUMBERED = {character: f"\\u{ord(character):04x}" for character in "[]|"}  # JSON may write any character so
-_PLAIN_TEXT = str.maketrans({"[": "(", "]": ")", "|": "/"})
+_PLAIN_TEXT = {"[": "(", "]": ")", "|": "/"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,12 @@ def plain_text(text: str, limit_bytes: int = TEXT_MAX) -> str:
     shown = text
     if not text.isprintable():
         shown = "".join(" " if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c for c in text)
-    return " ".join(shown.translate(_PLAIN_TEXT).split()).encode()[:limit_bytes].decode(errors="ignore")
+    for structural, harmless in _PLAIN_TEXT.items():
+        shown = shown.replace(structural, harmless)
+    line = " ".join(shown.split())
+    if len(line) * UTF8_MAX <= limit_bytes:
+        return line
+    return line.encode()[:limit_bytes].decode(errors="ignore")
 
 
 def longitude(degrees: float) -> str:
@@ -107,7 +113,11 @@ def degrees(text: str) -> float:
 
 def json_object(members: Mapping[str, str | int | bool]) -> str:
     """Value of J: one flat JSON object in which no structural character occurs."""
-    text = _ENCODE(members)
+    quoted = [
+        f"{quote(name)}:{quote(value) if isinstance(value, str) else json.dumps(value)}"
+        for name, value in members.items()
+    ]
+    text = f"{{{','.join(quoted)}}}"
     for character, number in _NUMBERED.items():  # inside strings only, as no member is a list
         text = text.replace(character, number)
     return text

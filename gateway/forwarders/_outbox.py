@@ -21,7 +21,7 @@ from gateway.forwarders._lanes import LaneQueue, account_of
 from gateway.forwarders._trouble import STORE_RETRY_S, Trouble
 from gateway.model import Delivery, DeliveryState, Lane
 
-HELD_MAX = 2048  # rows of one lane in memory: what arrives in a tenth of a second of flood; some 2 MB, at most 8 MB
+HELD_MAX = 8192  # rows of one lane in memory: most of a second of flood; some 8 MB, at most 40 MB
 NUMBERS_AHEAD = 16  # rows of one account numbered in one commit, else a single site would send one event per sync
 NUMBERS_TAKEN_MAX = 512  # rows of all accounts numbered in one commit, a few milliseconds: two windows of the largest
 

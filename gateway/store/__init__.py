@@ -76,6 +76,9 @@ class StoreState:
 
     ok: bool = True
     error: str = ""
+    """Why the last commit that failed did so; it may long be over."""
+    failures: int = 0
+    """Commits that failed by the disk. A single one may pass between two looks at `ok`, and is news all the same."""
     stored: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
     repeats: int = 0
     commits: int = 0

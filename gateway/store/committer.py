@@ -173,7 +173,7 @@ class Committer:
             self._distrust(error)
             outcomes = [job.failed(error) for job in jobs]
         else:
-            self.state.ok, self.state.error = True, ""
+            self.state.ok = True
         outcomes = [*outcomes, *(job.failed(BROKEN_OFF) for job in late)]
         return Settlement([*jobs, *late], outcomes, tally.deliveries, bool(tally.placed))
 
@@ -270,6 +270,7 @@ class Committer:
     def _distrust(self, error: Exception) -> None:
         """After a failed write the page cache proves nothing: close, and read the file afresh before the next commit."""
         self.state.ok, self.state.error = False, str(error)
+        self.state.failures += 1
         self.is_damaged |= means_damage(error)
         self._drop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,14 @@ from bench import ledger, wire
 from bench.estate import Estate
 from bench.road import WARM_UP, Load, measure, stage
 from bench.systems import Daemon, Floor, System
+from tests.conftest import tool
 
 SMALL = Estate(devices=2000, accounts=7)
 LOADS = (Load("all at once", 1500, 0), Load("spread", 100, 500))
 """The first is more than the window of 1 000."""
+
+CHECKPOINTS_MAX = 12
+"""Syncs of SQLite's own, a few per 1 000 pages; `fdatasync(... <unfinished` and `resumed` are counted once."""
 
 
 def test_the_crc_has_the_published_check_value() -> None:
@@ -47,3 +52,25 @@ def carry(folder: Path, system: System) -> None:
             assert found == {"lost": 0, "doubled": 0, "wrong": 0, "others": 0}
             assert len(sample.latencies_ms) == load.count
             assert 0 < sample.figures["syncs"] < 10
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["bare", "paho", "ours"])
+def test_the_syncs_that_are_told_are_those_the_kernel_saw(tmp_path: Path, kind: str) -> None:
+    strace, load = tool("strace"), Load("spread", 400, 200)
+    system: System = Floor(kind, kind, SMALL)
+    if kind == "ours":
+        system = Daemon(kind, SMALL, ledger.write(tmp_path / "registry.db", SMALL))
+    with stage([system], tmp_path) as peer:
+        command = [strace, "-f", "-p", str(system.pid), "-e", "trace=fdatasync,fsync", "-o", str(tmp_path / "trace")]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as tracing:
+            assert tracing.stderr is not None
+            said = tracing.stderr.readline()
+            assert b"attached" in said, said
+            [sample] = measure(peer, [system], load, 0)
+            tracing.terminate()
+            tracing.stderr.read()
+
+    seen = (tmp_path / "trace").read_text().count("sync(")
+    told = sample.figures["syncs"] * load.count
+    assert told <= seen <= told + CHECKPOINTS_MAX

@@ -18,7 +18,7 @@ from gateway.cli.demo_audit import ACCEPTED, Audit, balance
 from simulators._world import Simulated
 from simulators.faults import Faults
 from simulators.police_centre import Misbehaviour
-from tests.crash.town import DEVICES, Town, town, where
+from tests.crash.town import DEVICES, OWN_ACCOUNT, Town, town, where
 from tests.stories.box import until
 
 EVENTS_PER_S = 240
@@ -231,7 +231,7 @@ def rows(path: Path) -> Iterator[Mapping[str, Any]]:
 def _report(story: _Story, kills: int, seed: int) -> Report:
     place = story.place
     audit = balance(rows(place.ledger_file), rows(place.record_file), where)
-    of_devices = (row for row in rows(place.record_file) if row["account"] != "A100")
+    of_devices = (row for row in rows(place.record_file) if row["account"] != OWN_ACCOUNT)
     by_kill, by_line, distinct = _repeats(of_devices, story.killed_at)
     return Report(
         seed=seed,

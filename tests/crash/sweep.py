@@ -27,7 +27,7 @@ from gateway.store.sqlite import FILE_NAME
 from simulators._world import Simulated
 from tests.crash.kills import rows
 from tests.crash.nursery import Child
-from tests.crash.town import Town, inventory, town, where
+from tests.crash.town import OWN_ACCOUNT, Town, inventory, town, where
 from tests.stories.box import until
 
 PATIENCE_S = 30.0
@@ -35,7 +35,7 @@ QUIET_S = 0.3
 """A script that is through and a process that lives on: the n-th call will not come."""
 ANSWER_S = 0.1
 """The centre answers this late, so that a kill before its answer can be told from one after it."""
-KIND, CODE, OWN_ACCOUNT = "panic", "120", "A100"
+KIND, CODE = "panic", "120"
 REPEAT_S = 0.3
 """The device repeats an event without a receipt this soon."""
 

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import urllib.error
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -30,6 +30,7 @@ from tests.stories.box import Api, free_ports, until
 DEVICES, SITES = 48, 12
 KEYS_REMEMBERED = 400_000
 """Events of a thousand kills that the centre must recognise again, at some 1 KB each."""
+OWN_ACCOUNT = "A100"
 SECRET = "for-this-test-only"
 READY_WITHIN_S = 30.0
 NO_FAULTS = Faults()
@@ -173,32 +174,32 @@ async def town(
     bad: Iterable[Misbehaviour] = (),
     heard_within_s: float | None = None,
 ) -> AsyncIterator[Town]:
-    """With mosquitto as its broker: amqtt forgets what a killed gateway did not acknowledge."""
+    """With mosquitto as its broker: amqtt forgets what a killed gateway did not acknowledge. It runs as a site of these
+    devices would have it (decision 0025)."""
     secret = folder / "secret"
     secret.touch(mode=0o600)
     secret.write_text(SECRET + "\n")
     section = BrokerSection(listen="127.0.0.1:0", passwords={"demo": Path("secret")}, topics={"demo": ("#",)})
     clock, [api] = SimulatorsClock(), free_ports(1)
     ledger_file, record_file = folder / "ledger.jsonl", folder / "centre.jsonl"
-    ledger = Ledger(clock, ledger_file)
     random = Random(seed)
-    async with (
-        Broker(section, folder, RealClock(), random, logs.logger(), base=folder) as broker,
-        PoliceCentre(record=record_file, misbehave=bad, audit_memory=KEYS_REMEMBERED) as centre,
-        TcpProxy(connect=f"127.0.0.1:{centre.port}", faults=faults_110, seed=seed) as to_110,
-        TcpProxy(
-            connect=f"{broker.address.host}:{broker.address.port}", faults=faults_broker, seed=seed + 1
-        ) as to_broker,
-        Nursery() as nursery,
-        Tasks() as tasks,
-    ):
-        assert broker.kind == "mosquitto", "mosquitto is not installed"
-        site = SITE_FILE.format(api=api, broker=to_broker.port, centre=to_110.port)
-        (folder / "site.toml").write_text(site)
-        (folder / "var").mkdir()
-        registry = await Registry.open(folder / "var" / "registry.db")
-        await registry.put(inventory(heard_within_s))
-        await registry.close()
-        world = World(clock, random, ledger)
-        yield Town(folder, api, centre, to_110, to_broker, broker, world, nursery, ledger_file, record_file, tasks)
-    ledger.close()
+    with closing(Ledger(clock, ledger_file)) as ledger:
+        async with (
+            Broker(section, folder, RealClock(), random, logs.logger(), base=folder, keeps_all=False) as broker,
+            PoliceCentre(record=record_file, misbehave=bad, audit_memory=KEYS_REMEMBERED) as centre,
+            TcpProxy(connect=f"127.0.0.1:{centre.port}", faults=faults_110, seed=seed) as to_110,
+            TcpProxy(
+                connect=f"{broker.address.host}:{broker.address.port}", faults=faults_broker, seed=seed + 1
+            ) as to_broker,
+            Nursery() as nursery,
+            Tasks() as tasks,
+        ):
+            assert broker.kind == "mosquitto", "mosquitto is not installed"
+            site = SITE_FILE.format(api=api, broker=to_broker.port, centre=to_110.port)
+            (folder / "site.toml").write_text(site)
+            (folder / "var").mkdir()
+            registry = await Registry.open(folder / "var" / "registry.db")
+            await registry.put(inventory(heard_within_s))
+            await registry.close()
+            world = World(clock, random, ledger)
+            yield Town(folder, api, centre, to_110, to_broker, broker, world, nursery, ledger_file, record_file, tasks)

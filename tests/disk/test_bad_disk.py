@@ -181,3 +181,20 @@ def cpu_s(pid: int) -> float:
     """Processor seconds of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.row("B5")
+async def test_one_sync_that_fails_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """The kernel says EIO once; whatever the gateway then says yes to was written and synced anew."""
+    once = ["-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync"]
+    inject = ["-e", "inject=fdatasync:error=EIO:when=60"]
+    async with town(tmp_path, under=[tool("strace"), *once, *inject]) as place:
+        alarms = [place.alarm(f"a{n:03}") for n in range(1, 11)]
+        for number in range(EVENTS_MOST // len(alarms)):
+            for alarm in alarms:
+                await alarm.do("burglary", restore=number % 2 == 1)
+            await RealClock().sleep(0.1)
+            if "events cannot be stored" in place.box.log or "events are stored again" in place.box.log:
+                break
+        await assert_over(place)
+        assert "disk I/O error" in place.box.log

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 from types import ModuleType
 from typing import Any
 
+import aiomqtt
 import pytest
 
 from gateway import configuration, logs
@@ -23,9 +25,11 @@ from gateway.errors import Busy
 from gateway.forwarders import Outlet
 from gateway.history import History
 from gateway.model import Device, Kind, Lane, Qualifier, Site
-from gateway.plan import prepare
+from gateway.plan import Plan, prepare
 from gateway.registry import Registry
+from gateway.south import South
 from simulators.rf_serial import acknowledged, line
+from tests.conftest import tool
 from tests.stories.box import free_ports
 
 PATIENCE_S = 30
@@ -301,6 +305,28 @@ async def test_what_a_replaced_destination_has_delivered_is_on_disk_before_its_s
         assert len(seen) == len(set(seen)) == 10
 
 
+async def test_an_event_in_the_middle_of_a_change_goes_to_whoever_is_to_have_it_under_either_plan(
+    tmp_path: Path, forwarder: Callable[..., list[Outlet]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.north.DRAIN_S", 0.1)
+    kept, added = free_ports(2)
+    for name in ("both", "before", "after"):
+        forwarder(name)
+    base = HEAD + panel("a", kept) + destination("both")
+    listening = South.listening
+    async with running(tmp_path, base + destination("before")) as box, dialled(kept) as peer:
+
+        async def meanwhile(south: South, plan: Plan, names: Any) -> None:
+            await listening(south, plan, names)
+            assert await peer.alarm()
+
+        monkeypatch.setattr(South, "listening", meanwhile)
+        await box.take(base + panel("b", added) + destination("after"))
+
+        for name in ("both", "before", "after"):
+            await box.becomes("outbox_pending", 1, destination=name, lane="alarm")
+
+
 async def test_the_fault_of_what_is_removed_ends_with_it(
     tmp_path: Path, forwarder: Callable[..., list[Outlet]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,7 +354,7 @@ async def test_the_fault_of_what_is_removed_ends_with_it(
 
 
 @pytest.mark.row("I2")
-async def test_two_hundred_changes_leave_no_task_and_no_descriptor_behind(
+async def test_a_hundred_changes_leave_no_task_and_no_descriptor_behind(
     tmp_path: Path, forwarder: Callable[..., list[Outlet]]
 ) -> None:
     forwarder("one")
@@ -338,9 +364,9 @@ async def test_two_hundred_changes_leave_no_task_and_no_descriptor_behind(
     more = base + panel("other", other) + destination("two")
     counts = []
     async with running(tmp_path, base) as box:
-        for n in range(200):
+        for n in range(100):
             await box.take(more if n % 2 else base)
-            if n % 40 == 20:
+            if n % 20 == 10:
                 counts.append((len(asyncio.all_tasks()), len(list(Path("/proc/self/fd").iterdir()))))
 
     assert len(set(counts)) == 1
@@ -356,6 +382,30 @@ async def test_wishes_wait_up_to_a_bound_and_are_then_turned_away(tmp_path: Path
         assert [(await answer).outcome for answer in answers] == ["unchanged"] * WISHES_MAX
 
 
+async def test_a_stop_in_the_middle_of_a_change_is_an_orderly_end_and_every_wish_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(path: Path) -> Plan:
+        loop.call_soon_threadsafe(reading.set)
+        go_on.wait(PATIENCE_S)
+        return prepare(path)
+
+    monkeypatch.setattr(configuration, "prepare", slow)
+    async with running(tmp_path, HEAD) as box:
+        answers = [box.daemon.configuration.reload("test") for _ in range(3)]
+        await reading.wait()
+    go_on.set()
+
+    for answer in answers:
+        with pytest.raises(Busy, match="stopping"):
+            await answer
+    with pytest.raises(Busy, match="stopping"):
+        box.daemon.configuration.reload("test")
+
+
 async def test_a_fault_in_the_change_itself_is_told_and_the_gateway_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,3 +419,56 @@ async def test_a_fault_in_the_change_itself_is_told_and_the_gateway_goes_on(
 
         assert "nobody thought of this" in refused.problems[0].found
         assert (await box.take(HEAD)).outcome == "unchanged"
+
+
+# -- the broker ----------------------------------------------------------------------------------------------------------
+
+ALARMS = '[[connection]]\nname = "alarms"\ndriver = "alarm_json"\nlink = "mqtt://broker"\n'
+
+
+@pytest.mark.full
+async def test_our_own_broker_comes_with_the_first_line_that_needs_it_learns_users_and_goes_with_the_last(
+    tmp_path: Path,
+) -> None:
+    tool("mosquitto")
+    mqtt, taken = free_ports(2)
+
+    def broker(port: int, users: str) -> str:
+        return HEAD + f'[broker]\nlisten = "127.0.0.1:{port}"\npasswords = {{ {users} }}\n' + ALARMS
+
+    async with running(tmp_path, HEAD) as box:
+        assert (await box.take(broker(mqtt, 'd1 = "p1"'))).outcome == "applied"
+        await box.becomes("connection_up", 1, connection="alarms")
+        lost = box.value("connection_lost_total", connection="alarms")
+
+        assert (await box.take(broker(mqtt, 'd1 = "p1", d2 = "p2"'))).difference == Difference(
+            settings=("broker.passwords",)
+        )
+        password = (tmp_path / "p2").read_text().strip()
+        while True:
+            with suppress(aiomqtt.MqttError):  # until it has read its files
+                async with aiomqtt.Client("127.0.0.1", mqtt, username="d2", password=password):
+                    break
+        assert box.value("connection_lost_total", connection="alarms") == lost == 0
+        (refused,) = (await box.take(broker(taken, 'd1 = "p1"'))).problems
+        assert refused.key == "broker.listen"
+
+        assert (await box.take(HEAD)).difference == Difference(Change(removed=("alarms",)))
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", mqtt)
+
+
+@pytest.mark.full
+async def test_a_broker_that_does_not_start_is_a_refused_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.broker.PORT_FREE_S", 0.0)
+    (port,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        text = HEAD + panel("new", port) + f'[broker]\nlisten = "127.0.0.1:{other.getsockname()[1]}"\n' + ALARMS
+        async with running(tmp_path, HEAD) as box:
+            (problem,) = (await box.take(text)).problems
+
+            assert (problem.file, problem.line, problem.key) == (str(box.site), 13, "broker.listen")
+            assert box.daemon.configuration.plan.text == HEAD
+            assert box.value("connection_up", connection="new") is None

@@ -515,6 +515,37 @@ async def test_a_receiver_that_hangs_up_after_each_answer_gets_everything_withou
     assert rig.reports == []
 
 
+@pytest.mark.row("F6")
+async def test_a_receiver_that_flaps_every_two_seconds_is_not_stormed_and_gets_everything(rig: Rig) -> None:
+    flaps = 15
+    calls: list[float] = []
+
+    async def counting(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        calls.append(rig.clock.monotonic())
+        return await asyncio.open_connection(host, port)
+
+    async def two_seconds() -> None:
+        until_s = rig.clock.monotonic() + 2
+        await rig.until(lambda: rig.clock.monotonic() >= until_s, pace_s=0.05)
+
+    desk = Desk()
+    async with desk.open():
+        pass
+    async with rig.forwarding(desk.port, connect=counting):
+        for number in range(flaps):
+            await rig.append(rig.event(number), rig.event(number, account="B20C"))
+            async with desk.open():
+                await two_seconds()
+            await two_seconds()
+        through_the_flaps = rig.count("accepted_total", lane="alarm")
+        async with desk.open():
+            await rig.until_states(accepted=2 * flaps, pace_s=0.1)
+
+    assert through_the_flaps > flaps
+    assert len(calls) < 4 * flaps
+    assert desk.connections <= len(calls)
+
+
 async def test_a_receiver_that_answers_no_null_is_served(rig: Rig, desk: Desk) -> None:
     desk.to_null = silence
     async with rig.forwarding(desk.port):
@@ -706,7 +737,8 @@ async def test_an_alarm_leaves_before_its_restore_through_every_mishap(rig: Rig,
 # -- the store's side ------------------------------------------------------------------------------------------------
 
 
-async def test_a_long_backlog_is_read_in_portions(rig: Rig, desk: Desk) -> None:
+async def test_a_long_backlog_is_read_in_portions(rig: Rig, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_outbox, "HELD_MAX", 512)
     total = _outbox.HELD_MAX * 2 + 100
     await rig.append(*(rig.event(n % 1000, account=f"A{n % 40:02d}") for n in range(total)))
     async with rig.forwarding(desk.port):

@@ -114,6 +114,12 @@ def test_only_what_differs_is_touched(tmp_path: Path, case: tuple[str, dict[str,
     assert difference(old, plan(tmp_path, text, **files)) == expected
 
 
+def test_a_broker_that_goes_with_its_last_line_needs_no_restart(tmp_path: Path) -> None:
+    old = plan(tmp_path, SITE + ALARMS + '[broker]\nlisten = "0.0.0.0:1884"\n')
+
+    assert difference(old, plan(tmp_path, SITE)) == Difference(Change(removed=("alarms",)))
+
+
 USERS = '[broker]\npasswords = { d1 = "p1", d2 = "p2" }\n'
 
 

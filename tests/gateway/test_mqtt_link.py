@@ -292,6 +292,28 @@ async def test_a_backlog_beyond_the_bound_does_not_block_the_answer_to_our_subsc
     assert seen == [str(number) for number in range(200)]
 
 
+@pytest.mark.full
+@pytest.mark.row("D5")
+async def test_our_own_broker_keeps_more_for_us_than_mosquittos_thousand(
+    keeping_broker: Broker, tmp_path: Path
+) -> None:
+    """Told nothing it would drop what comes beyond 1000 for a gateway that is away, and confirm it to the device."""
+    sent = [str(number) for number in range(1500)]
+    async with opened(keeping_broker):
+        pass
+    async with device(keeping_broker, tmp_path) as client:
+        await publish(client, *sent)
+    seen: list[str] = []
+    async with opened(keeping_broker, had_session=True) as link:
+        while len(seen) < len(sent):
+            batch = await take(link, 1)
+            seen += payloads(batch)
+            for message in batch:
+                message.accept(after=Receipt.settled())
+
+    assert seen == sent
+
+
 CONSUMER = """
 import asyncio, os, sys
 from pathlib import Path

@@ -39,6 +39,17 @@ def test_the_sandbox_is_tight() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.row("B8")
+def test_the_journal_takes_no_flood() -> None:
+    lines = UNIT.read_text(encoding="utf-8").splitlines()
+    settings = dict(line.split("=", 1) for line in lines if line.startswith("Log"))
+
+    assert settings == {"LogRateLimitIntervalSec": "30s", "LogRateLimitBurst": "2000"}
+    assert not any(line.startswith(("StandardOutput=", "StandardError=")) for line in lines), (
+        "the default is the journal"
+    )
+
+
 def test_the_unit_starts_what_the_installation_page_installs() -> None:
     page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     lines = UNIT.read_text(encoding="utf-8").splitlines()

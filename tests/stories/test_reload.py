@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -197,3 +198,43 @@ async def test_changes_under_traffic_lose_nothing_leak_nothing_and_leave_other_l
         f"RELOADS {times} events={audit.alarms} descriptors={early[0][0]}->{late[-1][0]} "
         f"threads={early[0][1]}->{late[-1][1]} rss_kb={early[0][2]}->{late[-1][2]}"
     )
+
+
+@pytest.mark.full
+@pytest.mark.row("I2")
+async def test_kills_in_the_middle_of_changes_lose_and_double_nothing(tmp_path: Path) -> None:
+    """kill -9 at a random moment while one change follows the other, eight times; each start takes the file that is there."""
+    panel_port, hall = free_ports(2)
+    random = Random(24)
+    async with PoliceCentre() as estate, town(tmp_path) as place:
+        box, clock = place.box, RealClock()
+        base = on_tcp(box, panel_port)
+        more = base + MORE.format(port=hall, estate=estate.port)
+        alarms = [place.alarm(f"a{n:03}") for n in range(1, DEVICES + 1)]
+        async with asyncio.TaskGroup() as group:
+            load = group.create_task(raise_for_ever(alarms, random, clock))
+            for _ in range(8):
+                changing = group.create_task(change_for_ever(box, base, more))
+                await clock.sleep(random.uniform(0.3, 1.5))
+                await box.kill()
+                changing.cancel()
+                await asyncio.wait([changing])
+                (box.folder / "site.toml").write_text(random.choice((base, more)))
+                await box.start()
+            load.cancel()
+        await until(
+            lambda: place.audit().lost == 0 and place.audit().delivered == place.audit().alarms,
+            within_s=60,
+            what="everything raised is at 110",
+            tell=lambda: str(place.audit()),
+        )
+        assert place.audit().duplicates == 0
+        assert estate.audit.new_key_duplicates == 0
+
+
+async def change_for_ever(box: Box, base: str, more: str) -> None:
+    """Until the gateway is gone."""
+    with suppress(OSError):
+        while True:
+            for text in (more, base):
+                await asyncio.to_thread(reload, box, text)
