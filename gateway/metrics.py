@@ -105,6 +105,9 @@ class Metrics:
         self.connection_up = gauge("connection_up", "1 while the line to the devices is open.", "connection")
         self.connection_peers = gauge("connection_peers", "Devices connected on a listening line.", "connection")
         self.connection_lost = counter("connection_lost", "Times a line was lost.", "connection")
+        self.broker_dropped = counter(
+            "broker_dropped_messages", "Messages the MQTT broker could not keep, for us or another client, as it says."
+        )
         self.driver_errors = counter("driver_errors", "Conversations ended by a fault in our own code.", "connection")
         self.bus_requests = counter("bus_requests", "Modbus requests by outcome.", "connection", "outcome")
         self.devices = gauge("devices", "Devices by site (empty: unclaimed) and state.", "site", "state")

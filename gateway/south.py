@@ -57,6 +57,8 @@ class South:
         self._metrics = metrics
         self._log = log
         self._gap_untold = False
+        self._dropped: int | None = None
+        """What the broker has last said."""
         self.broker: Broker | None = None
         self._broker_open = AsyncExitStack()
         self._tasks: asyncio.TaskGroup
@@ -196,6 +198,7 @@ class South:
             subscriptions=planned.driver.subscriptions(planned.context),
             log=log,
             had_session=name in self._subscribed_before,
+            dropped=self._broker_drops,
         ) as link:
             self._subscribed_before.add(name)
             self._gap_untold |= link.gap_possible
@@ -206,6 +209,15 @@ class South:
                 await (await self._intake.report(self._own, [observation]))
                 self._gap_untold = False
             yield link
+
+    def _broker_drops(self, count: int) -> None:
+        """Count what it drops from now on; when it begins to count anew, it was started anew."""
+        before, self._dropped = self._dropped, count
+        if before is None or count == before:
+            return
+        more = count - before if count > before else count
+        self._metrics.broker_dropped.inc(more)
+        self._log.warning("the broker has dropped messages", count=more)
 
 
 def _why_taken(link: str) -> str:

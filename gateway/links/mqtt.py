@@ -27,6 +27,10 @@ IN_HAND_MAX_BYTES = 16 * 1024 * 1024
 """As IN_HAND_MAX, in bytes: what a box with 256 MB can spare."""
 
 
+DROPPED = "$SYS/broker/publish/messages/dropped"
+"""Where mosquitto counts what it could not keep, for us or for another client. A broker without it says nothing."""
+
+
 @dataclass(slots=True, eq=False)
 class Arrived:
     """A `driver.Message`."""
@@ -58,7 +62,15 @@ class Owed:
 class TopicsLink:
     """A `driver.Topics` over one connection."""
 
-    def __init__(self, client: Client, connected: Connected, *, gap_possible: bool, log: Logger) -> None:
+    def __init__(
+        self,
+        client: Client,
+        connected: Connected,
+        *,
+        gap_possible: bool,
+        log: Logger,
+        dropped: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.connected = connected
         self.gap_possible = gap_possible
         """We had a session here and the broker lost it: what came meanwhile may be missing."""
@@ -66,6 +78,7 @@ class TopicsLink:
         self._in_hand_bytes = 0
         self._client = client
         self._log = log
+        self._dropped = dropped
         self._inbox: list[Arrived] = []
         self._arrived = asyncio.Event()
         self._owed: deque[Owed] = deque()
@@ -80,7 +93,7 @@ class TopicsLink:
         """Raises LinkClosed, Refused."""
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                answers = await self._client.subscribe([(topic, 1) for topic in subscriptions])
+                answers = await self._client.subscribe([*((topic, 1) for topic in subscriptions), (DROPPED, 0)])
         except (aiomqtt.MqttError, TimeoutError) as error:
             raise LinkClosed(f"the broker did not answer our subscription: {error}") from error
         for index, topic in enumerate(subscriptions):
@@ -121,6 +134,10 @@ class TopicsLink:
                     await self._owed[0].after
 
     def _take(self, topic: bytes, payload: bytes, retained: bool, packet_id: int) -> None:
+        if topic == DROPPED.encode():
+            if payload.isdigit():
+                self._dropped(int(payload))
+            return
         self.in_hand += 1
         self._in_hand_bytes += len(payload)
         try:
@@ -182,17 +199,18 @@ async def open_topics(
     subscriptions: Sequence[str],
     log: Logger,
     had_session: bool = False,
+    dropped: Callable[[int], None] = lambda _: None,
 ) -> AsyncIterator[TopicsLink]:
     """One connection with a persistent session under a fixed `client_id`. Raises LinkClosed, Refused.
 
     `had_session`: this client id was connected before (in this run or, as the store knows, an earlier one), so that a
-    broker without our session means a gap.
+    broker without our session means a gap. `dropped` is told how many messages the broker says it has dropped since its start.
     """
     client, connected = await connect(address, client_id)
     gap_possible = had_session and not connected.session_present
     if gap_possible:
         log.warning("gap possible: the broker no longer has our session", broker=f"{address.host}:{address.port}")
-    link = TopicsLink(client, connected, gap_possible=gap_possible, log=log)
+    link = TopicsLink(client, connected, gap_possible=gap_possible, log=log, dropped=dropped)
     try:
         await link.subscribe(subscriptions)
         yield link

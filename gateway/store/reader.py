@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -36,13 +36,14 @@ class Reader:
         *,
         name: str,
         inline: bool,
-        on_damage: Callable[[int], None],
+        renew: Callable[[int], Awaitable[None]],
     ) -> None:
         self._path = path
         self._committer = committer
         self._clock = clock
         self._connect = connect
-        self._on_damage = on_damage
+        self._renew = renew
+        """Has the file of that opening replaced, for it is damaged. Raises StoreError."""
         self._pool = None if inline else ThreadPoolExecutor(1, thread_name_prefix=name)
         self._opened = -1
         self._connection: sqlite3.Connection | None = None
@@ -50,7 +51,17 @@ class Reader:
         self._closed = False
 
     async def rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
-        """All rows of a query. Raises StoreError."""
+        """All rows of a query: where the file is found damaged, those of the one that replaces it. Raises StoreError."""
+        try:
+            return await self._ask(query, values)
+        except DatabaseErrors:
+            await self._renew(self._opened)
+        try:
+            return await self._ask(query, values)
+        except DatabaseErrors as error:
+            raise StoreError(f"cannot read the event log: {error}") from error
+
+    async def _ask(self, query: str, values: tuple[object, ...]) -> list[Any]:
         if self._closed:
             raise StoreError(CLOSED)
         if self._pool is None:
@@ -58,15 +69,16 @@ class Reader:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, query, values)
 
     def _run(self, query: str, values: tuple[object, ...]) -> list[Any]:
+        """Raises StoreError, and what DatabaseErrors are where the file is damaged."""
         try:
             connection = self._current()
             self._give_up_at = self._clock.monotonic() + QUERY_MAX_S
             return connection.execute(query, values).fetchall()
         except DatabaseErrors as error:
-            if means_damage(error):
-                self._on_damage(self._opened)
             if self._closed:
                 raise StoreError(CLOSED) from error
+            if means_damage(error):
+                raise
             if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
                 raise StoreError(f"the query took longer than {QUERY_MAX_S:.0f} s: ask for less") from error
             raise StoreError(f"cannot read the event log: {error}") from error

@@ -83,7 +83,7 @@ class SqliteStore:
         )
         # Two, so that no page a person leafs through keeps an alarm from being sent.
         self._outbox, self._people = (
-            Reader(path, committer, clock, connect, name=name, inline=inline, on_damage=self._meet_damage)
+            Reader(path, committer, clock, connect, name=name, inline=inline, renew=self._renew)
             for name in ("store-outbox", "store-people")
         )
         self._check_up = (
@@ -123,11 +123,15 @@ class SqliteStore:
         """From any thread that read the file of that opening: let the next commit replace it, and see that there is one."""
 
         def renew() -> None:
-            if opened == self._committer.opened:
-                self._committer.is_damaged = True
-                self._writer.submit(Job(lambda *_: None))
+            self._committer.is_damaged |= opened == self._committer.opened  # else somebody was faster
+            self._writer.submit(Job(lambda *_: None))
 
         self._loop.call_soon_threadsafe(renew)
+
+    async def _renew(self, opened: int) -> None:
+        """The same on the loop; returns when the file is replaced. Raises StoreError."""
+        self._committer.is_damaged |= opened == self._committer.opened
+        await self._write(lambda *_: None)
 
     # -- the hot path --------------------------------------------------------------------------------------------------
 

@@ -142,9 +142,5 @@ async def report(outlet: Outlet, kind: Kind) -> None:
     await outlet.report(kind, Qualifier.NEW, "")
 
 
-async def all_events(store: Any) -> list[Event]:
-    """Also when the reading meets damage, once."""
-    with suppress(StoreError):
-        return list(await store.events(EventFilter(), limit=10_000))
-    await store.heard([])  # the next commit replaces the file
+async def all_events(store: SqliteStore) -> list[Event]:
     return list(await store.events(EventFilter(), limit=10_000))

@@ -21,7 +21,9 @@ from gateway import housekeeping, logs
 from gateway.clock import RealClock
 from gateway.daemon import Daemon
 from gateway.forwarders import Outlet
+from gateway.metrics import Metrics
 from gateway.plan import prepare
+from gateway.south import South
 from gateway.store.sqlite import SqliteStore
 
 PATIENCE_S = 20
@@ -176,3 +178,17 @@ async def test_a_long_pruning_does_not_starve_the_watchdog(
             said = [await loop.sock_recv(manager, 64) for _ in range(20)]  # far more than went before the pruning
 
     assert said[-3:] == [b"WATCHDOG=1"] * 3
+
+
+@pytest.mark.row("D5")
+async def test_what_the_broker_drops_is_counted_from_now_on_also_when_it_begins_anew() -> None:
+    nobody: Any = None
+    metrics = Metrics()
+    south = South(
+        supervisor=nobody, intake=nobody, own=nobody, subscribed_before=set(), clock=nobody, random=nobody,
+        metrics=metrics, log=logs.logger(),
+    )  # fmt: skip
+
+    for said in (500, 500, 507, 2):
+        south._broker_drops(said)
+    assert metrics.registry.get_sample_value("fangkong_broker_dropped_messages_total") == 7 + 2

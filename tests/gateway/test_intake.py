@@ -97,6 +97,22 @@ async def test_each_destination_gets_its_lanes(bench: Bench) -> None:
     assert ([row.event.kind for row in life], len(fault), len(mirrored)) == ([Kind.PANIC], 0, 2)
 
 
+async def test_a_poisonous_event_costs_its_batch_nothing(bench: Bench) -> None:
+    """One report holds what arrived together; refused, all of it would come again, for ever."""
+    poison = Observation("a001", Kind.PANIC, code="\ud800", repeat_key="s/50", values={"driver's mistake": object()})  # type: ignore[dict-item]  # that is the mistake
+    batch = [Observation("a001", Kind.PANIC, repeat_key=f"s/{number}") for number in range(50)]
+    receipt = await bench.intake.report(SOURCE, [*batch[:25], poison, *batch[25:]])
+    await receipt
+    again = await bench.intake.report(SOURCE, [poison])
+    await again
+
+    assert await bench.stored() == 51
+    life = await bench.store.pending("110", Lane.LIFE, after_seq=0, limit=99)
+    assert [row.event.seq for row in life] == list(range(1, 52))
+    assert [row.event.seq for row in life if "cannot be stored" in (row.event.text or "")] == [26]
+    assert bench.count("repeats") == 1
+
+
 async def test_an_unclaimed_device_is_stored_and_sent_to_nobody(bench: Bench) -> None:
     await (await bench.intake.report(SOURCE, [Observation("stranger", Kind.PANIC)]))
 

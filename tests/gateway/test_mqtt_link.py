@@ -10,13 +10,13 @@ import ssl
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import aiomqtt
 import paho.mqtt.client as paho
@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from gateway import broker as broker_module
 from gateway import logs
 from gateway.broker import Broker
 from gateway.config import Secret
@@ -74,11 +75,16 @@ async def publish(client: aiomqtt.Client, *payloads: str) -> None:
 
 
 def opened(
-    broker: Broker, *, had_session: bool = False, client_id: str = "gw"
+    broker: Broker,
+    *,
+    had_session: bool = False,
+    client_id: str = "gw",
+    dropped: Callable[[int], None] = lambda _: None,
 ) -> AbstractAsyncContextManager[TopicsLink]:
     return open_topics(
-        broker.address, client_id=client_id, subscriptions=["t/#"], log=logs.logger(), had_session=had_session
-    )
+        broker.address, client_id=client_id, subscriptions=["t/#"], log=logs.logger(), had_session=had_session,
+        dropped=dropped,
+    )  # fmt: skip
 
 
 async def take(link: TopicsLink, count: int) -> list[Arrived]:
@@ -314,9 +320,35 @@ async def test_our_own_broker_keeps_more_for_us_than_mosquittos_thousand(
     assert seen == sent
 
 
+@pytest.mark.full
+@pytest.mark.row("D5")
+async def test_a_broker_that_drops_says_so_and_its_count_is_no_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = broker_module._mosquitto_config
+
+    def short_of_room(*words: Any, **more: Any) -> str:
+        return usual(*words, **more).replace("max_queued_messages 0", "max_queued_messages 10\nsys_interval 1")
+
+    monkeypatch.setattr(broker_module, "_mosquitto_config", short_of_room)
+    told: asyncio.Queue[int] = asyncio.Queue()
+    async with running("mosquitto", tmp_path, monkeypatch) as broker:
+        async with opened(broker, dropped=told.put_nowait):
+            async with asyncio.timeout(TIMEOUT_S):
+                assert await told.get() == 0
+        async with device(broker, tmp_path) as client:
+            await publish(client, *map(str, range(2000)))  # ten and a window of 1000 are kept
+        async with opened(broker, had_session=True, dropped=told.put_nowait) as link:
+            async with asyncio.timeout(TIMEOUT_S):
+                while await told.get() == 0:
+                    pass
+            assert {message.topic for message in await take(link, 1)} == {"t/x"}
+
+
 CONSUMER = """
 import asyncio, os, sys
 from pathlib import Path
+from gateway import broker as broker_module
 from gateway import logs
 from gateway.config import Secret
 from gateway.links.mqtt import BrokerAddress, open_topics

@@ -293,6 +293,21 @@ async def test_damage_met_while_running_is_replaced_under_everybodys_feet(sound:
 
 
 @pytest.mark.row("B7")
+async def test_who_meets_damage_in_reading_is_answered_from_what_replaces_it(sound: Path) -> None:
+    """Else a start that reads a broken page would be refused."""
+    path = sound / FILE_NAME
+    overwrite(path, (root_page(path, "heard") - 1) * page_size(path), b"\xff" * page_size(path))
+
+    store = await opened(sound, inline=False)
+    assert store.state.salvaged == "", "closed in order: nothing is checked at the start"
+
+    assert await store.all_heard() == []
+    assert store.state.salvaged
+    assert len(await event_ids(store)) == EVENTS
+    await store.close()
+
+
+@pytest.mark.row("B7")
 async def test_damaged_files_do_not_fill_the_disk(sound: Path) -> None:
     for _ in range(DAMAGED_KEPT + 2):
         (sound / FILE_NAME).write_bytes(b"no database" * 100)
