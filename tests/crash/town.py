@@ -62,10 +62,6 @@ name = "alarms"
 driver = "alarm_json"
 link = "mqtt://broker"
 
-# Every single event is followed to 110, so none is summed up.
-[storms]
-window_s = 0
-
 [[destination]]
 name = "centre-110"
 forwarder = "dc09"
