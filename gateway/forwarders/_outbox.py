@@ -225,8 +225,10 @@ class Outbox:
                 self._outlet.destination, lane, after_seq=cursors.get(lane, 0), limit=limit
             )
         finally:
-            is_whole, self._reading = self._reading is lane and cursors is self._cursor, None
+            is_whole, self._reading = self._reading is lane, None
             meanwhile, self._meanwhile = self._meanwhile, []
+        if cursors is not self._cursor:
+            return  # looked at from the front meanwhile: what was read may stand behind rows that were forgotten
         for row in rows:
             seq = cursors[lane] = row.event.seq
             if seq not in self._known and seq not in self._gone:
