@@ -20,7 +20,7 @@ from bench.samples import Sample
 from bench.systems import Daemon, Failed, Floor, System
 
 ESTATE = Estate(devices=10_000, accounts=100)
-PER_LOAD_S = 1.5
+PER_LOAD_S = 1.0
 """Around each load: counters read, copies waited for, readers started."""
 PER_STAGE_S = 2.5
 """Until one system stands."""
@@ -31,14 +31,14 @@ class Size:
     """How long everything is looked at."""
 
     rounds: int = 3
-    alone_s: float = 4
-    busy_s: float = 5
+    alone_s: float = 3
+    busy_s: float = 4
     flood: int = 30_000
     endure_s: float = 60
     idle_s: float = 20
-    polls_s: float = 15
-    devices_s: float = 5
-    times: int = 20
+    polls_s: float = 10
+    devices_s: float = 4
+    times: int = 10
 
 
 FULL = Size()
@@ -109,7 +109,9 @@ class Bench:
                 ),
             ),
             "idle": Part(size.idle_s + PER_STAGE_S, lambda folder: box.rest(self.daemon(), folder, size.idle_s)),
-            "metrics": Part(size.times, lambda folder: box.scrapes(self.daemon(), folder, size.times)),
+            "metrics": Part(
+                size.times / 2 + PER_STAGE_S, lambda folder: box.scrapes(self.daemon(), folder, size.times)
+            ),
             "start": Part(2 * size.rounds + 4, lambda folder: box.starts(self.daemon(), folder, size.rounds + 2)),
             "modbus": Part(size.polls_s + 8, lambda folder: poll.polls(self.daemon(estate=few), folder, size.polls_s)),
         }
@@ -188,7 +190,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="The gateway beside two floors, in one run.")
     parser.add_argument("--only", type=names, default=list(PARTS), metavar="PARTS", help=f"some of {','.join(PARTS)}")
     parser.add_argument(
-        "--quick", action="store_true", default=bool(os.environ.get("QUICK")), help="a look, in a minute"
+        "--quick",
+        action="store_true",
+        default=os.environ.get("QUICK", "0") not in ("", "0"),
+        help="a look, in a minute",
     )
     parser.add_argument("--rounds", type=int, help="how often everything is repeated, in turn")
     parser.add_argument("--broker", choices=["mosquitto"], help="a real broker between sensors and systems: slower")

@@ -25,6 +25,9 @@ from bench import wire
 _HEADER = 7
 """MBAP: transaction, protocol, length, unit (Modbus Messaging on TCP/IP V1.0b, 3.1.3)."""
 
+EARLY_SHARE = 0.1
+"""Of a beat: by so much the first poll may have been late, before the next ones seem early."""
+
 
 class Device(asyncio.Protocol):
     """One device's end of its line."""
@@ -33,6 +36,9 @@ class Device(asyncio.Protocol):
         self._rest = b""
         self._transport: asyncio.Transport
         self.asked: list[float] = []
+        """When the first range of its map was."""
+        self.ranges: list[tuple[int, int, int]] = []
+        self.requests = 0
         everybody.append(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -41,8 +47,13 @@ class Device(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         buffer = self._rest + data
         while len(buffer) >= _HEADER + 5:
-            transaction, _, length, unit, function, _, count = unpack_from(">HHHBBHH", buffer)
-            self.asked.append(perf_counter())
+            transaction, _, length, unit, function, address, count = unpack_from(">HHHBBHH", buffer)
+            wanted = function, address, count
+            if wanted not in self.ranges:
+                self.ranges.append(wanted)
+            if wanted == self.ranges[0]:
+                self.asked.append(perf_counter())
+            self.requests += 1
             content = b"\xff" * -(-count // 8) if function == 2 else bytes(2 * count)
             self._transport.write(
                 pack(">HHHBBB", transaction, 0, 3 + len(content), unit, function, len(content)) + content
@@ -52,15 +63,17 @@ class Device(asyncio.Protocol):
 
 
 def beats(asked: Sequence[float], every_s: float) -> list[int]:
-    """On which beat of its device each request came; all requests of one poll share one."""
-    found = [0] if asked else []
-    for before, now in pairwise(asked):
-        found.append(found[-1] + round((now - before) / every_s))
+    """On which beat of its device each poll came: at the earliest the one after the last, and never early."""
+    found, phase = [0] if asked else [], asked[0] if asked else 0.0
+    for at in asked[1:]:
+        beat = max(found[-1] + 1, int((at - phase) / every_s + EARLY_SHARE))
+        phase = min(phase, at - beat * every_s)
+        found.append(beat)
     return found
 
 
 def lateness(asked: Sequence[float], every_s: float) -> list[float]:
-    """How late each request was against its device's beat, seconds; a beat that is left out counts as one late by it."""
+    """How late each poll was against its device's beat, seconds; a beat that is left out counts as one late by it."""
     on = beats(asked, every_s)
     offsets = [at - beat * every_s for at, beat in zip(asked, on, strict=True)]
     skipped = [every_s * (later - beat - 1) for beat, later in pairwise(on) if later - beat > 1]
@@ -82,16 +95,16 @@ async def run() -> None:
         if command["do"] == "watch":
             for device in everybody:
                 device.asked.clear()
+                device.requests = 0
             _say({"devices": len(everybody)})
         else:
-            asked = [device.asked for device in everybody if device.asked]
-            every_s = command["every_s"]
+            polled, every_s = [device for device in everybody if device.asked], command["every_s"]
             _say(
                 {
-                    "devices": len(asked),
-                    "requests": sum(map(len, asked)),
-                    "polls": sum(len(set(beats(times, every_s))) for times in asked),
-                    "late_ms": [second * 1000 for times in asked for second in lateness(times, every_s)],
+                    "devices": len(polled),
+                    "requests": sum(device.requests for device in polled),
+                    "polls": sum(len(device.asked) for device in polled),
+                    "late_ms": [second * 1000 for device in polled for second in lateness(device.asked, every_s)],
                 }
             )
 

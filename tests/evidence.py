@@ -65,9 +65,10 @@ def marked_tests() -> Mapping[str, Sequence[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
+        of_module = [mark for node in tree.body if ast.unparse(node).startswith("pytestmark") for mark in _marks(node)]
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                marks = list(_marks(node))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
+                marks = [*of_module, *(mark for decorator in node.decorator_list for mark in _marks(decorator))]
                 where = path.relative_to(ROOT).as_posix()
                 when = "" if not {"full", "soak"} & {name for name, _ in marks} else " (full)"
                 for row in (argument for name, arguments in marks if name == "row" for argument in arguments):
@@ -75,16 +76,12 @@ def marked_tests() -> Mapping[str, Sequence[str]]:
     return found
 
 
-def _marks(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str, Sequence[str]]]:
-    """Every pytest mark on the function or on one of its parameters, with its texts."""
-    for decorator in function.decorator_list:
-        for node in ast.walk(decorator):
-            name, arguments = (node.func, node.args) if isinstance(node, ast.Call) else (node, [])
-            if isinstance(name, ast.Attribute) and ast.unparse(name.value) == "pytest.mark":
-                yield (
-                    name.attr,
-                    [a.value for a in arguments if isinstance(a, ast.Constant) and isinstance(a.value, str)],
-                )
+def _marks(tree: ast.AST) -> Iterator[tuple[str, Sequence[str]]]:
+    """Every pytest mark in it, also those of parameters, with its texts."""
+    for node in ast.walk(tree):
+        name, arguments = (node.func, node.args) if isinstance(node, ast.Call) else (node, [])
+        if isinstance(name, ast.Attribute) and ast.unparse(name.value) == "pytest.mark":
+            yield name.attr, [a.value for a in arguments if isinstance(a, ast.Constant) and isinstance(a.value, str)]
 
 
 def table() -> str:

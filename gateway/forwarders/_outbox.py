@@ -63,11 +63,11 @@ class Outbox:
         # Reading.
         self._held: Counter[Lane] = Counter()
         self._cursor: dict[Lane, int] = {}
-        self._current: set[Lane] = (
-            set()
-        )  # lanes of which all is known that is on disk: the next row comes by `committed`
+        self._current: set[Lane] = set()
+        """Lanes of which all is known that is on disk: the next row comes by `committed`."""
         self._reading: Lane | None = None
-        self._meanwhile: list[Delivery] = []  # committed in the lane that is being read
+        self._meanwhile: list[Delivery] = []
+        """Committed in the lane that is being read."""
         self._gone: set[int] = set()  # settled while a read was under way, which may still show them as queued
         self._look = asyncio.Event()
         # Writing; at most one outcome per known row.
@@ -225,14 +225,17 @@ class Outbox:
                 self._outlet.destination, lane, after_seq=cursors.get(lane, 0), limit=limit
             )
         finally:
-            is_whole, self._reading = self._reading is lane and cursors is self._cursor, None
+            is_whole, self._reading = self._reading is lane, None
+            meanwhile, self._meanwhile = self._meanwhile, []
+        if cursors is not self._cursor:
+            return  # looked at from the front meanwhile: what was read may stand behind rows that were forgotten
         for row in rows:
             seq = cursors[lane] = row.event.seq
             if seq not in self._known and seq not in self._gone:
                 self._hold(row)
         if is_whole and len(rows) < limit:
             self._current.add(lane)
-            self.committed(self._meanwhile)
+            self.committed(meanwhile)
         elif self._held[lane] <= HELD_MAX // 2:
             self._look.set()  # a page of rows that were known already: more may wait behind it
 

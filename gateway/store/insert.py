@@ -1,7 +1,7 @@
 """Rows on their way into the log, many per statement.
 
-Each statement gives Python's lock away and waits to get it back, up to 5 ms beside a busy loop. So a commit is made of
-few and fat statements, whose compiled form SQLite's module keeps.
+Each statement gives Python's lock away and waits to get it back, beside a busy loop as long as the interpreter's switch
+interval. So a commit is made of few and fat statements, whose compiled form SQLite's module keeps.
 """
 
 from __future__ import annotations

@@ -63,4 +63,4 @@ def _change(
         "WHERE destination = ? AND seq IN (SELECT value FROM json_each(?)) AND state = ? RETURNING lane",
         (value, destination, json.dumps(list(seqs)), state.value),
     ).fetchall()
-    return Counter(Lane(lane) for (lane,) in rows)
+    return Counter({Lane(lane): count for (lane,), count in Counter(rows).items()})

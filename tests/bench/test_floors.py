@@ -68,6 +68,9 @@ async def test_a_floor_answers_nobody_before_the_commit(tmp_path: Path, kind: st
         before = ends.others
         database.execute("ROLLBACK")
         database.close()
-        await until(lambda: ends.others == before + COUNT)  # they come now, after their load was given up
+        broker = ends.broker
+        assert broker is not None
+        # They come now, after their load was given up.
+        await until(lambda: ends.others == before + COUNT and broker.expected_id > COUNT)
         verdict = await carry(ends, COUNT, 0, 2, give_up_s=PATIENCE_S)
         assert (verdict["confirmed"], verdict["acked"], verdict["doubled"]) == (COUNT, COUNT, 0)

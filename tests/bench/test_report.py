@@ -53,10 +53,10 @@ def test_percentiles_are_values_that_occurred() -> None:
     [
         ([0.0, 0.2, 0.4], [0, 1, 2], [0, 0, 0]),
         ([0.05, 0.2, 0.4], [0, 1, 2], [50, 0, 0]),
-        ([0.0, 0.001, 0.2, 0.201], [0, 0, 1, 1], [0, 1, 0, 1]),
+        ([0.0, 0.2, 0.55, 0.6], [0, 1, 2, 3], [0, 0, 150, 0]),
         ([0.0, 0.2, 0.6], [0, 1, 3], [0, 0, 0, 200]),
     ],
-    ids=["in time", "the first was late", "two requests a poll", "one left out"],
+    ids=["in time", "the first was late", "late by more than half a beat", "one left out"],
 )
 def test_lateness_is_against_the_devices_own_beat(asked: list[float], on: list[int], late_ms: list[float]) -> None:
     assert beats(asked, EVERY_S) == on

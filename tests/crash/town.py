@@ -49,14 +49,18 @@ url = "mqtt://127.0.0.1:{broker}"
 username = "demo"
 password_file = "secret"
 
+# Every single event is followed to 110 here: nothing is summed up, no source is limited.
+[storms]
+window_s = 0
+burst = 100000
+per_s = 100000
+life_burst = 100000
+life_per_s = 100000
+
 [[connection]]
 name = "alarms"
 driver = "alarm_json"
 link = "mqtt://broker"
-
-# Every single event is followed to 110, so none is summed up.
-[storms]
-window_s = 0
 
 [[destination]]
 name = "centre-110"

@@ -74,10 +74,10 @@ class Model:
     by_tag: defaultdict[str, list[Stored]] = field(default_factory=lambda: defaultdict(list))
     told: set[str] = field(default_factory=set)
     """Tags of which a device was told that they are stored."""
-    merges: dict[str, str] = field(default_factory=dict)
     numbered: set[str] = field(default_factory=set)
     """Tags that carry their own key: never stored twice."""
-    claimed: dict[str, bool] = field(default_factory=dict)
+    mergeable: set[str] = field(default_factory=set)
+    """Tags that may be taken for a report which is still on its way from a line that is lost: their order is not kept."""
     frames: int = 0
     copies: int = 0
     troubled_s: float = 0.0
@@ -147,6 +147,8 @@ class Model:
 
     def _in_order_of_the_device(self, event: Event, tag: str) -> None:
         """What a device reports first is stored first, repeats aside."""
+        if tag in self.mergeable:
+            return
         number = int(tag.rpartition("/")[2])
         for later in range(number + 1, number + 10):
             for other in self.by_tag.get(f"{event.device}/{later}", ()):
@@ -172,7 +174,9 @@ class Model:
             self.fail(f"{where} is marked accepted, and no ACK for it has come")
         if before == "accepted":
             self.fail(f"{where} was accepted, and is {state} now")
-        if stored.number is not None and stored.number != number:
+        if state == "dead" and number is None:
+            stored.first_frame = None  # all numbers are taken: this one gave its up, and goes under another one day
+        elif stored.number is not None and stored.number != number:
             self.fail(f"{where} had number {stored.number}, and has {number} now")
         if state == "dead":
             stored.was_refused = True
@@ -319,6 +323,6 @@ class Model:
 
 
 def _is_final(stored: Stored) -> bool:
-    if stored.state == "dead":  # a person must look; life and alarm are offered again for ever
-        return stored.event.lane > Lane.ALARM and stored.reason.startswith("refused: DUH")
+    if stored.state == "dead":  # a person must look; what is urgent is offered again for ever
+        return stored.event.lane > (Lane.ALARM if stored.reason == "refused: DUH" else Lane.FAULT)
     return stored.state == "accepted"

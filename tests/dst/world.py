@@ -199,6 +199,7 @@ class World:
         self.chance = Random(f"{seed}/world")
         self.clock = SimulatedClock(loop)
         self.weather = Weather.drawn(self.chance)
+        self._jumps = self.weather.clock_jumps_every_s > 0
         self.window = self.chance.choice((1, 2, 32))
         self.key_file: Path | None = None
         key = None
@@ -245,7 +246,7 @@ class World:
 
     def note(self, who: str, what: str) -> None:
         """One line of the trace."""
-        self.trace.append(f"{self._loop.time() - START_S:10.4f} {who:>8} {what}")
+        self.trace.append(f"{self._loop.time() - START_S:10.4f} {who:>8} {what.replace(str(self.folder), '')}")
 
     def fail(self, what: str) -> None:
         """A promise is broken: the first one counts."""
@@ -266,6 +267,8 @@ class World:
         """`devices.Way`."""
         if device.style is Style.NUMBERED:
             self.model.numbered.add(report.tag)
+        elif device.style is Style.TIMED and self._jumps:
+            self.model.mergeable.add(report.tag)
         if self.life is not None:
             self.life.hear(device, report)
 
@@ -484,13 +487,14 @@ class World:
 @contextmanager
 def small_bounds(dice: Random) -> Iterator[None]:
     """Bounds that a short run reaches."""
+    numbers_max = dice.choice((40, 9999))
     with (
         patch.object(_outbox, "HELD_MAX", dice.choice((4, 16, 512))),
         patch.object(_outbox, "NUMBERS_AHEAD", dice.choice((1, 3, 16))),
         patch.object(_outbox, "ASIDE_BATCH", dice.choice((1, 64))),
         patch.object(_aside, "ASIDE_BATCH", 64),
-        patch.object(numbers, "NUMBER_MAX", dice.choice((150, 9999))),
-        patch.object(arrivals, "NUMBERED_AT_ONCE_MAX", dice.choice((0, 3, 2000))),
+        patch.object(numbers, "NUMBER_MAX", numbers_max),
+        patch.object(arrivals, "NUMBERED_AT_ONCE_MAX", dice.choice((0, 3, numbers_max // 5))),
         patch.object(sqlite, "UNCOMMITTED_MAX", dice.choice((3, 20_000))),
     ):
         yield

@@ -121,6 +121,23 @@ async def test_a_read_that_was_overtaken_by_an_acceptance_does_not_bring_the_row
         assert outbox.is_empty
 
 
+async def test_a_read_that_was_overtaken_by_a_look_from_the_front_brings_nothing(
+    store: GatedStore, jumping_clock: JumpingClock
+) -> None:
+    await append(store, jumping_clock, 2)
+    async with running(Outbox(outlet(store, jumping_clock))) as outbox:
+        store.gate.clear()
+        store.reading.clear()
+        outbox._current.discard(Lane.ALARM)
+        jumping_clock.jump_wall(1)  # else the ids were the same
+        await append(store, jumping_clock, 1)
+        await store.reading.wait()  # the third row, behind the two in memory
+        outbox.read_again()
+        store.gate.set()
+
+        assert (await taken(outbox)).event.seq == 1
+
+
 async def test_numbers_are_taken_ahead_for_one_account_within_a_bound(
     store: GatedStore, jumping_clock: JumpingClock
 ) -> None:
