@@ -156,7 +156,9 @@ class _Answers:
                 else:
                     self._accept()
             case "other":
-                number = int(self.header.seq) % 9999 + 1
+                number = (
+                    int(self.header.seq) % 4999 + 5000
+                )  # the next one may be out by now: a NAK has frames sent twice
                 connection.answer(self._reply(number=number) if dice.random() < 0.5 else self._reply(account=NOBODY))
                 if dice.random() < 0.5:
                     self._accept()
