@@ -17,7 +17,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.errors import LinkClosed, Refused, StoreError
-from gateway.links.mqtt_client import ANSWER_TIMEOUT_S, IN_HAND_MAX, BrokerAddress, Client, Connected, connect
+from gateway.links.mqtt_client import IN_HAND_MAX, BrokerAddress, Client
+from gateway.links.mqtt_connect import ANSWER_TIMEOUT_S, Connected, connect
 from gateway.links.mqtt_packets import puback, publish
 from gateway.receipt import SETTLE_WITHIN_S, Receipt
 

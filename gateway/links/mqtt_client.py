@@ -1,4 +1,4 @@
-"""aiomqtt with acknowledgement, reading and writing in our hands, and how such a client is connected."""
+"""aiomqtt with acknowledgement, reading and writing in our hands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway.config import Secret
-from gateway.errors import LinkClosed, Refused
+from gateway.errors import LinkClosed
 from gateway.links.mqtt_packets import PUBLISH, extent, publish_parts
 
 Version = Literal["auto", "3.1.1", "5"]
@@ -38,11 +38,7 @@ SESSION_EXPIRY_S = 7 * 24 * 3600
 """How long the broker keeps our session (MQTT 5): a box that is repaired within a week misses nothing."""
 KEEPALIVE_S = 10
 """paho gives up after a second silent interval: a half-open line is found within 20 s."""
-ANSWER_TIMEOUT_S = 10.0
 
-UNSUPPORTED_VERSION = 132
-REFUSALS = {133: "client id", 134: "user name or password", 135: "not authorised", 138: "banned"}
-"""CONNACK reasons that trying again cannot change (MQTT 5, 3.2.2.2; paho maps those of 3.1.1 onto them)."""
 TAKEN_OVER = 142
 
 
@@ -151,7 +147,7 @@ class Client(aiomqtt.Client):
     def why_closed(self) -> str:
         ended = self._disconnected
         error = ended.exception() if ended.done() and not ended.cancelled() else None
-        if isinstance(error, aiomqtt.MqttCodeError) and _reason(error) == TAKEN_OVER:
+        if isinstance(error, aiomqtt.MqttCodeError) and reason_of(error) == TAKEN_OVER:
             return "another client uses our client id"
         return str(error) if error else "the connection was closed"
 
@@ -295,56 +291,6 @@ def _seen(ended: asyncio.Future[None]) -> None:
         ended.exception()
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """How the connection came about."""
-
-    version: Literal["3.1.1", "5"]
-    session_present: bool
-    """The broker still had our session: what came while we were away follows now."""
-
-
-async def connect(address: BrokerAddress, client_id: str) -> tuple[Client, Connected]:
-    if address.version != "3.1.1":
-        try:
-            return await _connect_as("5", address, client_id)
-        except aiomqtt.MqttCodeError as error:
-            if address.version == "5" or _reason(error) != UNSUPPORTED_VERSION:
-                raise _explained(error, address) from error
-        except LinkClosed:
-            if address.version == "5":
-                raise
-            # An old broker may take the properties of MQTT 5 for the client id and wait for the rest of it.
-    try:
-        return await _connect_as("3.1.1", address, client_id)
-    except aiomqtt.MqttCodeError as error:
-        raise _explained(error, address) from error
-
-
-async def _connect_as(
-    version: Literal["3.1.1", "5"], address: BrokerAddress, client_id: str
-) -> tuple[Client, Connected]:
-    protocol = aiomqtt.ProtocolVersion.V5 if version == "5" else aiomqtt.ProtocolVersion.V311
-    try:
-        client = Client(address, protocol, client_id)
-    except OSError as error:  # ssl.SSLError among them: the file with the certificates
-        raise Refused(f"cannot use the certificates in {address.ca}: {error}") from error
-    try:
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            await client.__aenter__()
-    except aiomqtt.MqttCodeError:
-        client.abandon()
-        raise
-    except (aiomqtt.MqttError, TimeoutError) as error:
-        client.abandon()
-        why = str(error) or f"no answer within {ANSWER_TIMEOUT_S:.0f} s"
-        raise LinkClosed(f"cannot reach the MQTT broker at {address.host}:{address.port}: {why}") from error
-    except BaseException:  # cancelled: see Client._client_connect
-        client.abandon()
-        raise
-    return client, Connected(version, client.session_present)
-
-
 def _session_properties() -> Properties:
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho ships it without annotations
     properties.SessionExpiryInterval = SESSION_EXPIRY_S
@@ -353,15 +299,6 @@ def _session_properties() -> Properties:
     return properties
 
 
-def _explained(error: aiomqtt.MqttCodeError, address: BrokerAddress) -> Refused | LinkClosed:
-    where = f"{address.host}:{address.port}"
-    reason = _reason(error)
-    if reason == UNSUPPORTED_VERSION:
-        return Refused(f'the broker at {where} does not speak MQTT {address.version}; try version = "auto"')
-    if reason in REFUSALS:
-        return Refused(f'the broker at {where} refuses user "{address.username}": {REFUSALS[reason]} (reason {reason})')
-    return LinkClosed(f"the broker at {where} is not ready: {error}")
-
-
-def _reason(error: aiomqtt.MqttCodeError) -> int | None:
+def reason_of(error: aiomqtt.MqttCodeError) -> int | None:
+    """The reason code the broker gave, in the terms of MQTT 5."""
     return error.rc.value if isinstance(error.rc, ReasonCode) else error.rc
