@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from drivers.modbus_points.capture import exception_text
 from drivers.modbus_points.profile import Profile, Request, Settings, Unit, mistakes, plan
-from drivers.modbus_points.readings import PointState, image_of, interpret
+from drivers.modbus_points.readings import Image, PointState, image_of, interpret
 from gateway.driver import (
     Bus,
     BusRefused,
@@ -46,6 +46,8 @@ class Polled:
     requests: Sequence[Request]
     states: list[PointState]
     heard_at: float
+    at_rest: Image | None = None
+    """The last image, once it no longer changes the states: read again, it says nothing."""
     faults: dict[Kind, int] = field(default_factory=lambda: {Kind.COMM_FAULT: 0, Kind.DEVICE_FAULT: 0})
     """Polls in a row that ended that way: unanswered, refused."""
     reported: set[Kind] = field(default_factory=set)
@@ -137,9 +139,12 @@ async def _tell(session: Session[Bus], unit: Polled, poll: Poll) -> None:
         unit.heard_at = now_s
         session.heard(unit.device)
     faults = _faults(unit, poll, now_s)
-    states, edges = interpret(unit.device, unit.profile, poll.image, unit.states, now_s)
+    states, edges = unit.states, list[Observation]()
+    if poll.image != unit.at_rest:
+        states, edges = interpret(unit.device, unit.profile, poll.image, unit.states, now_s)
     if faults or edges:
         await (await session.report([*faults, *edges]))
+    unit.at_rest = poll.image if states == unit.states and not unit.profile.watches_for_standstill else None
     unit.states = states
     for edge in faults:
         is_new = edge.qualifier is Qualifier.NEW

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
@@ -146,7 +147,7 @@ class Point(Section):
         unlisted = bool(self.means) and not (self.read.type == "bit" and self.means.keys() >= {0, 1})
         return unlisted or self.range is not None or self.stuck_after_s is not None or self.read.type == "f32"
 
-    @property
+    @cached_property
     def kinds(self) -> tuple[Kind, ...]:
         """Everything this point can report, the most urgent first."""
         named = {*self.means.values(), *self.below.values(), *self.above.values(), self.kind} - {None}
@@ -172,6 +173,11 @@ class Profile(Section):
         if mistakes:
             raise ValueError("; ".join(mistakes))
         return self
+
+    @cached_property
+    def watches_for_standstill(self) -> bool:
+        """Whether time alone can make an unchanged value news."""
+        return any(point.stuck_after_s is not None for point in self.point)
 
 
 def _same_edge(points: Sequence[Point]) -> Iterator[str]:

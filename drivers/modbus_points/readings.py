@@ -137,10 +137,13 @@ def _step(
     is_stuck = point.stuck_after_s is not None and now_s - moved_at >= point.stuck_after_s
     level = Kind.DEVICE_FAULT if is_stuck else level_of(point, value, before)
     count = before.count + 1 if level == before.level else 1
-    state = PointState(before.active, level, min(count, 255), value, moved_at)
-    if count < _needed(point, level):
+    needed = _needed(point, level)
+    state = PointState(before.active, level, min(count, needed), value, moved_at)
+    if count < needed:
         return state, []
     if level is None:
+        if not before.active:
+            return state, []
         over = [kind for kind in point.kinds if kind in before.active]
         return replace(state, active=frozenset()), [(kind, Qualifier.RESTORE) for kind in over]
     # A cut loop hides the alarm behind it: what is active ends with a normal reading only, never with a worse one.

@@ -517,6 +517,17 @@ async def test_a_silence_longer_than_the_profile_allows_is_a_fault_before_three_
     assert desk.edges() == [("u1", Kind.COMM_FAULT, NEW, None)]
 
 
+async def test_a_value_that_stands_still_is_suspected_however_often_it_is_read(jumping_clock: JumpingClock) -> None:
+    live = profile_with(word(0, 2, above={60: "heat"}, stuck_after_s=20))
+    desk = Desk()
+    async with polled(ModelBus(jumping_clock), jumping_clock, desk, units(1, "live"), live=live):
+        await jumping_clock.advance(15)
+        assert desk.edges() == []
+        await jumping_clock.advance(15)
+
+    assert desk.edges() == [("u1", Kind.DEVICE_FAULT, NEW, 2)]
+
+
 async def test_after_a_restart_a_unit_known_as_lost_is_not_told_again(jumping_clock: JumpingClock) -> None:
     bus, desk = ModelBus(jumping_clock), Desk()
     desk.stored["u1"] = {(Kind.COMM_FAULT, None): NEW, (Kind.BURGLARY, 2): NEW, (Kind.BURGLARY, 3): NEW}

@@ -477,6 +477,17 @@ async def test_a_receiver_whose_clock_runs_wild_is_called_again_later(rig: Rig, 
         assert (desk.connections, len(desk.events)) == (2, 8)  # the third call waits its turn
 
 
+async def test_an_ack_ahead_of_what_ends_the_connection_counts(rig: Rig, desk: Desk) -> None:
+    desk.otherwise = lambda message: (
+        ack(message) + b"".join(nak(AT + timedelta(hours=hour))(message) or b"" for hour in range(1, 6))
+    )
+    async with rig.forwarding(desk.port):
+        await rig.append(rig.event())
+        await rig.until_states(accepted=1)
+
+    assert len(desk.events) == 1
+
+
 @pytest.mark.row("F4")
 async def test_a_half_open_line_is_found_within_twenty_seconds(rig: Rig, desk: Desk) -> None:
     async with rig.forwarding(desk.port):

@@ -183,12 +183,14 @@ class Conversation:
         while data := await self._reader.read(READ_BYTES):
             buffer += data
             accepted: list[Delivery] = []
-            for frame in dc09.split(buffer):
-                answer = self._read(frame)
-                accepted += self._answered(answer) if answer else ()
-            if accepted:
-                self.decided += len(accepted)
-                self._outbox.accepted(accepted)
+            try:
+                for frame in dc09.split(buffer):
+                    answer = self._read(frame)
+                    accepted += self._answered(answer) if answer else ()
+            finally:  # an answer that ends the connection takes nothing back from those before it
+                if accepted:
+                    self.decided += len(accepted)
+                    self._outbox.accepted(accepted)
         raise LinkClosed("the receiver hung up")
 
     def _read(self, frame: bytes) -> Message | None:
