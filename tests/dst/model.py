@@ -290,7 +290,8 @@ class Model:
 
     def _is_in_memory(self, stored: Stored) -> bool:
         """Whether the bound on rows of its lane in memory leaves it room: half of it, then the rest is read."""
-        older = [each for each in self._waits_before(stored) if each.event.lane is stored.event.lane]
+        seq, lane = stored.event.seq, stored.event.lane  # a row leaves it when its outcome is on disk
+        older = [n for n, each in self.events.items() if n < seq and each.event.lane is lane and each.state == "queued"]
         return len(older) < _outbox.HELD_MAX // 2
 
     def _waits_for_alarm(self, stored: Stored) -> bool:
