@@ -215,7 +215,8 @@ class Client(aiomqtt.Client):
         self._client.loop_read()
 
     def _send_unsent(self) -> None:
-        packets, self._unsent = b"".join(self._unsent), []
+        # A view: paho cuts off what it has sent, which would copy the rest of a megabyte each time.
+        packets, self._unsent = memoryview(b"".join(self._unsent)), []
         # Into paho's own queue, where its packets may be waiting, but without its detour over a writer of the loop.
         self._client._out_packet.append(  # noqa: SLF001
             {"command": paho.PUBACK, "mid": 0, "qos": 1, "pos": 0, "to_process": len(packets), "packet": packets,
