@@ -808,6 +808,7 @@ async def test_what_a_receiver_has_lost_is_sent_once_more_under_the_same_keys(ri
         await rig.append(*(rig.event(n, account=account) for n in (1, 2, 3) for account in ("A10B", "B20C")))
         await rig.until_states(accepted=6)
         first = [(f.account.acct, f.seq, zone(f), fields(f)) for f in desk.events]
+        await rig.until(lambda: rig.count("accepted_total", lane="alarm") == 6)
         timed = rig.count("delivery_seconds_count", lane="alarm")
         desk.frames.clear()
 
