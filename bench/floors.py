@@ -51,7 +51,7 @@ CREATE TABLE outbox (seq INTEGER PRIMARY KEY, account TEXT, number INTEGER);
 """
 INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?) ON CONFLICT (repeat_key) DO NOTHING"
 INSERT_OUTBOX = "INSERT INTO outbox VALUES (?, ?, ?)"
-ACCEPT_WITHIN_S = 0.05
+ACCEPT_WITHIN_S = 0.005
 """That the centre has an event is written with the next event, at the latest after this time: lost, it costs a repeat."""
 DELETE_OUTBOX = "DELETE FROM outbox WHERE seq = ?"
 

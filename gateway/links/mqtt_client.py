@@ -219,8 +219,8 @@ class Client(aiomqtt.Client):
         packets, self._unsent = memoryview(b"".join(self._unsent)), []
         # Into paho's own queue, where its packets may be waiting, but without its detour over a writer of the loop.
         self._client._out_packet.append(  # noqa: SLF001
-            {"command": paho.PUBACK, "mid": 0, "qos": 1, "pos": 0, "to_process": len(packets), "packet": packets,
-             "info": None}
+            {"command": paho.PUBACK, "mid": 0, "qos": 1, "pos": 0, "to_process": len(packets), "info": None,
+             "packet": packets}  # type: ignore[typeddict-item]  # paho slices and sends it, nothing else
         )  # fmt: skip
         self._client.loop_write()
         self._waiting_bytes = self._waiting_bytes + len(packets) if self._client.want_write() else 0

@@ -20,9 +20,9 @@ RECOVERY_PROBE_S = 1.0
 
 CLOSED = "not stored: the event log is closed"
 
-RIDE_MAX_S = 0.05
-"""How long a job that rides waits for company. Under load there is some long before; on a quiet box the answer of the
-receiver is on the screen as soon as a person can look."""
+RIDE_MAX_S = 0.005
+"""How long a job that rides waits for company. Under load there is some long before; alone it is written without a sync, so
+that waiting longer saves little, and each receiver's answer that waits when we are killed is a repeat on the wire."""
 
 Settle = Callable[[Settlement], None]
 """Given what each commit has to tell, on the loop."""
