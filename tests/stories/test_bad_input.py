@@ -81,6 +81,11 @@ async def test_bad_messages_are_counted_and_kept_and_a_neighbours_alarm_is_in_ti
         )
         for reason, count in Counter(reason for _, reason in BAD_MESSAGES.values()).items():
             assert place.box.metric("fangkong_rejected_frames_total", connection="alarms", reason=reason) == count
+        await until(  # they are kept after they are counted
+            lambda: len(place.box.get("api/v1/rejected?limit=1000")["items"]) >= len(BAD_MESSAGES),
+            within_s=COUNTED_WITHIN_S,
+            what="every bad message is kept",
+        )
         kept = {(row["raw"], row["reason"].split(":")[0]) for row in await rejected(place, "alarms")}
         assert kept == {(payload[:RAW_MAX_BYTES].hex(), reason) for payload, reason in BAD_MESSAGES.values()}
         assert place.box.get("api/v1/events?device=x001")["items"] == []
