@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -58,6 +60,8 @@ def prepared(arguments: argparse.Namespace) -> tuple[Plan | None, ConfigError | 
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    # Nothing is open until the daemon's own handler stands. An exception instead is lost in an import that catches all.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     plan, error = prepared(arguments)
     if plan is None:
         print(error, file=sys.stderr)

@@ -362,6 +362,28 @@ def test_help_names_every_command_and_costs_a_few_bare_starts(fangkong: Fangkong
     assert statistics.median(ratios) <= HELP_COSTS_AT_MOST, ratios
 
 
+@pytest.mark.row("A7")
+def test_an_early_sigterm_is_not_lost_in_an_import_that_catches_everything() -> None:
+    code = """
+import os, signal
+from gateway.__main__ import main
+from gateway.cli import run
+
+def catches_all(arguments):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException:
+        print("caught")
+    return None, "went on"
+
+run.prepared = catches_all
+main(["run", "--config", "none.toml"])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 def test_make_says_which_python_it_needs(tmp_path: Path) -> None:
     make = tool("make")
     for name in ("Makefile", "requirements-uv.lock"):
