@@ -161,7 +161,7 @@ class Configuration:
         try:
             await self._south.begin(new, lines.beginning)
             await self._south.listening(new, lines.beginning)
-        except Exception as error:
+        except Exception as error:  # whatever it was, it is raised again: first the old lines come back
             await self._south.end(lines.beginning)
             await self._south.begin(old, lines.ending)
             await self._south.tidy(old)
