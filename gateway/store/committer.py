@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -93,6 +94,8 @@ class Committer:
         self.pending: Counter[tuple[str, Lane]] = Counter()
         self.opened = 0
         """How often the file was opened; readers follow, for the file may be another one."""
+        self.changing = threading.Lock()
+        """Held while another file takes the place: opened in between, one's pages would be read with the other's log."""
         self.is_damaged = False
         """Set by whoever met damage in the file: the next commit begins by replacing it."""
         self.was_clean = self._open(check_first=check_at_start)
@@ -128,7 +131,8 @@ class Committer:
             raise
 
     def _open_once(self, *, check_first: bool) -> bool:
-        salvaged = finish_replacement(self._path)
+        with self.changing:
+            salvaged = finish_replacement(self._path)
         if self._path.exists() and self._path.stat().st_size == 0:
             raise Damaged(f"{self._path} is empty")
         self._connection = connection = self._connect(self._path)

@@ -21,6 +21,8 @@ QUERY_MAX_S = 10.0
 STEPS_PER_LOOK = 20_000
 """SQLite instructions between two looks at the clock, some milliseconds."""
 
+FIRST_LOOK = "PRAGMA schema_version"
+
 CLOSED = "cannot read the event log: it is closed"
 
 
@@ -84,12 +86,14 @@ class Reader:
             raise StoreError(f"cannot read the event log: {error}") from error
 
     def _current(self) -> sqlite3.Connection:
-        opened = self._committer.opened
-        if self._connection is None or self._opened != opened:
+        if self._connection is None or self._opened != self._committer.opened:
             if self._connection is not None:
                 self._connection.close()
-            self._opened = opened
-            self._connection = self._connect(self._path, read_only=True)
+                self._connection = None
+            with self._committer.changing:
+                self._opened = self._committer.opened
+                self._connection = self._connect(self._path, read_only=True)
+                self._connection.execute(FIRST_LOOK).fetchone()  # only now does SQLite open the log ahead and its index
             self._connection.set_progress_handler(self._is_too_long, STEPS_PER_LOOK)
         return self._connection
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -144,3 +145,34 @@ async def report(outlet: Outlet, kind: Kind) -> None:
 
 async def all_events(store: SqliteStore) -> list[Event]:
     return list(await store.events(EventFilter(), limit=10_000))
+
+
+@pytest.mark.row("B7")
+async def test_who_reads_while_the_file_is_exchanged_gets_the_rows_of_one_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened between two renames, SQLite found the pages of one file and the log of the other: "disk I/O error"."""
+    await spoiled_log(tmp_path, lambda _: None)
+    rename = Path.rename
+
+    def slow_rename(path: Path, target: Path) -> Path:
+        moved = rename(path, target)
+        asked.wait(0.1)
+        return moved
+
+    asked = threading.Event()  # never set: it only makes each rename last
+    store = await SqliteStore.open(tmp_path / "var", RealClock())
+    try:
+        await all_events(store)
+        monkeypatch.setattr(Path, "rename", slow_rename)
+        async with asyncio.TaskGroup() as group, asyncio.timeout(PATIENCE_S):
+            renewal = group.create_task(_renewed(store))
+            while not renewal.done():
+                assert len(await all_events(store)) == EVENTS
+                store._people._opened = -1  # as if this were the first question: the file is opened
+    finally:
+        await store.close()
+
+
+async def _renewed(store: SqliteStore) -> None:
+    await store._renew(store._committer.opened)
