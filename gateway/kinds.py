@@ -40,6 +40,14 @@ class Kind(StrEnum):
     TAMPER = "tamper"
     WATER = "water"
     DOOR_FORCED = "door_forced"
+    DENIED_REPEATEDLY = "denied_repeatedly"
+    INTERLOCK = "interlock"
+    SECURITY = "security"
+    VEHICLE_MOVED = "vehicle_moved"
+    POWER_CUT = "power_cut"
+    ANTENNA_CUT = "antenna_cut"
+    GEOFENCE = "geofence"
+    COLLISION = "collision"
     RF_JAMMING = "rf_jamming"
     UNKNOWN = "unknown"
     SILENT = "silent"
@@ -57,6 +65,12 @@ class Kind(StrEnum):
     OPEN_CLOSE = "open_close"
     BYPASS = "bypass"
     ACCESS_DENIED = "access_denied"
+    ACCESS_GRANTED = "access_granted"
+    EXIT_REQUEST = "exit_request"
+    DOOR_OPEN = "door_open"
+    UNLOCKED = "unlocked"
+    OVERSPEED = "overspeed"
+    IGNITION = "ignition"
     TEST_MANUAL = "test_manual"
     TEST_PERIODIC = "test_periodic"
     POSITION = "position"
@@ -102,6 +116,16 @@ FACTS: dict[Kind, KindFacts] = {
     Kind.TAMPER: KindFacts(Lane.ALARM, "144", "防拆报警", "tamper"),
     Kind.WATER: KindFacts(Lane.ALARM, "154", "漏水报警", "water leak"),
     Kind.DOOR_FORCED: KindFacts(Lane.ALARM, "423", "强行开门", "door forced"),
+    Kind.DENIED_REPEATEDLY: KindFacts(Lane.ALARM, "461", "多次刷卡或输码被拒", "denied repeatedly", momentary=True),
+    Kind.INTERLOCK: KindFacts(Lane.ALARM, "436", "联动门同时打开", "interlock broken"),
+    # Somebody has been at the line itself: a wrong key, a channel that is no longer secure, an unknown terminal.
+    Kind.SECURITY: KindFacts(Lane.ALARM, "145", "通信安全异常", "security of the line"),
+    # Contact ID has no words for vehicles: 750 to 789 are the users' own (SIA DC-05), and 110 must be told of them.
+    Kind.VEHICLE_MOVED: KindFacts(Lane.ALARM, "750", "车辆驻车时被移动", "vehicle moved while parked"),
+    Kind.GEOFENCE: KindFacts(Lane.ALARM, "751", "车辆越界", "vehicle outside its area"),
+    Kind.ANTENNA_CUT: KindFacts(Lane.ALARM, "752", "定位天线断开或短路", "antenna cut or short"),
+    Kind.COLLISION: KindFacts(Lane.LIFE, "753", "车辆碰撞或侧翻", "collision or rollover", momentary=True),
+    Kind.POWER_CUT: KindFacts(Lane.ALARM, "337", "终端主电源被切断", "main power cut"),
     Kind.RF_JAMMING: KindFacts(Lane.ALARM, "344", "无线干扰(阻塞)", "radio jamming"),
     # An unknown code may be an alarm: it travels with the alarms until a person has named it.
     Kind.UNKNOWN: KindFacts(Lane.ALARM, None, "未知报警代码", "unknown code", momentary=True),
@@ -121,6 +145,12 @@ FACTS: dict[Kind, KindFacts] = {
     Kind.OPEN_CLOSE: KindFacts(Lane.STATUS, "401", "撤防/布防", "disarm/arm", momentary=True),
     Kind.BYPASS: KindFacts(Lane.STATUS, "570", "防区旁路", "bypass"),
     Kind.ACCESS_DENIED: KindFacts(Lane.STATUS, "421", "门禁拒绝通行", "access denied", momentary=True),
+    Kind.ACCESS_GRANTED: KindFacts(Lane.STATUS, "422", "门禁通行", "access granted", momentary=True),
+    Kind.EXIT_REQUEST: KindFacts(Lane.STATUS, "425", "出门按钮", "exit request", momentary=True),
+    Kind.DOOR_OPEN: KindFacts(Lane.STATUS, None, "门开", "door open"),
+    Kind.UNLOCKED: KindFacts(Lane.STATUS, None, "门锁打开", "unlocked"),
+    Kind.OVERSPEED: KindFacts(Lane.STATUS, "754", "车辆超速", "overspeed"),
+    Kind.IGNITION: KindFacts(Lane.STATUS, None, "车辆点火", "ignition on"),
     Kind.TEST_MANUAL: KindFacts(Lane.STATUS, "601", "手动测试", "manual test", momentary=True),
     Kind.TEST_PERIODIC: KindFacts(Lane.STATUS, "602", "定期测试", "periodic test", momentary=True),
     Kind.POSITION: KindFacts(Lane.BULK, None, "位置", "position", momentary=True),
