@@ -189,10 +189,7 @@ class Intake:
         return entries, earlier
 
     def _keeps(self, observation: Observation) -> bool:
-        for watch in self._watches:  # a loop and no generator, which would cost more than all else here
-            if not watch.keeps(observation):
-                return False
-        return True
+        return all(watch.keeps(observation) for watch in self._watches)
 
     def _entries(self, source: Source, observation: Observation, now: datetime) -> list[Entry]:
         """The event, what follows from it and, where it begins a flood, the fault that says so."""
@@ -378,8 +375,8 @@ def observation_of(event: Event) -> Observation:
 
 def _reaching_back(newest_first: Sequence[Event], seconds: float) -> list[Event]:
     """Those no older than this beside the newest, oldest first."""
-    since = newest_first[0].received_at - timedelta(seconds=seconds) if newest_first else datetime.min
-    return [event for event in reversed(newest_first) if event.received_at >= since]
+    reach = timedelta(seconds=seconds)
+    return [event for event in reversed(newest_first) if newest_first[0].received_at - event.received_at <= reach]
 
 
 def _is_loss(observation: Observation) -> bool:

@@ -52,7 +52,9 @@ class Arrivals:
         tally.repeats += len(entries) - len(new)
         return [seq - first for seq in range(first, self._next_seq) if seq not in new]
 
-    def _without_what_follows(self, entries: Sequence[Entry], first: int, new: Mapping[int, Event]) -> Mapping[int, Event]:
+    def _without_what_follows(
+        self, entries: Sequence[Entry], first: int, new: Mapping[int, Event]
+    ) -> Mapping[int, Event]:
         """Take back what followed from a repeat: it followed, or did not, when the repeat's first was stored."""
         repeats = {entry.event.id for seq, entry in enumerate(entries, first) if seq not in new}
         gone = [seq for seq in new if entries[seq - first].follows in repeats]

@@ -122,7 +122,7 @@ class Bench:
 
     async def look(self) -> None:
         """What the loop does each second."""
-        await self.intake._say_due()  # noqa: SLF001  # the loop itself would need a clock that runs
+        await self.intake._say_due()  # the loop itself would need a clock that runs
 
     async def story(self) -> list[str]:
         return [f"{event.kind} {event.qualifier} {event.driver}" for event in await self.store.events(EventFilter())]
@@ -201,9 +201,7 @@ async def test_a_start_takes_up_what_stood(bench: Bench) -> None:
     await bench.intake.load()
 
     assert (await bench.story())[-1] == OVER
-    assert bench.watch.recalled == {
-        "a001": {(Kind.TAMPER, None): Qualifier.NEW, (Kind.SECURITY, None): Qualifier.NEW}
-    }
+    assert bench.watch.recalled == {"a001": {(Kind.TAMPER, None): Qualifier.NEW, (Kind.SECURITY, None): Qualifier.NEW}}
     assert bench.watch.memory["a001"] == Count(0)  # its own word ends a count, in both lives
 
 
@@ -256,4 +254,6 @@ def test_a_state_is_the_fold_over_what_is_stored_in_whatever_order_commits_end(s
     for each in under_way:
         memory.settled(each, is_stored=True)
 
-    assert not memory._open and not memory._stored and not memory._keys  # noqa: SLF001  # nothing is left behind
+    assert not memory._open
+    assert not memory._stored
+    assert not memory._keys
