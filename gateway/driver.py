@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.clock import Clock
+from gateway.credentials import Credential, throw_away
 from gateway.errors import BusRefused, FrameError, LinkClosed, NoAnswer, Refused
 from gateway.kinds import FACTS, Kind, Lane, Qualifier
 from gateway.model import Observation, Position, Scalar
@@ -37,6 +38,9 @@ class Context:
     profiles: Mapping[str, Any] = field(default_factory=dict)
     """The driver's own `Profile` objects by name, checked when the daemon starts."""
     connection: str = ""
+    credential: Credential = field(default_factory=throw_away, repr=False)
+    """The 16 hex digits that may stand in `values["credential"]` for a card number or code, given as the bytes that make it
+    the same card. Nothing else of it may be in an observation. The key is the box's; without a box it is thrown away."""
 
 
 # -- the three link shapes ---------------------------------------------------------------------------------------------
