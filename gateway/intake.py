@@ -161,7 +161,7 @@ class Intake:
         earlier: list[Receipt] = []
         now = self._clock.now()
         for observation in observations:
-            if source.proves_life and not _is_loss(observation):
+            if source.proves_life and not is_loss(observation):
                 self.heard(observation.device, source)
             if observation.kind is Kind.HEARTBEAT:
                 continue
@@ -329,7 +329,7 @@ def observation_of(event: Event) -> Observation:
     )
 
 
-def _is_loss(observation: Observation) -> bool:
+def is_loss(observation: Observation) -> bool:
     """A driver that says a device cannot be reached has not heard it."""
     return observation.kind is Kind.COMM_FAULT and observation.qualifier is not Qualifier.RESTORE
 
