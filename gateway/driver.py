@@ -14,11 +14,12 @@ from gateway.errors import BusRefused, FrameError, LinkClosed, NoAnswer, Refused
 from gateway.kinds import FACTS, Kind, Lane, Qualifier
 from gateway.model import Observation, Position, Scalar
 from gateway.receipt import Receipt
+from gateway.untrusted import INTEGER_MAX, clean_text, json_object
 
 __all__ = [
-    "FACTS", "Bus", "BusDriver", "BusRefused", "Clock", "Context", "FrameError", "Kind", "Lane", "LinkClosed", "Logger",
+    "FACTS", "INTEGER_MAX", "Bus", "BusDriver", "BusRefused", "Clock", "Context", "FrameError", "Kind", "Lane", "LinkClosed", "Logger",
     "Message", "NoAnswer", "Observation", "Position", "Qualifier", "Receipt", "Refused", "Scalar", "Session", "Settings",
-    "Stream", "StreamDriver", "Table", "Topics", "TopicsDriver",
+    "Stream", "StreamDriver", "Table", "Topics", "TopicsDriver", "clean_text", "json_object",
 ]  # fmt: skip
 
 
@@ -125,6 +126,8 @@ class Session(Generic[LinkT]):
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged
 #   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
+#   behind(device, context) -> str | None                   the bridge through which alone a device is heard: while that
+#                                                           one is lost, nobody knows how the device is
 
 
 class StreamDriver(Protocol):
