@@ -63,7 +63,17 @@ def test_the_syncs_that_are_told_are_those_the_kernel_saw(tmp_path: Path, kind: 
         system = Daemon(kind, SMALL, ledger.write(tmp_path / "registry.db", SMALL))
     with stage([system], tmp_path) as peer:
         before = system.syncs()
-        command = [strace, "-f", "-y", "-p", str(system.pid), "-e", "trace=fdatasync,fsync", "-o", str(tmp_path / "trace")]
+        command = [
+            strace,
+            "-f",
+            "-y",
+            "-p",
+            str(system.pid),
+            "-e",
+            "trace=fdatasync,fsync",
+            "-o",
+            str(tmp_path / "trace"),
+        ]
         with subprocess.Popen(command, stderr=subprocess.PIPE) as tracing:
             assert tracing.stderr is not None
             said = tracing.stderr.readline()
