@@ -15,11 +15,13 @@ from gateway.errors import BusRefused, FrameError, LinkClosed, NoAnswer, Refused
 from gateway.kinds import FACTS, Kind, Lane, Qualifier
 from gateway.model import Observation, Position, Scalar
 from gateway.receipt import Receipt
+from gateway.untrusted import INTEGER_MAX, clean_text, json_object
 
 __all__ = [
-    "FACTS", "Act", "Bus", "BusDriver", "BusRefused", "Clock", "Command", "Context", "FrameError", "Kind", "Lane",
-    "LinkClosed", "Logger", "Message", "NoAnswer", "Observation", "Order", "Orders", "Position", "Qualifier", "Receipt",
-    "Refused", "Scalar", "Session", "Settings", "Stream", "StreamDriver", "Table", "Topics", "TopicsDriver",
+    "FACTS", "INTEGER_MAX", "Act", "Bus", "BusDriver", "BusRefused", "Clock", "Command", "Context", "FrameError", "Kind",
+    "Lane", "LinkClosed", "Logger", "Message", "NoAnswer", "Observation", "Order", "Orders", "Position", "Qualifier",
+    "Receipt", "Refused", "Scalar", "Session", "Settings", "Stream", "StreamDriver", "Table", "Topics", "TopicsDriver",
+    "clean_text", "json_object",
 ]  # fmt: skip
 
 
@@ -162,6 +164,8 @@ class Session(Generic[LinkT]):
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged
 #   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
+#   behind(device, context) -> str | None                   the bridge through which alone a device is heard: while that
+#                                                           one is lost, nobody knows how the device is
 #   obeys(device, context) -> frozenset[Act]                what the device can be told to do. `run` then takes session.orders
 #                                                           in a task of its own beside the one that hears
 

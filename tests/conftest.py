@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.peers import PEERS, Bench
+
 # How fast a machine makes up inputs says nothing about the program; a busy one fails such a check now and then.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -19,6 +21,11 @@ settings.load_profile("any machine")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--driver vendor.panel9`: ask the questions of tests/test_every_driver.py of a driver from elsewhere."""
     parser.addoption("--driver", action="append", default=[], metavar="NAME", help="driver by dotted path")
+    parser.addoption("--all-peers", action="store_true", help="fail when a peer of tests/peers.py has judged nothing")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Bench(PEERS, all_wanted=config.getoption("--all-peers")))
 
 
 def tool(name: str) -> str:

@@ -19,7 +19,7 @@ from gateway.links.mqtt import BrokerAddress
 from tests.conftest import tool
 
 BrokerKind = Literal["amqtt", "mosquitto"]
-KINDS = ["amqtt", pytest.param("mosquitto", marks=pytest.mark.full)]
+KINDS = ["amqtt", pytest.param("mosquitto", marks=[pytest.mark.full, pytest.mark.peer("mosquitto")])]
 
 
 @asynccontextmanager

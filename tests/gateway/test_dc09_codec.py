@@ -255,6 +255,7 @@ class TestJudges:
         NOW,
     )  # fmt: skip
 
+    @pytest.mark.peer("siadc09")
     @pytest.mark.parametrize("key", [None, KEY_128, KEY_192, KEY_256])
     def test_siadc09_reads_our_event(self, key: bytes | None) -> None:
         frame = dc09.build(replace(self.EVENT, encrypted=key is not None), key, pad)
@@ -272,6 +273,7 @@ class TestJudges:
             "J": {"id": "0190-[a|b]", "test": True},
         }
 
+    @pytest.mark.peer("pysiaalarm")
     @pytest.mark.parametrize("key", [None, KEY_128, KEY_192, KEY_256])
     def test_pysiaalarm_reads_our_event(self, key: bytes | None) -> None:
         """It knows at most one extended field in an ADM-CID frame, and ASCII only."""
@@ -285,6 +287,7 @@ class TestJudges:
         assert read.timestamp == NOW
         assert read.x_data == "H08:30:00,01-15-2027"
 
+    @pytest.mark.peer("pysiaalarm")
     @pytest.mark.parametrize("key", [None, KEY_128])
     def test_we_read_the_answers_of_pysiaalarm(self, key: bytes | None) -> None:
         message = replace(self.EVENT, xdata=(), encrypted=key is not None)
@@ -295,6 +298,7 @@ class TestJudges:
         assert (read.token, read.sequence, read.account) == ("ACK", 4, "A10B")
         assert (read.receiver, read.line, read.encrypted) == ("7", "3F", key is not None)
 
+    @pytest.mark.peer("siadc09")
     def test_we_read_what_siadc09_writes(self) -> None:
         plain, sealed = Account(acct=0xA10B, pref=3, rcvr=1), Account(acct=0xA10B, key=KEY_256)
         known = {"A10B": KEY_256}.get

@@ -279,6 +279,7 @@ async def pysiaalarm_server(*accounts: SIAAccount) -> AsyncIterator[tuple[list[S
 
 
 @pytest.mark.row("F2")
+@pytest.mark.peer("pysiaalarm")
 @pytest.mark.parametrize("encrypted", [False, True])
 async def test_pysiaalarm_accepts_and_its_nak_sets_our_clock(rig: Rig, tmp_path: Path, encrypted: bool) -> None:
     """Our clock says 2027, its own says today: it answers NAK with its time, and takes the second try.

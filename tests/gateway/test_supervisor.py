@@ -44,6 +44,7 @@ BOX = Place("box", "0000", "box", None, 0, "box")
 class Bench:
     def __init__(
         self,
+        *,
         store: SqliteStore,
         clock: JumpingClock,
         metrics: Metrics,
@@ -85,7 +86,9 @@ async def bench(tmp_path: Path, jumping_clock: JumpingClock) -> AsyncIterator[Be
         intake=intake, store=store, switchboard=switchboard, clock=jumping_clock, random=Random(2),
         metrics=metrics, log=logs.logger(), own=own,
     )  # fmt: skip
-    yield Bench(store, jumping_clock, metrics, supervisor, switchboard, out)
+    yield Bench(
+        store=store, clock=jumping_clock, metrics=metrics, supervisor=supervisor, switchboard=switchboard, log=out
+    )
     await store.close()
 
 
@@ -370,12 +373,15 @@ async def test_a_port_that_cannot_be_had_is_down_until_it_can(bench: Bench) -> N
 async def test_a_driver_is_given_the_orders_of_the_devices_it_heard(bench: Bench) -> None:
     given: list[tuple[str, str]] = []
 
+    def note(command: Command) -> None:
+        given.append((command.device, command.id))
+
     async def run(session: Session[Any]) -> None:
         session.heard("door-1")
         lost = Observation("door-2", Kind.COMM_FAULT)
         await session.report([Observation("door-3", Kind.TAMPER), lost])
         async for order in session.orders:
-            given.append((order.command.device, order.command.id))
+            note(order.command)
 
     async def take(order: GivenOrder) -> bool:
         return True

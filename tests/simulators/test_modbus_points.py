@@ -183,6 +183,7 @@ def values_in(output: str) -> list[str]:
 
 
 @pytest.mark.full
+@pytest.mark.peer("libmodbus")
 @pytest.mark.parametrize("wire", ["tcp", "rtu"])
 async def test_libmodbus_reads_and_writes(wire: str, tmp_path: Path) -> None:
     path = tmp_path / "line"

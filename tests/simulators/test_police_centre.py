@@ -182,6 +182,7 @@ def with_crc(body: bytes) -> bytes:
 # -- frames and answers --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.peer("siadc09")
 @pytest.mark.parametrize(
     ("frame", "key", "token", "seq"),
     [
@@ -203,6 +204,7 @@ def test_siadc09_decodes_the_frames_used_here(frame: bytes, key: bytes | None, t
     assert (decoded.idtoken, decoded.seq, decoded.account.acct) == (token, seq, 0xA10B)
 
 
+@pytest.mark.peer("pysiaalarm")
 def test_pysiaalarm_decodes_the_events_it_knows_and_the_nak_has_its_crc() -> None:
     for frame, key, code in [
         (BURGLARY, None, "BA"),
