@@ -14,11 +14,12 @@ from gateway.errors import BusRefused, FrameError, LinkClosed, NoAnswer, Refused
 from gateway.kinds import FACTS, Kind, Lane, Qualifier
 from gateway.model import Observation, Position, Scalar
 from gateway.receipt import Receipt
+from gateway.secret import Secret
 
 __all__ = [
     "FACTS", "Bus", "BusDriver", "BusRefused", "Clock", "Context", "FrameError", "Kind", "Lane", "LinkClosed", "Logger",
-    "Message", "NoAnswer", "Observation", "Position", "Qualifier", "Receipt", "Refused", "Scalar", "Session", "Settings",
-    "Stream", "StreamDriver", "Table", "Topics", "TopicsDriver",
+    "Message", "NoAnswer", "Observation", "Position", "Qualifier", "Receipt", "Refused", "Scalar", "Secret", "Session",
+    "Settings", "Stream", "StreamDriver", "Table", "Topics", "TopicsDriver",
 ]  # fmt: skip
 
 
@@ -37,6 +38,8 @@ class Context:
     profiles: Mapping[str, Any] = field(default_factory=dict)
     """The driver's own `Profile` objects by name, checked when the daemon starts."""
     connection: str = ""
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    """The content of the files that `secret_files` names, by the names it gave."""
 
 
 # -- the three link shapes ---------------------------------------------------------------------------------------------
@@ -124,6 +127,7 @@ class Session(Generic[LinkT]):
 #   mistakes(context) -> [(found, expected)]                what only settings and profiles together can show
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged
+#   secret_files(settings) -> [file]                        keys: one line each, mode 0600, read when the daemon starts
 #   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
 
 

@@ -205,6 +205,11 @@ class Supervisor:
             if rejects_in_a_row >= REJECTS_IN_A_ROW_MAX and connection.driver.LINK == "stream":
                 raise LinkClosed(f"{rejects_in_a_row} refused frames in a row; the last: {error}")
 
+        def heard(device: str) -> None:
+            nonlocal rejects_in_a_row
+            rejects_in_a_row = 0
+            self._intake.heard(device, source)
+
         async def latest(device: str) -> Mapping[LatestKey, Qualifier]:
             return await self._store.latest(device)
 
@@ -212,7 +217,7 @@ class Supervisor:
             link=link,
             report=report,
             reject=reject,
-            heard=lambda device: self._intake.heard(device, source),
+            heard=heard,
             latest=latest,
             context=connection.context,
             clock=self._clock,
