@@ -15,11 +15,12 @@ from gateway.kinds import FACTS, Kind, Lane, Qualifier
 from gateway.model import Observation, Position, Scalar
 from gateway.receipt import Receipt
 from gateway.secret import Secret
+from gateway.untrusted import INTEGER_MAX, clean_text, json_object
 
 __all__ = [
-    "FACTS", "Bus", "BusDriver", "BusRefused", "Clock", "Context", "FrameError", "Kind", "Lane", "LinkClosed", "Logger",
-    "Message", "NoAnswer", "Observation", "Position", "Qualifier", "Receipt", "Refused", "Scalar", "Secret", "Session",
-    "Settings", "Stream", "StreamDriver", "Table", "Topics", "TopicsDriver",
+    "FACTS", "INTEGER_MAX", "Bus", "BusDriver", "BusRefused", "Clock", "Context", "FrameError", "Kind", "Lane", "LinkClosed", "Logger",
+    "Message", "NoAnswer", "Observation", "Position", "Qualifier", "Receipt", "Refused", "Scalar", "Secret", "Session", "Settings",
+    "Stream", "StreamDriver", "Table", "Topics", "TopicsDriver", "clean_text", "json_object",
 ]  # fmt: skip
 
 
@@ -129,6 +130,8 @@ class Session(Generic[LinkT]):
 #                                                           the broker between need not keep what it has acknowledged
 #   secret_files(settings) -> [file]                        keys: one line each, mode 0600, read when the daemon starts
 #   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
+#   behind(device, context) -> str | None                   the bridge through which alone a device is heard: while that
+#                                                           one is lost, nobody knows how the device is
 
 
 class StreamDriver(Protocol):

@@ -7,7 +7,7 @@ import hashlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from gateway.metrics import Metrics
 from gateway.model import Event, Observation, Place, TimeQuality
 from gateway.receipt import Receipt, Series
 from gateway.rules.storms import Reason, Storms
+from gateway.rules.watching import Watch
 from gateway.store import Entry, EventFilter, Rejected, Store
 
 REPEAT_WINDOW_S = 60.0
@@ -42,6 +43,9 @@ STORM_LOOK_S = 1.0
 
 REJECTS_WAITING = 1000
 """Refused frames waiting to be kept; beyond it they are only counted, so that rubbish cannot crowd out events."""
+
+RULES = "rules"
+"""Driver and connection of what follows from other events."""
 
 CLOCK_AHEAD_MAX = timedelta(minutes=2)
 """A device further ahead than this has a wrong clock."""
@@ -89,6 +93,9 @@ class Source:
         return self.heard_within_of(device) if self.heard_within_of else self.heard_within_s
 
 
+FOLLOWED = Source(RULES, RULES)
+"""Source of what the watches derive. It proves no life and is bounded like any source: a contact that flaps is one."""
+
 Heard = Callable[[str, Source], None]
 
 
@@ -107,6 +114,7 @@ class Intake:
         heard: Heard,
         boot: str = "",
         storms: StormsSection = UNLIMITED,
+        watches: Sequence[Watch] = (),
     ) -> None:
         self._store = store
         self._places = places
@@ -117,6 +125,7 @@ class Intake:
         self.heard = heard
         self._boot = boot
         self._storms = Storms(storms, ids.next)
+        self._watches = watches
         for reason in Reason:
             metrics.suppressed.labels(reason.value)
         self._recent: OrderedDict[str, tuple[float, Qualifier, Receipt]] = OrderedDict()
@@ -165,6 +174,9 @@ class Intake:
                 self.heard(observation.device, source)
             if observation.kind is Kind.HEARTBEAT:
                 continue
+            if self._watches and not self._keeps(observation):
+                self._metrics.not_kept.inc()
+                continue
             key = content_key(observation, now)
             if key is not None and (known := self._seen(key, observation.qualifier)) is not None:
                 self._metrics.repeats.inc()
@@ -176,16 +188,38 @@ class Intake:
                 self._remember(key, observation.qualifier, own)
         return entries, earlier
 
+    def _keeps(self, observation: Observation) -> bool:
+        return all(watch.keeps(observation) for watch in self._watches)
+
     def _entries(self, source: Source, observation: Observation, now: datetime) -> list[Entry]:
-        """The event and, where it begins a flood, the fault that says so."""
+        """The event, what follows from it and, where it begins a flood, the fault that says so."""
+        event, entries = self._judged(source, observation, now)
+        if self._watches:
+            now_s = self._clock.monotonic()
+            for watch in self._watches:
+                for derived in watch.seen(event, now_s):
+                    entries += self._derived(watch, derived, now_s, now, follows=event.id)
+        return entries
+
+    def _derived(
+        self, watch: Watch, observation: Observation, now_s: float, now: datetime, *, follows: str = ""
+    ) -> list[Entry]:
+        """What a watch says, told back to it as what it will be on disk."""
+        event, entries = self._judged(FOLLOWED, observation, now)
+        more = list(watch.seen(event, now_s))
+        assert not more, "what is derived has no consequences"
+        return [replace(entry, follows=follows) for entry in entries] if follows else entries
+
+    def _judged(self, source: Source, observation: Observation, now: datetime) -> tuple[Event, list[Entry]]:
+        """The event, and as entries it and what must be said before it."""
         place = source.place or self._places.place(observation.device, observation.zone)
         event = judge(observation, source, place=place, event_id=self._ids.next(), now=now, boot=self._boot)
         if place is None:
-            return [Entry(event)]  # unclaimed: kept and shown, sent to nobody until a person claims the device
+            return event, [Entry(event)]  # unclaimed: kept and shown, sent to nobody until a person claims the device
         if not source.proves_life:  # the gateway itself, whose words are bounded where they are made
-            return [self._routed(event)]
+            return event, [self._routed(event)]
         event, said = self._storms.judge(event, self._clock.monotonic())
-        return [*map(self._routed, said), self._routed(event)]
+        return event, [*map(self._routed, said), self._routed(event)]
 
     def _routed(self, event: Event) -> Entry:
         if event.suppressed_by is not None:
@@ -200,6 +234,8 @@ class Intake:
         for position, entry in enumerate(entries):
             is_stored = own.error is None and position not in repeats
             reason = self._storms.settled(entry.event, is_stored=is_stored)
+            for watch in self._watches:
+                watch.settled(entry.event, is_stored=is_stored)
             if reason is not None:
                 self._metrics.suppressed.labels(reason.value).inc()
             if is_stored:
@@ -209,16 +245,20 @@ class Intake:
         for (kind, lane), count in Counter((event.kind, event.lane) for event in news).items():
             self._metrics.events.labels(kind.value, lane.name.lower()).inc(count)
 
-    # -- storms ----------------------------------------------------------------------------------------------------------
+    # -- what time brings ------------------------------------------------------------------------------------------------
 
     async def sum_up(self) -> None:
-        """Say what storms have left to be said, for ever."""
+        """Say what storms have left to be said and what follows from time alone, for ever."""
         while True:
             await self._clock.sleep(STORM_LOOK_S)
             await self._say_due()
 
     async def _say_due(self) -> None:
-        entries = [self._routed(event) for event in self._storms.due(self._clock.monotonic(), self._clock.now())]
+        now_s, now = self._clock.monotonic(), self._clock.now()
+        entries = [self._routed(event) for event in self._storms.due(now_s, now)]
+        for watch in self._watches:
+            for observation in watch.due(now_s, now):
+                entries += self._derived(watch, observation, now_s, now)
         self._metrics.flooding.set(self._storms.flooding)
         self._metrics.storm_windows.set(self._storms.windows)
         if entries:
@@ -242,18 +282,22 @@ class Intake:
             if event.repeat_key is None and key is not None and key not in self._recent:
                 self._recent[key] = self._clock.monotonic() - age_s, event.qualifier, Receipt.settled()
                 self._recent.move_to_end(key, last=False)  # read from the newest on: the oldest are forgotten first
-        self._storms.recall(reversed(recent), self._clock.monotonic(), now)
+        self._storms.recall(_reaching_back(recent, self._storms.memory_s), self._clock.monotonic(), now)
+        for watch in self._watches:
+            words = {device: await self._store.latest(device) for device in watch.devices}
+            watch.recall(words, _reaching_back(recent, watch.memory_s), self._clock.monotonic(), now)
         await self._say_due()  # before anything newer hides what is left from the next start
 
     async def _newest(self) -> list[Event]:
-        """What storms remember, counted back from the newest event: the gateway may have been away for long."""
+        """What storms and watches remember, counted back from the newest event: the gateway may have been away for long."""
+        memory_s = max(self._storms.memory_s, *(watch.memory_s for watch in self._watches), 0.0)
         found: list[Event] = []
         while len(found) < LOAD_EVENTS_MAX:
             page = await self._store.events(
                 EventFilter(), after_seq=found[-1].seq if found else 0, limit=LOAD_PAGE, newest_first=True
             )
             found += page
-            if not page or (found[0].received_at - page[-1].received_at).total_seconds() > self._storms.memory_s:
+            if not page or (found[0].received_at - page[-1].received_at).total_seconds() > memory_s:
                 break
         return found
 
@@ -327,6 +371,12 @@ def observation_of(event: Event) -> Observation:
         code=event.code,
         test=event.test,
     )
+
+
+def _reaching_back(newest_first: Sequence[Event], seconds: float) -> list[Event]:
+    """Those no older than this beside the newest, oldest first."""
+    reach = timedelta(seconds=seconds)
+    return [event for event in reversed(newest_first) if newest_first[0].received_at - event.received_at <= reach]
 
 
 def _is_loss(observation: Observation) -> bool:

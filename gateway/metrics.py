@@ -54,6 +54,7 @@ class Metrics:
         # intake
         self.events = counter("events", "Events stored, by kind and lane.", "kind", "lane")
         self.repeats = counter("repeats", "Messages recognised as repeats of a stored event.")
+        self.not_kept = counter("not_kept", "Observations that a rule keeps nothing of (a vehicle off duty).")
         self.suppressed = counter("events_suppressed", "Events stored and not sent on, by why.", "reason")
         self.flooding = gauge("flooding_sources", "Sources over their limit.")
         self.storm_windows = gauge("storm_windows", "Conditions whose repeats are being counted.")

@@ -27,6 +27,9 @@ class Entry:
     numbered: Collection[str] = ()
     """Those destinations that give each event of an account a sequence number: where the queue is short, this event gets
     its own in the same transaction (`NUMBERED_AT_ONCE_MAX`), else at its first sending (`Store.number`)."""
+    follows: str = ""
+    """Id of the event, handed over before it at the same time, that this one follows from: not stored where that one is a
+    repeat."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gateway.kinds import FACTS
 from gateway.model import Delivery, Event
@@ -41,6 +41,8 @@ class Arrivals:
         first = self._next_seq
         self._next_seq += len(entries)
         new = insert_events(self._db, [entry.event for entry in entries], first)
+        if len(new) < len(entries):
+            new = self._without_what_follows(entries, first, new)
         tally.placed.update(new)
         tally.stored.update(event.lane for event in new.values())
         self._queue([(seq, event, entries[seq - first]) for seq, event in new.items()], queued, tally)
@@ -49,6 +51,15 @@ class Arrivals:
             return ()
         tally.repeats += len(entries) - len(new)
         return [seq - first for seq in range(first, self._next_seq) if seq not in new]
+
+    def _without_what_follows(
+        self, entries: Sequence[Entry], first: int, new: Mapping[int, Event]
+    ) -> Mapping[int, Event]:
+        """Take back what followed from a repeat: it followed, or did not, when the repeat's first was stored."""
+        repeats = {entry.event.id for seq, entry in enumerate(entries, first) if seq not in new}
+        gone = [seq for seq in new if entries[seq - first].follows in repeats]
+        self._db.executemany("DELETE FROM events WHERE seq = ?", [(seq,) for seq in gone])
+        return {seq: event for seq, event in new.items() if seq not in gone}
 
     def _queue(self, new: Sequence[_New], queued: Counter[str], tally: Tally) -> None:
         try:

@@ -247,7 +247,7 @@ async def test_noise_between_devices_that_are_heard_closes_no_line(bench: Bench)
     async with running(bench, line(run)):
         await bench.clock.advance(1)
 
-        assert bench.value("fangkong_connection_up", "c1") == 1
+        assert "refused frames in a row" not in bench.log.getvalue()
 
 
 async def test_a_cancellation_that_a_library_swallowed_still_ends_the_line(bench: Bench) -> None:
