@@ -15,13 +15,14 @@ from gateway.errors import BusRefused, FrameError, LinkClosed, NoAnswer, Refused
 from gateway.kinds import FACTS, Kind, Lane, Qualifier
 from gateway.model import Observation, Position, Scalar
 from gateway.receipt import Receipt
+from gateway.secret import Secret
 from gateway.untrusted import INTEGER_MAX, clean_text, json_object
 
 __all__ = [
     "FACTS", "INTEGER_MAX", "Act", "Bus", "BusDriver", "BusRefused", "Clock", "Command", "Context", "FrameError", "Kind",
     "Lane", "LinkClosed", "Logger", "Message", "NoAnswer", "Observation", "Order", "Orders", "Position", "Qualifier",
-    "Receipt", "Refused", "Scalar", "Session", "Settings", "Stream", "StreamDriver", "Table", "Topics", "TopicsDriver",
-    "clean_text", "json_object",
+    "Receipt", "Refused", "Scalar", "Secret", "Session", "Settings", "Stream", "StreamDriver", "Table", "Topics",
+    "TopicsDriver", "clean_text", "json_object",
 ]  # fmt: skip
 
 
@@ -40,6 +41,8 @@ class Context:
     profiles: Mapping[str, Any] = field(default_factory=dict)
     """The driver's own `Profile` objects by name, checked when the daemon starts."""
     connection: str = ""
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    """The content of the files that `secret_files` names, by the names it gave."""
 
 
 # -- the three link shapes ---------------------------------------------------------------------------------------------
@@ -163,6 +166,7 @@ class Session(Generic[LinkT]):
 #   mistakes(context) -> [(found, expected)]                what only settings and profiles together can show
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged
+#   secret_files(settings) -> [file]                        keys: one line each, mode 0600, read when the daemon starts
 #   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
 #   behind(device, context) -> str | None                   the bridge through which alone a device is heard: while that
 #                                                           one is lost, nobody knows how the device is

@@ -229,6 +229,8 @@ class Supervisor:
                 raise LinkClosed(f"{rejects_in_a_row} refused frames in a row; the last: {error}")
 
         def heard(device: str) -> None:
+            nonlocal rejects_in_a_row
+            rejects_in_a_row = 0
             if inbox.takes_orders:
                 self._switchboard.heard(device, inbox)
             self._intake.heard(device, source)

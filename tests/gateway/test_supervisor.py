@@ -250,6 +250,20 @@ async def test_a_peer_that_sends_only_rubbish_is_disconnected(bench: Bench) -> N
     assert "refused frames in a row" in bench.log.getvalue()
 
 
+async def test_noise_between_devices_that_are_heard_closes_no_line(bench: Bench) -> None:
+    async def run(session: Session[Any]) -> None:
+        for _ in range(2 * REJECTS_IN_A_ROW_MAX):
+            session.reject(b"\xff", FrameError("not a frame"))
+            session.heard("a001")
+            await session.clock.sleep(0.001)
+        await session.clock.sleep(3600)
+
+    async with running(bench, line(run)):
+        await bench.clock.advance(1)
+
+        assert "refused frames in a row" not in bench.log.getvalue()
+
+
 async def test_a_cancellation_that_a_library_swallowed_still_ends_the_line(bench: Bench) -> None:
     @asynccontextmanager
     async def opened() -> AsyncIterator[object]:
