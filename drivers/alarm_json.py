@@ -6,16 +6,15 @@ A device repeats an event until it has the receipt, which leaves after the commi
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import re
-import unicodedata
 import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from gateway.driver import (
+    INTEGER_MAX,
     Context,
     FrameError,
     Kind,
@@ -28,6 +27,8 @@ from gateway.driver import (
     Scalar,
     Session,
     Topics,
+    clean_text,
+    json_object,
 )
 
 LINK: Literal["topics"] = "topics"
@@ -41,10 +42,7 @@ VALUES_MAX = 32
 TEXT_MAX = 256
 CODE_MAX = 64
 VALUE_TEXT_MAX = 128
-INTEGER_MAX = 2**53 - 1
-"""What every JSON reader keeps exactly (RFC 8259, section 6)."""
 ZONE_MAX = 9999
-NUMBER_DIGITS_MAX = 32
 
 OFFLINE_HOLD_S = 20.0
 """Longer than a restart of gateway and broker with everybody's reconnect, shorter than the first missed heartbeat."""
@@ -238,14 +236,7 @@ def _availability(device: str, payload: bytes) -> Sequence[Observation]:
 
 def _message(device: str, payload: bytes) -> dict[str, Any]:
     """The JSON object, checked for what both kinds of message share."""
-    if len(payload) > PAYLOAD_MAX_BYTES:
-        raise FrameError(f"payload of {len(payload)} bytes; at most {PAYLOAD_MAX_BYTES}", "too_long")
-    try:
-        message = _JSON.decode(payload.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise FrameError("payload is not JSON in UTF-8 (RFC 8259)") from error
-    if not isinstance(message, dict):
-        raise FrameError("payload is JSON, but no object")
+    message = json_object(payload, size_max=PAYLOAD_MAX_BYTES)
     if "crc" in message:
         _check_crc(payload)
     if type(message.get("v")) is not int or message["v"] != 1:
@@ -269,7 +260,7 @@ def _event(device: str, message: dict[str, Any], payload: bytes) -> Observation:
     code = _text(message, "code", CODE_MAX)
     text = _text(message, "text", TEXT_MAX)
     if kind is Kind.UNKNOWN:  # it travels on under the only names it has
-        code, text = code or _clean(name, CODE_MAX), text or _clean(name, TEXT_MAX)
+        code, text = code or clean_text(name, CODE_MAX), text or clean_text(name, TEXT_MAX)
     return Observation(
         device,
         kind,
@@ -332,18 +323,7 @@ def _text(message: dict[str, Any], name: str, most: int) -> str | None:
         return None
     if not isinstance(value, str):
         raise FrameError(f'"{name}" is not a text')
-    return _clean(value, most)
-
-
-def _clean(text: str, most: int) -> str:
-    """Cut, and without control characters, direction overrides and lone surrogates: they forge logs and screens."""
-    text = text[:most]
-    if text.isprintable():  # none of them, then, and it costs a fiftieth
-        return text
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else sign
-        for sign in text
-    )
+    return clean_text(value, most)
 
 
 def _time(message: dict[str, Any]) -> datetime | None:
@@ -371,7 +351,7 @@ def _values(message: dict[str, Any]) -> dict[str, Scalar]:
             raise FrameError('a name in "values" is not lower case letters, digits and _ (at most 32)')
         if isinstance(value, dict | list):
             raise FrameError('"values" is nested')
-        checked[name] = _clean(value, VALUE_TEXT_MAX) if isinstance(value, str) else value
+        checked[name] = clean_text(value, VALUE_TEXT_MAX) if isinstance(value, str) else value
     return checked
 
 
@@ -391,40 +371,3 @@ def _degrees(message: dict[str, Any], name: str, most: int) -> float | None:
     if type(value) not in (int, float) or not -most <= value <= most:
         raise FrameError(f'"{name}" is not a number from -{most} to {most}')
     return float(value)
-
-
-# -- numbers and members, stricter than Python's reader ------------------------------------------------------------------
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise FrameError("a member is there twice")
-    return members
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > NUMBER_DIGITS_MAX:
-        raise FrameError("a number is too long")
-    value = int(digits)
-    if abs(value) > INTEGER_MAX:
-        raise FrameError(f"a whole number is beyond {INTEGER_MAX}")
-    return value
-
-
-def _finite(digits: str) -> float:
-    if len(digits) > NUMBER_DIGITS_MAX:
-        raise FrameError("a number is too long")
-    value = float(digits)
-    if not math.isfinite(value):
-        raise FrameError("a number is too large")
-    return value
-
-
-def _constant(name: str) -> float:
-    raise FrameError(f"{name} is no JSON number")
-
-
-_JSON = json.JSONDecoder(
-    parse_int=_integer, parse_float=_finite, parse_constant=_constant, object_pairs_hook=_members
-)  # once: json.loads would build it for each message

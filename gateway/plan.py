@@ -18,7 +18,6 @@ from gateway.config import (
     DestinationSection,
     Loc,
     M,
-    Secret,
     SiteFile,
     check_model,
     check_site_file,
@@ -34,6 +33,7 @@ from gateway.links import modbus, tcp
 from gateway.links.broker_url import external_address
 from gateway.links.serial import SerialUrl
 from gateway.loader import load_module, load_profiles, load_settings
+from gateway.secret import Secret
 
 LINKS_OF = {"stream": {"tcp", "tcp-listen", "serial"}, "topics": {"mqtt"}, "bus": {"modbus+tcp", "modbus+rtu"}}
 """Which link schemes fit which shape of driver."""
@@ -144,7 +144,7 @@ def prepare(path: Path, base: Path | None = None) -> Plan:
     connections: list[PlannedConnection] = []
     for at, connection in _sound(ConnectionSection, content, "connection"):
         with _noting(problems):
-            connections.append(_connection(connection, own_profiles, path, lines, at, credential=credential))
+            connections.append(_connection(connection, own_profiles, path, lines, at, base=base, credential=credential))
     destinations: list[PlannedDestination] = []
     for at, destination in _sound(DestinationSection, content, "destination"):
         with _noting(problems):
@@ -248,6 +248,7 @@ def _connection(
     lines: Mapping[Loc, int],
     at: Loc,
     *,
+    base: Path,
     credential: KeyFile,
 ) -> PlannedConnection:
     file = str(path)
@@ -263,9 +264,24 @@ def _connection(
     _check_link(section, file, line_of(lines, (*at, "link")))
     settings = load_settings(driver, section.settings, file=file, lines=lines, at=(*at, "settings"))
     profiles = load_profiles(driver, own_profiles)
-    context = Context(settings=settings, profiles=profiles, connection=section.name, credential=credential)
+    context = Context(
+        settings=settings, profiles=profiles, connection=section.name, secrets=_secrets(driver, settings, base),
+        credential=credential,
+    )  # fmt: skip
     _check_together(driver, context, file, line_of(lines, (*at, "settings")))
     return PlannedConnection(section, driver, context)
+
+
+def _secrets(driver: ModuleType, settings: Any, base: Path) -> dict[str, Secret]:
+    """The content of the files that a driver's settings name. Raises ConfigError with all that cannot be used."""
+    problems: list[Problem] = []
+    secrets: dict[str, Secret] = {}
+    for file in driver.secret_files(settings) if hasattr(driver, "secret_files") else ():
+        with _noting(problems):
+            secrets[file] = read_secret(base / file)
+    if problems:
+        raise ConfigError(problems)
+    return secrets
 
 
 def _check_link(section: ConnectionSection, file: str, line: int | None) -> None:
