@@ -18,7 +18,6 @@ from gateway.config import (
     DestinationSection,
     Loc,
     M,
-    Secret,
     SiteFile,
     check_model,
     check_site_file,
@@ -34,6 +33,7 @@ from gateway.links.broker_url import external_address
 from gateway.links.endpoint import LISTENING, Endpoint
 from gateway.links.serial import SerialUrl
 from gateway.loader import load_module, load_profiles, load_settings
+from gateway.secret import Secret
 
 LINKS_OF = {
     "stream": {"tcp", "tcp-listen", "udp-listen", "serial"},
@@ -143,7 +143,7 @@ def prepare(path: Path, base: Path | None = None) -> Plan:
     connections: list[PlannedConnection] = []
     for at, connection in _sound(ConnectionSection, content, "connection"):
         with _noting(problems):
-            connections.append(_connection(connection, own_profiles, path, lines, at))
+            connections.append(_connection(connection, own_profiles, path, lines, at, base=base))
     destinations: list[PlannedDestination] = []
     for at, destination in _sound(DestinationSection, content, "destination"):
         with _noting(problems):
@@ -243,7 +243,7 @@ def _at(path: Path, line: int | None, key: str) -> Iterator[None]:
 
 
 def _connection(
-    section: ConnectionSection, own_profiles: Path | None, path: Path, lines: Mapping[Loc, int], at: Loc
+    section: ConnectionSection, own_profiles: Path | None, path: Path, lines: Mapping[Loc, int], at: Loc, *, base: Path
 ) -> PlannedConnection:
     file = str(path)
     driver = load_module("drivers", section.driver, file=file, line=line_of(lines, (*at, "driver")))
@@ -258,9 +258,23 @@ def _connection(
     _check_link(section, file, line_of(lines, (*at, "link")))
     settings = load_settings(driver, section.settings, file=file, lines=lines, at=(*at, "settings"))
     profiles = load_profiles(driver, own_profiles)
-    context = Context(settings=settings, profiles=profiles, connection=section.name)
+    context = Context(
+        settings=settings, profiles=profiles, connection=section.name, secrets=_secrets(driver, settings, base)
+    )
     _check_together(driver, context, file, line_of(lines, (*at, "settings")))
     return PlannedConnection(section, driver, context)
+
+
+def _secrets(driver: ModuleType, settings: Any, base: Path) -> dict[str, Secret]:
+    """The content of the files that a driver's settings name. Raises ConfigError with all that cannot be used."""
+    problems: list[Problem] = []
+    secrets: dict[str, Secret] = {}
+    for file in driver.secret_files(settings) if hasattr(driver, "secret_files") else ():
+        with _noting(problems):
+            secrets[file] = read_secret(base / file)
+    if problems:
+        raise ConfigError(problems)
+    return secrets
 
 
 def _check_link(section: ConnectionSection, file: str, line: int | None) -> None:
