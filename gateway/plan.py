@@ -18,7 +18,6 @@ from gateway.config import (
     DestinationSection,
     Loc,
     M,
-    Secret,
     SiteFile,
     check_model,
     check_site_file,
@@ -29,12 +28,18 @@ from gateway.config import (
 )
 from gateway.driver import Context
 from gateway.errors import ConfigError, Problem
-from gateway.links import modbus, tcp
+from gateway.links import modbus
 from gateway.links.broker_url import external_address
+from gateway.links.endpoint import LISTENING, Endpoint
 from gateway.links.serial import SerialUrl
 from gateway.loader import load_module, load_profiles, load_settings
+from gateway.secret import Secret
 
-LINKS_OF = {"stream": {"tcp", "tcp-listen", "serial"}, "topics": {"mqtt"}, "bus": {"modbus+tcp", "modbus+rtu"}}
+LINKS_OF = {
+    "stream": {"tcp", "tcp-listen", "udp-listen", "serial"},
+    "topics": {"mqtt"},
+    "bus": {"modbus+tcp", "modbus+rtu"},
+}
 """Which link schemes fit which shape of driver."""
 
 
@@ -44,8 +49,9 @@ def _mqtt(link: str) -> None:
 
 
 READERS: Mapping[str, Callable[[str], object]] = {
-    "tcp": tcp.host_and_port,
-    "tcp-listen": tcp.host_and_port,
+    "tcp": Endpoint.parse,
+    "tcp-listen": Endpoint.parse,
+    "udp-listen": Endpoint.parse,
     "serial": SerialUrl.parse,
     "mqtt": _mqtt,
     "modbus+tcp": modbus.line,
@@ -137,7 +143,7 @@ def prepare(path: Path, base: Path | None = None) -> Plan:
     connections: list[PlannedConnection] = []
     for at, connection in _sound(ConnectionSection, content, "connection"):
         with _noting(problems):
-            connections.append(_connection(connection, own_profiles, path, lines, at))
+            connections.append(_connection(connection, own_profiles, path, lines, at, base=base))
     destinations: list[PlannedDestination] = []
     for at, destination in _sound(DestinationSection, content, "destination"):
         with _noting(problems):
@@ -193,8 +199,10 @@ def _taken_twice(site: SiteFile, path: Path, lines: Mapping[Loc, int]) -> Iterat
     for index, connection in enumerate(site.connection):
         link = urlsplit(connection.link)
         held = ""
-        if link.scheme == "tcp-listen":
+        if link.scheme in LISTENING:
             held = _port(link.netloc)
+            if held and link.scheme == "udp-listen":
+                held = f"UDP {held}"
         elif link.scheme in {"serial", "modbus+rtu"}:
             held = link.path
         wanted.append((f"connection.{connection.name}.link", ("connection", index, "link"), held))
@@ -235,7 +243,7 @@ def _at(path: Path, line: int | None, key: str) -> Iterator[None]:
 
 
 def _connection(
-    section: ConnectionSection, own_profiles: Path | None, path: Path, lines: Mapping[Loc, int], at: Loc
+    section: ConnectionSection, own_profiles: Path | None, path: Path, lines: Mapping[Loc, int], at: Loc, *, base: Path
 ) -> PlannedConnection:
     file = str(path)
     driver = load_module("drivers", section.driver, file=file, line=line_of(lines, (*at, "driver")))
@@ -250,9 +258,23 @@ def _connection(
     _check_link(section, file, line_of(lines, (*at, "link")))
     settings = load_settings(driver, section.settings, file=file, lines=lines, at=(*at, "settings"))
     profiles = load_profiles(driver, own_profiles)
-    context = Context(settings=settings, profiles=profiles, connection=section.name)
+    context = Context(
+        settings=settings, profiles=profiles, connection=section.name, secrets=_secrets(driver, settings, base)
+    )
     _check_together(driver, context, file, line_of(lines, (*at, "settings")))
     return PlannedConnection(section, driver, context)
+
+
+def _secrets(driver: ModuleType, settings: Any, base: Path) -> dict[str, Secret]:
+    """The content of the files that a driver's settings name. Raises ConfigError with all that cannot be used."""
+    problems: list[Problem] = []
+    secrets: dict[str, Secret] = {}
+    for file in driver.secret_files(settings) if hasattr(driver, "secret_files") else ():
+        with _noting(problems):
+            secrets[file] = read_secret(base / file)
+    if problems:
+        raise ConfigError(problems)
+    return secrets
 
 
 def _check_link(section: ConnectionSection, file: str, line: int | None) -> None:

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from gateway.api import Looks, bind, create_app, serve
 from gateway.clock import RealClock
-from gateway.config import DestinationSection, GatewaySection, Secret, SiteFile
+from gateway.config import DestinationSection, GatewaySection, SiteFile
 from gateway.difference import Reload
 from gateway.health import DeviceHealth
 from gateway.ids import EventIds
@@ -24,6 +24,7 @@ from gateway.metrics import Metrics
 from gateway.model import Event, Kind, Lane, Place, Qualifier
 from gateway.plan import Plan
 from gateway.registry import Registry
+from gateway.secret import Secret
 from gateway.store import Entry
 from gateway.store.sqlite import SqliteStore
 
