@@ -159,6 +159,10 @@ class Session(Generic[LinkT]):
     context: Context
     clock: Clock
     log: Logger
+    deviated: Callable[[str, Sequence[str]], None] = lambda _device, _names: None
+    """A frame of this device was accepted although it departs from its protocol: counted by device and name (a closed list)."""
+    memory: Any = None
+    """What the driver's `memory(context)` gave: one object for all peers of a listening line."""
 
 
 # -- the three driver shapes: a driver is a module that satisfies one of these -------------------------------------------
@@ -171,6 +175,8 @@ class Session(Generic[LinkT]):
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged
 #   secret_files(settings) -> [file]                        keys: one line each, mode 0600, read when the daemon starts
+#   memory(context) -> object                               what the conversations of one line share, bounded by the driver
+#   deviations(frame, context) -> [name]                    stream: where a good frame departs from its protocol
 #   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
 #   behind(device, context) -> str | None                   the bridge through which alone a device is heard: while that
 #                                                           one is lost, nobody knows how the device is

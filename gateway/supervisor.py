@@ -62,6 +62,8 @@ class Connection:
     peers: int = 0
     down_since: float | None = None
     last_reason: str = ""
+    memory: Any = None
+    """What the conversations share, if the driver has such a thing."""
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the first attempt to open it has ended, well or not."""
     inbox: Inbox | None = None
@@ -115,6 +117,8 @@ class Supervisor:
         """Run one more beside the others."""
         name = connection.name
         self.connections[name] = connection
+        if hasattr(connection.driver, "memory"):
+            connection.memory = connection.driver.memory(connection.context)
         if connection.open is not None:
             connection.inbox = self._switchboard.line(name, connection.driver, connection.context)
         self._metrics.connection_up.labels(name).set(0)
@@ -248,6 +252,8 @@ class Supervisor:
             context=connection.context,
             clock=self._clock,
             log=log,
+            deviated=partial(self._intake.deviated, source),
+            memory=connection.memory,
         )
 
     # -- up and down: once in the log, once as an event --------------------------------------------------------------------
