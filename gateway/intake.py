@@ -143,6 +143,10 @@ class Intake:
         """From now on sources are held to these limits."""
         self._storms.limit(storms)
 
+    def is_enrolled(self, device: str) -> bool:
+        """Whether the register has it."""
+        return self._places.place(device, None) is not None
+
     async def report(self, source: Source, observations: Sequence[Observation]) -> Receipt:
         """Queue what is news for the next commit. The receipt covers all of `observations`.
 
