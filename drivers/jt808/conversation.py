@@ -176,13 +176,13 @@ class Conversation:
     # -- who may speak ---------------------------------------------------------------------------------------------------
 
     def _register(self, frame: Frame) -> None:
-        is_known = self._settings.register == "open" or self._session.is_enrolled(frame.device)
+        is_known = self._settings.accept == "open" or self._session.is_enrolled(frame.device)
         if not is_known:
             self._session.reject(frame.raw, FrameError(f"{frame.device} is not enrolled", "unknown_device"))
         self._reply(registered(frame, code(frame.device, self._session.context) if is_known else None))
 
     async def _authenticate(self, frame: Frame) -> None:
-        is_known = self._settings.register == "open" or self._session.is_enrolled(frame.device)
+        is_known = self._settings.accept == "open" or self._session.is_enrolled(frame.device)
         if not is_known or not shows_code(frame, self._session.context) or not self._admit(frame.device):
             self._reply(general(frame, FAILED))
             await self._suspect(frame, f"{frame.device} does not show the code it was given", "鉴权码错误")

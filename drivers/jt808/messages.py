@@ -31,7 +31,7 @@ READ = frozenset({HEARTBEAT, DEREGISTER, AUTHENTICATE, LOCATION, LOCATED, BATCH}
 class Settings(Base):
     """Whom to believe, and how the terminals of this line want to be answered."""
 
-    register: Literal["enrolled", "open"] = "enrolled"
+    accept: Literal["enrolled", "open"] = "enrolled"
     """Who gets a code: terminals in the register of devices, or all that ask."""
     unauthenticated: Literal["refuse", "record"] = "refuse"
     """What becomes of a report from a terminal that has not shown its code on this line."""
