@@ -384,8 +384,8 @@ def _reaching_back(newest_first: Sequence[Event], seconds: float) -> list[Event]
 
 
 def is_loss(observation: Observation) -> bool:
-    """A driver that says a device cannot be reached has not heard it."""
-    return observation.kind is Kind.COMM_FAULT and observation.qualifier is not Qualifier.RESTORE
+    """A driver that says a device cannot be reached has not heard it, nor has one that heard a stranger in its name."""
+    return observation.kind in (Kind.COMM_FAULT, Kind.SECURITY) and observation.qualifier is not Qualifier.RESTORE
 
 
 def judge(

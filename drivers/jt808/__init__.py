@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import Literal
 
-from drivers.jt808.conversation import Memory, run
+from drivers.jt808.conversation import run
 from drivers.jt808.frame import split
-from drivers.jt808.messages import Settings, answer, decode
+from drivers.jt808.messages import Settings, answer, decode, obeys
+from drivers.jt808.terminals import Memory
 from gateway.driver import Context
 
-__all__ = ["HEARD_WITHIN_S", "LINK", "Memory", "Settings", "answer", "decode", "heard_within_s", "run", "split"]
+__all__ = [
+    "HEARD_WITHIN_S",
+    "LINK",
+    "Memory",
+    "Settings",
+    "answer",
+    "decode",
+    "heard_within_s",
+    "obeys",
+    "run",
+    "split",
+]
 
 LINK: Literal["stream"] = "stream"
 HEARD_WITHIN_S: float | None = 180.0

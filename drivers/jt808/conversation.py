@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import replace
 
 from drivers.jt808.frame import Frame, parse, split
-from drivers.jt808.location import ALARMS
 from drivers.jt808.messages import (
     ANSWER,
     AUTHENTICATE,
@@ -25,107 +22,22 @@ from drivers.jt808.messages import (
     ask_again,
     code,
     general,
+    locate,
+    refused,
     registered,
     reports,
     result_of,
     shows_code,
+    where,
 )  # fmt: skip
 from drivers.jt808.parts import Parts
-from gateway.driver import FACTS, FrameError, Kind, LinkClosed, Observation, Qualifier, Receipt, Session, Stream
+from drivers.jt808.terminals import Memory
+from gateway.driver import FrameError, Kind, LinkClosed, Observation, Qualifier, Receipt, Session, Stream
 
-TERMINALS_MAX = 10_000
-"""Terminals whose last word is remembered, some 5 MB; of one that is forgotten the stored word counts, as after a start."""
+ASKED_MAX = 64
+"""Commands on one line that wait for an answer; a person asks for one."""
 TERMINALS_A_LINE_MAX = 64
 """A terminal has a line of its own; a relay that carries more than this is a mistake."""
-
-Latest = Mapping[tuple[Kind, int | None], Qualifier]
-
-
-@dataclass(slots=True)
-class Terminal:
-    """What a terminal said last, so that an alarm is news once."""
-
-    bits: set[int]
-    """The alarm bits of its last word."""
-    is_suspect: bool
-    """Somebody has spoken in its name without its code, and it has not shown it since."""
-    changed: dict[int, datetime] = field(default_factory=dict)
-    """When, by its own time, a bit last changed."""
-
-    @classmethod
-    def stored(cls, latest: Latest) -> Terminal:
-        """As the store has it."""
-        bits = {bit for bit, alarm in ALARMS.items() if _stands(latest, alarm.kind, bit)}
-        return cls(bits, is_suspect=_stands(latest, Kind.SECURITY, None))
-
-    def news(self, report: Sequence[Observation]) -> Iterator[Observation]:
-        """The position, alarms that were not there before, and the end of those that are gone."""
-        position = report[0]
-        yield position
-        if len(report) == 1 and not self.bits:
-            return
-        gone = set(self.bits)
-        for alarm in report[1:]:
-            assert alarm.zone is not None
-            gone.discard(alarm.zone)
-            if alarm.zone not in self.bits and self._may_change(alarm.zone, position):
-                self.bits.add(alarm.zone)
-                yield alarm
-        for bit in sorted(gone):
-            if self._may_change(bit, position):
-                self.bits.discard(bit)
-                if not FACTS[ALARMS[bit].kind].momentary:
-                    yield _ended(bit, position)
-
-    def _may_change(self, bit: int, position: Observation) -> bool:
-        """What is made up after a gap is older than what came meanwhile, and changes nothing that changed after it."""
-        at, changed = position.at, self.changed.get(bit)
-        if at is None:
-            return True
-        if changed is not None and at < changed and position.values.get("late"):
-            return False
-        self.changed[bit] = at
-        return True
-
-
-def _stands(latest: Latest, kind: Kind, zone: int | None) -> bool:
-    return latest.get((kind, zone), Qualifier.RESTORE) is not Qualifier.RESTORE
-
-
-def _ended(bit: int, position: Observation) -> Observation:
-    key = position.repeat_key and position.repeat_key.removesuffix("position") + f"bit{bit}"
-    alarm = ALARMS[bit]
-    return replace(
-        position,
-        kind=alarm.kind,
-        qualifier=Qualifier.RESTORE,
-        zone=bit,
-        code=f"bit{bit}",
-        text=alarm.text,
-        repeat_key=key,
-    )
-
-
-class Memory:
-    """What the conversations of one connection share."""
-
-    def __init__(self) -> None:
-        self.speakers: dict[str, Conversation] = {}
-        """Which conversation speaks for a terminal."""
-        self._terminals: OrderedDict[str, Terminal] = OrderedDict()
-
-    async def terminal(self, device: str, session: Session[Stream]) -> Terminal:
-        found = self._terminals.get(device)
-        if found is None:
-            found = self._terminals.setdefault(device, Terminal.stored(await session.latest(device)))
-            if len(self._terminals) > TERMINALS_MAX:
-                self._terminals.popitem(last=False)
-        self._terminals.move_to_end(device)
-        return found
-
-    def forget(self, device: str) -> None:
-        """What was reported of it was not stored: the stored word counts again."""
-        self._terminals.pop(device, None)
 
 
 class Conversation:
@@ -135,17 +47,27 @@ class Conversation:
         self._session = session
         self._settings: Settings = session.context.settings or Settings()
         self._memory: Memory = session.memory or Memory()
-        self._admitted: set[str] = set()
+        self._admitted: dict[str, Frame] = {}
+        """Terminals that have shown their code here, with a frame of each to answer in its form."""
         self._parts = Parts()
+        self._asked: dict[int, str] = {}
+        """Commands without an answer, by the serial number they left under."""
+        self._serial = 0
         self._life = asyncio.timeout(None)
 
     async def run(self) -> None:
         """Ends by LinkClosed."""
         try:
-            async with self._life:
+            async with self._life, asyncio.TaskGroup() as group:
+                group.create_task(self._obey(), name="orders")
                 await self._hear()
         except TimeoutError:
             raise LinkClosed("its terminal has dialled in again") from None
+        except ExceptionGroup as ended:  # a lost line is to end this as plain LinkClosed, as with every other driver
+            lost, others = ended.split(LinkClosed)
+            if lost is None or others is not None:
+                raise
+            raise LinkClosed(str(lost.exceptions[0])) from None
         finally:
             for device in list(self._admitted):
                 self._dismiss(device)
@@ -183,7 +105,7 @@ class Conversation:
 
     async def _authenticate(self, frame: Frame) -> None:
         is_known = self._settings.accept == "open" or self._session.is_enrolled(frame.device)
-        if not is_known or not shows_code(frame, self._session.context) or not self._admit(frame.device):
+        if not is_known or not shows_code(frame, self._session.context) or not self._admit(frame):
             self._reply(general(frame, FAILED))
             await self._suspect(frame, f"{frame.device} does not show the code it was given", "鉴权码错误")
             return
@@ -194,25 +116,26 @@ class Conversation:
             seen.append(Observation(frame.device, Kind.SECURITY, Qualifier.RESTORE, text="终端已重新鉴权"))
         self._session.link.answer(general(frame, OK), after=await self._report(frame.device, seen))
 
-    def _admit(self, device: str) -> bool:
+    def _admit(self, frame: Frame) -> bool:
         """The terminal speaks here from now on: the line it had before is dead."""
+        device = frame.device
         if device not in self._admitted and len(self._admitted) >= TERMINALS_A_LINE_MAX:
             return False
         before = self._memory.speakers.get(device)
         if before is not None and before is not self:
             before.lose(device)
         self._memory.speakers[device] = self
-        self._admitted.add(device)
+        self._admitted[device] = frame
         return True
 
     def lose(self, device: str) -> None:
         """The terminal speaks elsewhere. The line ends with its last one."""
-        self._admitted.discard(device)
+        self._admitted.pop(device, None)
         if not self._admitted:
             self._life.reschedule(asyncio.get_running_loop().time())
 
     def _dismiss(self, device: str) -> None:
-        self._admitted.discard(device)
+        self._admitted.pop(device, None)
         if self._memory.speakers.get(device) is self:
             del self._memory.speakers[device]
 
@@ -239,7 +162,9 @@ class Conversation:
             self._reply(general(frame, WRONG))
             return
         seen = [news for report in found for news in await self._news(report)]
-        if frame.device not in self._admitted:
+        if frame.device in self._admitted:
+            self._settle_order(whole)
+        else:
             seen = [replace(one, values={**one.values, "authenticated": False}) for one in seen]
         receipt = await self._report(frame.device, seen)
         if frame.id != ANSWER:
@@ -265,6 +190,37 @@ class Conversation:
                 self._reply(ask_again(frame, first_serial, missing))
         except FrameError as error:
             self._session.reject(frame.raw, error)
+
+    # -- what it is asked --------------------------------------------------------------------------------------------------
+
+    async def _obey(self) -> None:
+        """Ask terminals where they are, for ever."""
+        async for order in self._session.orders:
+            to = self._admitted.get(order.command.device)
+            if to is None:
+                order.failed("the terminal has not authenticated on this line")
+                continue
+            if order.is_late():
+                continue
+            self._serial = (self._serial + 1) & 0xFFFF
+            self._asked[self._serial] = order.command.id
+            if len(self._asked) > ASKED_MAX:
+                del self._asked[next(iter(self._asked))]
+            await self._session.link.write(locate(to, self._serial))
+            order.sent()
+
+    def _settle_order(self, frame: Frame) -> None:
+        """A position that was asked for is the evidence; so is a refusal."""
+        if frame.id not in (LOCATED, ANSWER) or len(frame.body) < 2:
+            return
+        command_id = self._asked.get(int.from_bytes(frame.body[:2], "big"))
+        order = self._session.orders.awaiting(command_id) if command_id else None
+        if order is None or order.command.device != frame.device:
+            return
+        if frame.id == LOCATED:
+            order.executed(where(frame.body[2:]))
+        elif (refusal := refused(frame.body)) is not None:
+            order.failed(refusal)
 
     async def _report(self, device: str, seen: Sequence[Observation]) -> Receipt:
         try:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from drivers.jt808.frame import Frame, build, parse
 from drivers.jt808.location import UNTIL_ANSWERED, observations
-from gateway.driver import Context, FrameError, Kind, Observation
+from gateway.driver import Act, Context, FrameError, Kind, Observation
 from gateway.driver import Settings as Base
 
 ANSWER, HEARTBEAT, DEREGISTER, REGISTER, AUTHENTICATE = 0x0001, 0x0002, 0x0003, 0x0100, 0x0102
@@ -40,6 +40,11 @@ class Settings(Base):
     that do not take 0 for it."""
     heartbeat_s: Annotated[float, Field(ge=5, le=3600)] = 60.0
     """How often the terminals send a heartbeat (their parameter 0001)."""
+
+
+def obeys(device: str, context: Context) -> frozenset[Act]:
+    """A terminal can be asked where it is."""
+    return frozenset({Act.LOCATE})
 
 
 def decode(frame: bytes, context: Context) -> Sequence[Observation]:
@@ -74,6 +79,20 @@ def _batch(frame: Frame, key: str) -> Sequence[Sequence[Observation]]:
     if not found:
         raise FrameError(f"a batch of {len(frame.body)} bytes without one whole location")
     return found
+
+
+def where(report: bytes) -> str:
+    """A location in words, as evidence."""
+    seen = observations("", report, "", report)[0]
+    place = f"{seen.position.latitude:.6f}, {seen.position.longitude:.6f}" if seen.position else "no fix"
+    return f"{place} at {seen.at.isoformat()}" if seen.at else place
+
+
+def refused(body: bytes) -> str | None:
+    """Why the terminal does not do what the general answer is about; None when it says that it does."""
+    words = {FAILED: "it failed", WRONG: "the message is wrong", UNSUPPORTED: "it cannot do that"}
+    result = body[4] if len(body) == 5 else FAILED
+    return None if result == OK else f"the terminal answers {result}: {words.get(result, 'no reason known')}"
 
 
 # -- what goes back ----------------------------------------------------------------------------------------------------
@@ -114,6 +133,11 @@ def ask_again(to: Frame, first_serial: int, missing: Sequence[int]) -> bytes:
     form = ">HB" if to.version is None else ">HH"
     body = struct.pack(form, first_serial, len(missing)) + struct.pack(f">{len(missing)}H", *missing)
     return build(ASK_AGAIN, to, to.serial, body)
+
+
+def locate(to: Frame, serial: int) -> bytes:
+    """Where are you? The terminal's answer bears `serial`."""
+    return build(LOCATE, to, serial, b"")
 
 
 def code(device: str, context: Context) -> str:
