@@ -161,8 +161,10 @@ class Session(Generic[LinkT]):
     log: Logger
     deviated: Callable[[str, Sequence[str]], None] = lambda _device, _names: None
     """A frame of this device was accepted although it departs from its protocol: counted by device and name (a closed list)."""
+    is_enrolled: Callable[[str], bool] = lambda _: False
+    """Whether the register has a device of this id."""
     memory: Any = None
-    """What the driver's `memory(context)` gave: one object for all peers of a listening line."""
+    """What the conversations of one connection share: the driver's own `Memory`; None when the module offers none."""
 
 
 # -- the three driver shapes: a driver is a module that satisfies one of these -------------------------------------------
@@ -172,10 +174,10 @@ class Session(Generic[LinkT]):
 #   answer(frame, context) -> bytes | None                  stream: what goes back once stored; raises FrameError
 #   answer(topic, payload, context) -> tuple[str, bytes] | None    topics: likewise, as topic and payload
 #   mistakes(context) -> [(found, expected)]                what only settings and profiles together can show
+#   Memory()                                                made once for each connection, see Session.memory
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged
 #   secret_files(settings) -> [file]                        keys: one line each, mode 0600, read when the daemon starts
-#   memory(context) -> object                               what the conversations of one line share, bounded by the driver
 #   deviations(frame, context) -> [name]                    stream: where a good frame departs from its protocol
 #   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
 #   behind(device, context) -> str | None                   the bridge through which alone a device is heard: while that

@@ -63,7 +63,7 @@ class Connection:
     down_since: float | None = None
     last_reason: str = ""
     memory: Any = None
-    """What the conversations share, if the driver has such a thing."""
+    """What its conversations share, if the driver has something for that."""
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the first attempt to open it has ended, well or not."""
     inbox: Inbox | None = None
@@ -116,9 +116,8 @@ class Supervisor:
     def add(self, connection: Connection) -> None:
         """Run one more beside the others."""
         name = connection.name
+        connection.memory = connection.driver.Memory() if hasattr(connection.driver, "Memory") else None
         self.connections[name] = connection
-        if hasattr(connection.driver, "memory"):
-            connection.memory = connection.driver.memory(connection.context)
         if connection.open is not None:
             connection.inbox = self._switchboard.line(name, connection.driver, connection.context)
         self._metrics.connection_up.labels(name).set(0)
@@ -253,6 +252,7 @@ class Supervisor:
             clock=self._clock,
             log=log,
             deviated=partial(self._intake.deviated, source),
+            is_enrolled=self._intake.is_enrolled,
             memory=connection.memory,
         )
 

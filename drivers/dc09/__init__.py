@@ -11,17 +11,11 @@ from drivers.dc09.conversation import Memory, answer, decode, deviations, run
 from drivers.dc09.settings import HEARD_WITHIN_S as _HEARD_WITHIN_S
 from drivers.dc09.settings import Profile, Settings, heard_within_s, mistakes, secret_files
 from gateway.codecs.dc09_panels import split
-from gateway.driver import Context
 
 __all__ = [
-    "HEARD_WITHIN_S", "LINK", "Profile", "Settings", "answer", "decode", "deviations", "heard_within_s", "memory", "mistakes",
+    "HEARD_WITHIN_S", "LINK", "Memory", "Profile", "Settings", "answer", "decode", "deviations", "heard_within_s", "mistakes",
     "run", "secret_files", "split",
 ]  # fmt: skip
 
 LINK: Literal["stream"] = "stream"
 HEARD_WITHIN_S: float | None = _HEARD_WITHIN_S
-
-
-def memory(context: Context) -> Memory:
-    """What the panels of one listening port share."""
-    return Memory()

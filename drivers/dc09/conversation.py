@@ -33,7 +33,7 @@ class Memory:
     """What the conversations of one line share."""
 
     strangers: set[str] = field(default_factory=set)
-    """Accounts that are not listed and were let in."""
+    """Accounts that are neither listed nor enrolled, and were let in."""
     in_trouble: OrderedDict[str, bool] = field(default_factory=OrderedDict)
     """Accounts with a key: whether the last word about them was that somebody is at the line."""
 
@@ -89,8 +89,6 @@ def _check_account(message: Message, context: Context) -> None:
     own = settings.account(message.account)
     if own.key_file is not None and not message.encrypted and not own.plain:
         raise CannotUse(f"account {message.account} has a key, and this frame is in the clear", "spoofed")
-    if settings.strangers == "refuse" and message.account not in settings.accounts:
-        raise CannotUse(f"account {message.account} is not listed, and strangers are refused", "unknown_device")
 
 
 def _life(piece: bytes, context: Context) -> Observation | None:
@@ -173,8 +171,7 @@ class Receiver:
             return
         message = reading.message
         if not self._is_known(message.account):
-            refusal = CannotUse(f"more than {ACCOUNTS_MAX} accounts that are not listed", "unknown_device")
-            await self._refuse(piece, refusal)
+            await self._refuse(piece, CannotUse(f"account {message.account} is not known here", "unknown_device"))
             return
         device = device_of(message.account, self._context)
         if message.encrypted and not self._is_timely(message, now):
@@ -191,8 +188,11 @@ class Receiver:
         self._answer(_ack(reading, self._context, now, secrets.token_bytes), receipt)
 
     def _is_known(self, account: str) -> bool:
-        """Listed, or one of the strangers that may be let in."""
-        return account in settings_of(self._context).accounts or self._memory.admits(account)
+        """Listed, enrolled, or one of the strangers that may be let in."""
+        settings = settings_of(self._context)
+        if account in settings.accounts or self._session.is_enrolled(device_of(account, self._context)):
+            return True
+        return settings.strangers == "keep" and self._memory.admits(account)
 
     def _is_timely(self, message: Message, now: datetime) -> bool:
         assert message.timestamp is not None, "an encrypted frame without a time is none"

@@ -58,7 +58,7 @@ async def listening(
     desk: Desk, context: Context, *, scheme: str = "tcp", clock: Clock | None = None
 ) -> AsyncIterator[int]:
     """A port behind which the driver serves every peer at this desk."""
-    desk.memory = driver.memory(context)
+    desk.memory = driver.Memory()
 
     async def serve(link: StreamLink) -> None:
         await driver.run(desk.session(link, context, clock or RealClock()))
@@ -97,7 +97,7 @@ class Line:
 async def talking(clock: JumpingClock, context: Context, desk: Desk | None = None) -> AsyncIterator[Line]:
     """The driver's conversation with one panel."""
     desk = desk or Desk(is_prompt=True)
-    desk.memory = desk.memory or driver.memory(context)
+    desk.memory = desk.memory or driver.Memory()
     near, far = memory_pair()
     async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
         task = tasks.create_task(driver.run(desk.session(near, context, clock)))
@@ -306,7 +306,7 @@ async def test_a_wrong_key_is_told_once_and_met_with_silence_also_after_a_restar
 
 async def test_a_word_that_was_not_stored_is_said_again(jumping_clock: JumpingClock) -> None:
     context = context_of(KEYS[128])
-    desk = Desk(memory=driver.memory(context))
+    desk = Desk(memory=driver.Memory())
     near, far = memory_pair()
     receiver = conversation.Receiver(desk.session(near, context, jumping_clock))
     await receiver.take(BURGLARY)
