@@ -32,7 +32,7 @@ from gateway.errors import ConfigError, Problem
 from gateway.links import modbus, tcp
 from gateway.links.broker_url import external_address
 from gateway.links.serial import SerialUrl
-from gateway.loader import load_module, load_profiles, load_settings
+from gateway.loader import load_driver, load_module, load_profiles, load_settings
 
 LINKS_OF = {"stream": {"tcp", "tcp-listen", "serial"}, "topics": {"mqtt"}, "bus": {"modbus+tcp", "modbus+rtu"}}
 """Which link schemes fit which shape of driver."""
@@ -238,7 +238,7 @@ def _connection(
     section: ConnectionSection, own_profiles: Path | None, path: Path, lines: Mapping[Loc, int], at: Loc
 ) -> PlannedConnection:
     file = str(path)
-    driver = load_module("drivers", section.driver, file=file, line=line_of(lines, (*at, "driver")))
+    driver, of_profile = load_driver(section.driver, own_profiles, file=file, line=line_of(lines, (*at, "driver")))
     scheme = urlsplit(section.link).scheme
     if scheme not in LINKS_OF[driver.LINK]:
         expected = f"a link for a {driver.LINK} driver: " + ", ".join(sorted(LINKS_OF[driver.LINK]))
@@ -248,11 +248,24 @@ def _connection(
         )  # fmt: skip
         raise ConfigError([problem])
     _check_link(section, file, line_of(lines, (*at, "link")))
-    settings = load_settings(driver, section.settings, file=file, lines=lines, at=(*at, "settings"))
+    content = section.settings if of_profile is None else _of_profile(section, of_profile, file, lines, at)
+    settings = load_settings(driver, content, file=file, lines=lines, at=(*at, "settings"))
     profiles = load_profiles(driver, own_profiles)
     context = Context(settings=settings, profiles=profiles, connection=section.name)
     _check_together(driver, context, file, line_of(lines, (*at, "settings")))
     return PlannedConnection(section, driver, context)
+
+
+def _of_profile(
+    section: ConnectionSection, profile: str, file: str, lines: Mapping[Loc, int], at: Loc
+) -> Mapping[str, Any]:
+    """The settings of a connection whose driver is named by a profile. Raises ConfigError when they name another."""
+    given = section.settings.get("profile", profile)
+    if given != profile:
+        key, expected = f"connection.{section.name}.settings.profile", f'"{profile}" or nothing: the driver names it'
+        line = line_of(lines, (*at, "settings", "profile"))
+        raise ConfigError([Problem(file, line, key, f'found "{given}"', expected, "与驱动名不符")])
+    return {**section.settings, "profile": profile}
 
 
 def _check_link(section: ConnectionSection, file: str, line: int | None) -> None:
