@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.problems import problem
-from gateway.config import Secret
+from gateway.secret import Secret
 
 BODY_MAX_BYTES = 64 * 1024
 """The largest body anybody needs is a list of 1000 numbers; what is longer is not for us."""

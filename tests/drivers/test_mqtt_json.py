@@ -21,6 +21,7 @@ from gateway.errors import ConfigError, StoreError
 from gateway.loader import load_profiles
 from gateway.plan import prepare
 from tests.conftest import JumpingClock
+from tests.driver_cases import FakeOrders
 
 PROFILES = load_profiles(mqtt_json)
 HELD = OFFLINE_HOLD_S + LOOK_S
@@ -47,6 +48,7 @@ class Line:
         self.rejected: list[str] = []
         self.heard: list[str] = []
         self.stored: dict[str, dict[LatestKey, Qualifier]] = {}
+        self.orders = FakeOrders()
         self.course: Sequence[Letter | Sequence[Letter] | float] = ()
 
     async def hear(self, *course: Letter | Sequence[Letter] | float) -> list[str]:
@@ -54,7 +56,7 @@ class Line:
         self.course, before = course, len(self.reported)
         session = Session(
             link=self, report=self.report, reject=lambda _, error: self.rejected.append(str(error)),
-            heard=self.heard.append, latest=self.latest, context=self.context, clock=self.clock,
+            heard=self.heard.append, latest=self.latest, orders=self.orders, context=self.context, clock=self.clock,
             log=structlog.get_logger(),
         )  # fmt: skip
         async with asyncio.timeout(20):
