@@ -180,6 +180,7 @@ class Daemon:
             metrics=metrics,
             report=partial(intake.report, about_devices),
             line_is_up=supervisor.line_is_up,
+            behind=supervisor.behind,
         )
         south = South(
             supervisor=supervisor, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics,
