@@ -44,7 +44,8 @@ def fangkong(*arguments: str, standard_input: str = "", folder: Path = ROOT) -> 
     """Exit code, objects printed, standard error."""
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, "explain", *arguments],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, input=standard_input, capture_output=True, encoding="utf-8", timeout=20, check=False,
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, input=standard_input, capture_output=True, encoding="utf-8",
+        timeout=20, check=False,
     )  # fmt: skip
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
