@@ -18,6 +18,7 @@ FAMILIES = (
     "demo",
     "site",
     "device",
+    "vehicle",
     "tail",
     "config",
     "migrate",

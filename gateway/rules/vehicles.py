@@ -13,6 +13,7 @@ where it is, nothing is kept of that but alarms (`Vehicles.keeps`). Pure; times 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -162,12 +163,12 @@ class Vehicles:
         return vehicle if vehicle is not None and vehicle.on_duty else None
 
     def patience_s(self, device: str, within_s: float | None) -> float | None:
-        """How long a device may be unheard now; None: nobody minds. `within_s` is what holds for what is no vehicle."""
+        """How long a device may be unheard now; off duty for ever. `within_s` is what holds for what is no vehicle."""
         vehicle = self._fleet.vehicle(device)
         if vehicle is None:
             return within_s
         if not vehicle.on_duty:
-            return None
+            return math.inf
         usual, known = USUAL[vehicle.kind], self._fleet.device(device)
         silent_s = known.heard_within_s if known and known.heard_within_s is not None else usual.silent_s
         return min(silent_s, usual.silent_driving_s) if self._drives[device].ignition else silent_s

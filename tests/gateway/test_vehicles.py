@@ -337,7 +337,7 @@ def test_silence_is_minded_on_duty_and_sooner_with_the_ignition_on(road: Road) -
     road.fleet.known["van-7"] = Device("van-7", "s1", heard_within_s=900)
     assert patience("van-7", 15.0) == 900
     road.fleet.set_duty(on_duty=False)
-    assert patience("van-7", 15.0) is None
+    assert patience("van-7", 15.0) == math.inf
 
 
 # -- the calendar --------------------------------------------------------------------------------------------------------
