@@ -31,6 +31,7 @@ from gateway.north import North, routes
 from gateway.orders import Switchboard
 from gateway.plan import Plan
 from gateway.registry import Registry
+from gateway.rules.doors import Doors
 from gateway.rules.vehicles import Vehicles
 from gateway.sdnotify import Notifier
 from gateway.south import South
@@ -154,7 +155,7 @@ class Daemon:
         plan.credential.make()
         registry = await Registry.open(plan.data_dir / "registry.db")
         stack.push_async_callback(registry.close)
-        vehicles = Vehicles(registry)
+        doors, vehicles = Doors(site.door), Vehicles(registry)
         intake = Intake(
             store=store,
             places=registry,
@@ -165,7 +166,7 @@ class Daemon:
             boot=self._boot,
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
             storms=site.storms,
-            watches=[vehicles],
+            watches=[doors, vehicles],
         )
         switchboard = Switchboard(lambda device: health.last_connection(device))  # noqa: PLW0108  # made below
         supervisor = Supervisor(
@@ -180,6 +181,7 @@ class Daemon:
             metrics=metrics,
             report=partial(intake.report, about_devices),
             line_is_up=supervisor.line_is_up,
+            behind=supervisor.behind,
             patience_s=vehicles.patience_s,
         )
         south = South(
@@ -196,6 +198,7 @@ class Daemon:
             south=south,
             north=north,
             intake=intake,
+            doors=doors,
             store=store,
             own=self._own,
             clock=clock,

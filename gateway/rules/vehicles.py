@@ -264,10 +264,9 @@ class Vehicles:
             for kind, zone in sorted(drive.raised, key=str):
                 if vehicle is None or (kind is Kind.GEOFENCE and zone not in zones):
                     yield Observation(device, kind, Qualifier.RESTORE, zone=zone)
-            if vehicle is None and not drive.raised:
+            # Where it stood before it went off duty, it need not stand when it comes back.
+            if vehicle is None and not drive.raised and self._drives.forget(device):
                 self._watched.discard(device)
-        # Where it stood before it went off duty, it need not stand when it comes back.
-        self._drives.keep_only(self._watched)
 
     def recall(self, words: Mapping[str, Words], events: Iterable[Event], now_s: float, now: datetime) -> None:
         """See Watch."""
