@@ -28,6 +28,7 @@ from gateway.intake import Intake, Source
 from gateway.metrics import Metrics
 from gateway.model import Place
 from gateway.north import North, routes
+from gateway.orders import Switchboard
 from gateway.plan import Plan
 from gateway.registry import Registry
 from gateway.sdnotify import Notifier
@@ -162,9 +163,11 @@ class Daemon:
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
             storms=site.storms,
         )
+        switchboard = Switchboard(lambda device: health.last_connection(device))  # noqa: PLW0108  # made below
         supervisor = Supervisor(
-            intake=intake, store=store, clock=clock, random=self._random, metrics=metrics, log=self._log, own=self._own
-        )
+            intake=intake, store=store, switchboard=switchboard, clock=clock, random=self._random, metrics=metrics,
+            log=self._log, own=self._own,
+        )  # fmt: skip
         about_devices = Source("gateway", "gateway", proves_life=False)
         health = Health(
             store=store,

@@ -28,13 +28,18 @@ from gateway.config import (
 )
 from gateway.driver import Context
 from gateway.errors import ConfigError, Problem
-from gateway.links import modbus, tcp
+from gateway.links import modbus
 from gateway.links.broker_url import external_address
+from gateway.links.endpoint import LISTENING, Endpoint
 from gateway.links.serial import SerialUrl
 from gateway.loader import load_module, load_profiles, load_settings
 from gateway.secret import Secret
 
-LINKS_OF = {"stream": {"tcp", "tcp-listen", "serial"}, "topics": {"mqtt"}, "bus": {"modbus+tcp", "modbus+rtu"}}
+LINKS_OF = {
+    "stream": {"tcp", "tcp-listen", "udp-listen", "serial"},
+    "topics": {"mqtt"},
+    "bus": {"modbus+tcp", "modbus+rtu"},
+}
 """Which link schemes fit which shape of driver."""
 
 
@@ -44,8 +49,9 @@ def _mqtt(link: str) -> None:
 
 
 READERS: Mapping[str, Callable[[str], object]] = {
-    "tcp": tcp.host_and_port,
-    "tcp-listen": tcp.host_and_port,
+    "tcp": Endpoint.parse,
+    "tcp-listen": Endpoint.parse,
+    "udp-listen": Endpoint.parse,
     "serial": SerialUrl.parse,
     "mqtt": _mqtt,
     "modbus+tcp": modbus.line,
@@ -193,8 +199,10 @@ def _taken_twice(site: SiteFile, path: Path, lines: Mapping[Loc, int]) -> Iterat
     for index, connection in enumerate(site.connection):
         link = urlsplit(connection.link)
         held = ""
-        if link.scheme == "tcp-listen":
+        if link.scheme in LISTENING:
             held = _port(link.netloc)
+            if held and link.scheme == "udp-listen":
+                held = f"UDP {held}"
         elif link.scheme in {"serial", "modbus+rtu"}:
             held = link.path
         wanted.append((f"connection.{connection.name}.link", ("connection", index, "link"), held))

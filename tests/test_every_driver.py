@@ -92,7 +92,7 @@ def test_it_has_the_shape_of_its_link(driver: Driver) -> None:
 
 
 def _offered(driver: Driver) -> dict[str, int]:
-    known = {**OPTIONAL[driver.link], "heard_within_s": 2}
+    known = {**OPTIONAL[driver.link], "heard_within_s": 2, "obeys": 2}
     return {name: arguments for name, arguments in known.items() if hasattr(driver.module, name)}
 
 
