@@ -113,7 +113,7 @@ def _next(buffer: bytearray) -> tuple[int, int]:
         size = _size(buffer, at)
         if size is None or at + size > len(buffer):
             unfinished = min(unfinished, at)
-        elif size and _is_sound(buffer[at : at + size]):
+        elif size and _is_sound(bytes(buffer[at : at + size])):
             return at, at + size
         at = buffer.find(SOM, at + 1)
     return unfinished, unfinished
@@ -158,7 +158,15 @@ def parse(frame: bytes) -> Frame:
         if at >= len(covered):
             raise FrameError("no room for code and MAC behind the security block")
     return Frame(
-        frame[1] & 0x7F, bool(frame[1] & REPLY), frame[4] & 3, has_crc, security, covered[at], covered[at + 1 :], mac, covered
+        frame[1] & 0x7F,
+        bool(frame[1] & REPLY),
+        frame[4] & 3,
+        has_crc,
+        security,
+        covered[at],
+        covered[at + 1 :],
+        mac,
+        covered,
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from drivers.osdp.frame import SECURED, Reply, parse
 from drivers.osdp.settings import Reader, Settings
@@ -14,8 +14,6 @@ KEYS_MAX = 16
 KEYS_WITHIN_S = 10.0
 """Between two keys of one code."""
 ENTER, CLEAR = b"\r#", b"\x7f*"
-CREDENTIALS = frozenset({Reply.RAW, Reply.KEYPAD})
-"""Answers that hold what nobody may keep in the clear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ class Keys:
 
 
 def credentials(
-    reader: Reader, code: int, data: bytes, keys: Keys, now_s: float, context: Context
+    reader: Reader, code: int, data: bytes, keys: Keys, context: Context, *, now_s: float
 ) -> list[Observation]:
     """Cards and complete codes, as hashes. Raises FrameError."""
     if code == Reply.RAW:
@@ -118,8 +116,10 @@ class Known:
 
     active: dict[LatestKey, bool]
 
-    def edges(self, reader: Reader, seen: Sequence[Level], raw: bytes = b"") -> list[Observation]:
-        """What of this is news."""
+    def edges(
+        self, reader: Reader, seen: Sequence[Level], raw: bytes = b"", text: str | None = None
+    ) -> list[Observation]:
+        """What of this is news. `text` says more of what begins."""
         news = []
         for level in seen:
             key = (level.kind, level.zone)
@@ -128,11 +128,11 @@ class Known:
             before = self.active.get(key, level.is_active if is_momentary else False)
             self.active[key] = level.is_active
             if level.is_active != before and (level.is_active or not is_momentary):
-                news.append(observation(reader, level, raw))
+                news.append(replace(observation(reader, level, raw), text=text if level.is_active else None))
         return news
 
 
-def known(latest: dict[LatestKey, Qualifier]) -> Known:
+def known(latest: Mapping[LatestKey, Qualifier]) -> Known:
     """From what the store remembers. Of presses it knows only that there were some."""
     return Known(
         {key: qualifier is not Qualifier.RESTORE for key, qualifier in latest.items() if not FACTS[key[0]].momentary}
@@ -161,5 +161,5 @@ def decode(frame: bytes, context: Context) -> Sequence[Observation]:
     ]
     return [
         *(one for one in seen if one.qualifier is Qualifier.NEW or not FACTS[one.kind].momentary),
-        *credentials(reader, parsed.code, parsed.data, Keys(), 0.0, context),
+        *credentials(reader, parsed.code, parsed.data, Keys(), context, now_s=0.0),
     ]

@@ -20,8 +20,6 @@ WRONG_MACS_MAX = 3
 """In a row, before the two sides count as apart and a new session is made."""
 FAILURES_MAX = 2
 """Handshakes in a row that end in the same way before a person is told: one may have met an answer that came late."""
-WAITING_MAX = 8
-"""Orders that wait for one reader: a person presses no faster, and what is older is late."""
 
 
 class Trouble(StrEnum):
@@ -44,16 +42,6 @@ class Stage(Enum):
     SERVICE = auto()
 
 
-@dataclass(slots=True)
-class Request:
-    """Something to ask once in service: code and data, and who wants to know."""
-
-    content: bytes
-    before: Callable[[], bool] = lambda: True
-    """Looked at directly before the bytes are made; False: no longer wanted."""
-    after: Callable[[Answer], None] = lambda _: None
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a reader in service said, deciphered and proven."""
@@ -67,14 +55,17 @@ class Answer:
         return (self.data[0] if self.data else 0) if self.code == Reply.NAK else None
 
 
+Heard = Callable[[Answer | None], None]
+"""Who asked is told the answer, or None: the session ended before one came, and nobody knows whether the reader obeyed."""
 STATUS = tuple(bytes([command]) for command in (Command.LSTAT, Command.ISTAT, Command.OSTAT, Command.RSTAT))
 """Asked once in every session: what changed while nobody listened is found here."""
+DEMANDS_SECURITY = frozenset({Nak.NO_SECURE_CHANNEL, Nak.NOT_SECURED})
 POLL = bytes([Command.POLL])
 
 
 @dataclass(slots=True)
 class Conversation:
-    """With one reader. `request` gives the bytes to send, `answered` takes what came, `unanswered` says that nothing did."""
+    """With one reader. `request` gives the bytes to send, `answered` takes what came."""
 
     address: int
     key: bytes | None = field(repr=False)
@@ -88,8 +79,8 @@ class Conversation:
     _stage: Stage = Stage.ID
     _sequence: int = 0
     _pending: bytes | None = field(default=None, repr=False)
-    _asked: Request | None = None
-    _waiting: deque[Request] = field(default_factory=deque)
+    _asked: Heard | None = None
+    _status: deque[bytes] = field(default_factory=deque)
     _handshake: Handshake | None = field(default=None, repr=False)
     _channel: Channel | None = field(default=None, repr=False)
     _server: bytes = field(default=b"", repr=False)
@@ -106,23 +97,32 @@ class Conversation:
         return self._channel is not None
 
     @property
-    def is_wanted(self) -> bool:
-        """Whether something more urgent than the next poll waits."""
-        return self.in_service and bool(self._waiting)
+    def is_new(self) -> bool:
+        """Whether the next request begins a session."""
+        return self._stage is Stage.ID and self._pending is None
 
-    def ask(self, request: Request) -> bool:
-        """Queue it before the next poll. False: too many wait, or nobody is there to be asked."""
-        if not self.in_service or len(self._waiting) >= WAITING_MAX:
-            return False
-        self._waiting.append(request)
-        return True
+    @property
+    def is_free(self) -> bool:
+        """Whether the next request may be one of ours."""
+        return self.in_service and self._pending is None and not self._status
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the answer to one of ours is still to come."""
+        return self._asked is not None
+
+    def ask(self, content: bytes, heard: Heard) -> None:
+        """Say this next, instead of a poll. Only when free."""
+        assert self.is_free
+        self._pending, self._asked = self._framed(content), heard
 
     def restart(self) -> None:
         """Begin a new session: number 0 makes the reader forget the old one."""
         self._stage, self._sequence, self._pending = Stage.ID, 0, None
-        self._channel = self._handshake = self._asked = None
+        self._channel = self._handshake = None
         self._wrong_macs = 0
-        self._waiting.clear()
+        self._status.clear()
+        self._tell(None)
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
@@ -145,18 +145,12 @@ class Conversation:
             case Stage.CRYPTOGRAM:
                 return self._plain(bytes([Command.SCRYPT]) + self._server, self._block(SERVER))
             case Stage.SERVICE:
-                self._asked = self._wanted()
-                content = self._asked.content if self._asked is not None else POLL
-                if self._channel is None:
-                    return self._plain(content)
-                return self._channel.sealed(self.address, self._sequence, content, has_crc=self.has_crc)
+                return self._framed(self._status.popleft() if self._status else POLL)
 
-    def _wanted(self) -> Request | None:
-        while self._waiting:
-            request = self._waiting.popleft()
-            if request.before():
-                return request
-        return None
+    def _framed(self, content: bytes) -> bytes:
+        if self._channel is None:
+            return self._plain(content)
+        return self._channel.sealed(self.address, self._sequence, content, has_crc=self.has_crc)
 
     def _plain(self, content: bytes, security: bytes = b"") -> bytes:
         return closed(head(self.address, self._sequence, content, has_crc=self.has_crc, security=security))
@@ -174,10 +168,8 @@ class Conversation:
         assert self._pending is not None
         if frame.code == Reply.BUSY and not frame.security:
             return None
-        if frame.code == Reply.NAK and not frame.security and frame.data[:1] != bytes([Nak.CHECK]):
-            return self._refused(frame)
         if frame.code == Reply.NAK and not frame.security:
-            return None  # our command was garbled: it is repeated
+            return self._refused(frame)
         if frame.sequence != self._sequence:
             raise FrameError(f"answer number {frame.sequence}, expected {self._sequence}")
         answer = self._opened(frame)
@@ -190,7 +182,7 @@ class Conversation:
                 raise FrameError("a secured answer outside a secure session")
             return Answer(frame.code, frame.data)
         if not frame.security:
-            self._distrust(Trouble.PLAIN_TEXT)
+            self.trouble = Trouble.PLAIN_TEXT
             self.restart()
             raise FrameError("plain text in a secure session", "spoofed")
         try:
@@ -214,19 +206,26 @@ class Conversation:
                 self._stage = Stage.CAPABILITIES
             case Stage.CAPABILITIES:
                 self.capabilities = answer.data if answer.code == Reply.PDCAP else self.capabilities
-                self._stage = Stage.CHALLENGE
-                if self.key is None:
-                    self._serve()
+                self._after_identity()
             case Stage.CHALLENGE:
                 self._challenged(frame)
             case Stage.CRYPTOGRAM:
                 self._accepted(frame)
             case Stage.SERVICE:
-                asked, self._asked = self._asked, None
-                if asked is not None:
-                    asked.after(answer)
+                self._tell(answer)
                 return answer
         return None
+
+    def _after_identity(self) -> None:
+        if self.key is None:
+            self._serve()
+        else:
+            self._stage = Stage.CHALLENGE
+
+    def _tell(self, answer: Answer | None) -> None:
+        heard, self._asked = self._asked, None
+        if heard is not None:
+            heard(answer)
 
     def _challenged(self, frame: Frame) -> None:
         assert self._handshake is not None
@@ -253,19 +252,22 @@ class Conversation:
         self._stage = Stage.SERVICE
         self._failures = 0
         self.trouble = None
-        self._waiting.extend(Request(content) for content in STATUS)
+        self._status.extend(STATUS)
 
     def _refused(self, frame: Frame) -> Answer | None:
         """A NAK in plain text, whatever its number: readers that lost their session have lost count too."""
         reason = frame.data[0] if frame.data else 0
+        if reason == Nak.CHECK:
+            return None  # our command was garbled on the way: it is repeated
         if self._stage in {Stage.ID, Stage.CAPABILITIES} and reason != Nak.SEQUENCE:
-            self._advance()
-            self._stage = Stage.CHALLENGE  # some say who they are only inside the channel
-            if self.key is None:
+            if self.key is None and reason in DEMANDS_SECURITY:
                 self._fail(Trouble.NO_KEY)
+            else:  # some say who they are only inside the channel
+                self._advance()
+                self._after_identity()
         elif self._stage in {Stage.CHALLENGE, Stage.CRYPTOGRAM} and reason != Nak.SEQUENCE:
             self._fail(Trouble.NO_CHANNEL if self._stage is Stage.CHALLENGE else Trouble.WRONG_KEY)
-        elif self._stage is Stage.SERVICE and self._channel is None and reason == Nak.NOT_SECURED:
+        elif self._stage is Stage.SERVICE and self._channel is None and reason in DEMANDS_SECURITY:
             self._fail(Trouble.NO_KEY)
         elif self._stage is Stage.SERVICE and self._channel is None and reason != Nak.SEQUENCE:
             self._advance()
@@ -277,8 +279,5 @@ class Conversation:
     def _fail(self, trouble: Trouble) -> None:
         self._failures += 1
         if self._failures >= FAILURES_MAX:
-            self._distrust(trouble)
+            self.trouble = trouble
         self.restart()
-
-    def _distrust(self, trouble: Trouble) -> None:
-        self.trouble = trouble

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -39,7 +39,7 @@ class Reader(Base):
     secure: bool = True
     """False: it may speak in plain text, and then anybody on the line can read cards and press buttons."""
     check: Literal["crc", "checksum"] = "crc"
-    inputs: dict[Annotated[str, Field(pattern=r"^([0-9]|[12][0-9]|3[01])$")], Input] = {}
+    inputs: Mapping[Annotated[str, Field(pattern=r"^([0-9]|[12][0-9]|3[01])$")], Input] = Field(default_factory=dict)
     """By number. An input that is not named here is not reported."""
     strike: Annotated[int, Field(ge=0, le=31)] | None = None
     """The output that opens the door; None: this reader opens nothing."""
