@@ -17,7 +17,7 @@ from gateway.driver import Order, Receipt
 
 REPLY_WITHIN_S = 0.25
 """The 200 ms a reader may take (clause 5.7), and what 9600 baud needs for our longest command."""
-MARGIN_S = 0.015
+MARGIN_S = 0.01
 """Beyond the longest a reader has lately taken to begin an answer: what a busy adapter and loop add."""
 SHORT_BYTES = 16
 """A poll with its MAC: what the usual time to an answer is learned from."""
@@ -71,6 +71,11 @@ class Member:
     def is_wanted(self) -> bool:
         return bool(self.orders or self.asks) and self.talk.is_free
 
+    @property
+    def is_joining(self) -> bool:
+        """In the middle of a handshake that has not failed before."""
+        return not (self.talk.is_new or self.talk.in_service or self.talk.trouble)
+
     def is_lost(self, now_s: float) -> bool:
         """Whether it counts as offline. One that answers and is not trusted has an event of its own."""
         return now_s - (self.answered_s if self.talk.trouble else self.served_s) >= LOST_AFTER_S
@@ -83,6 +88,8 @@ class Panel:
     members: Sequence[Member]
     _since_probe: int = 0
     """Answers of the living since a silent one was last asked."""
+    _was_joining: bool = False
+    """Every other turn at most goes to handshakes: they are soon over, and nobody waits for the whole of one."""
     _long_probe_s: float = float("-inf")
 
     def next(self, now_s: float) -> Member | None:
@@ -90,14 +97,15 @@ class Panel:
         ready = [member for member in self.members if member.is_free and (member.is_wanted or member.due_s <= now_s)]
         silent = [member for member in ready if member.misses]
         living = [member for member in ready if not member.misses]
-        round_size = sum(not member.misses for member in self.members)
-        if silent and self._since_probe >= round_size:
-            self._since_probe = 0
+        if silent and self._since_probe >= sum(not member.misses for member in self.members):
+            self._since_probe, self._was_joining = 0, False
             return min(silent, key=lambda member: member.due_s)
         if not living:
             return None
         self._since_probe += 1
-        return min(living, key=lambda member: (not member.is_wanted, member.due_s))
+        joining = [] if self._was_joining else [member for member in living if member.is_joining]
+        self._was_joining = bool(joining)
+        return min(joining or living, key=lambda member: (not member.is_wanted, member.due_s))
 
     def wait_s(self, now_s: float) -> float:
         """How long nobody will be due, unless a receipt or an order comes."""
@@ -125,7 +133,7 @@ class Panel:
         if member.talk.in_service:
             member.served_s = now_s
         is_refused = member.talk.trouble is not None and member.talk.is_new
-        member.due_s = now_s + TROUBLE_EVERY_S if is_refused else asked_s + EVERY_S
+        member.due_s = now_s + TROUBLE_EVERY_S if is_refused else now_s if member.is_joining else asked_s + EVERY_S
 
     def missed(self, member: Member, *, now_s: float) -> None:
         """It did not, or not in a way that can be believed."""

@@ -202,8 +202,11 @@ class Conversation:
     def _understood(self, frame: Frame, answer: Answer) -> Answer | None:
         match self._stage:
             case Stage.ID:
+                is_known = bool(self.capabilities) and answer.data == self.identity
                 self.identity = answer.data if answer.code == Reply.PDID else self.identity
                 self._stage = Stage.CAPABILITIES
+                if is_known:
+                    self._after_identity()
             case Stage.CAPABILITIES:
                 self.capabilities = answer.data if answer.code == Reply.PDCAP else self.capabilities
                 self._after_identity()
