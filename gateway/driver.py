@@ -168,6 +168,8 @@ class Session(Generic[LinkT]):
 #   answer(frame, context) -> bytes | None                  stream: what goes back once stored; raises FrameError
 #   answer(topic, payload, context) -> tuple[str, bytes] | None    topics: likewise, as topic and payload
 #   mistakes(context) -> [(found, expected)]                what only settings and profiles together can show
+#   ASKS = True                                             stream: devices only answer, so one that says nothing is a fault
+#                                                           and what nobody asked for is no event
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged
 #   secret_files(settings) -> [file]                        keys: one line each, mode 0600, read when the daemon starts

@@ -12,8 +12,9 @@ from drivers.osdp.meaning import decode
 from drivers.osdp.obey import obeys
 from drivers.osdp.settings import Settings, mistakes, secret_files
 
-__all__ = ["HEARD_WITHIN_S", "LINK", "Settings", "decode", "mistakes", "obeys", "run", "secret_files", "split"]
+__all__ = ["ASKS", "HEARD_WITHIN_S", "LINK", "Settings", "decode", "mistakes", "obeys", "run", "secret_files", "split"]
 
 LINK: Final[Literal["stream"]] = "stream"
+ASKS: Final = True
 HEARD_WITHIN_S: Final[float | None] = 30.0
 """The driver itself tells after 8 s which reader is offline; this is the net below it."""
