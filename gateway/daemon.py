@@ -31,6 +31,7 @@ from gateway.north import North, routes
 from gateway.orders import Switchboard
 from gateway.plan import Plan
 from gateway.registry import Registry
+from gateway.rules.doors import Doors
 from gateway.sdnotify import Notifier
 from gateway.south import South
 from gateway.store.sqlite import SqliteStore
@@ -153,6 +154,7 @@ class Daemon:
         plan.credential.make()
         registry = await Registry.open(plan.data_dir / "registry.db")
         stack.push_async_callback(registry.close)
+        doors = Doors(site.door)
         intake = Intake(
             store=store,
             places=registry,
@@ -163,6 +165,7 @@ class Daemon:
             boot=self._boot,
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
             storms=site.storms,
+            watches=[doors],
         )
         switchboard = Switchboard(lambda device: health.last_connection(device))  # noqa: PLW0108  # made below
         supervisor = Supervisor(
@@ -177,6 +180,7 @@ class Daemon:
             metrics=metrics,
             report=partial(intake.report, about_devices),
             line_is_up=supervisor.line_is_up,
+            behind=supervisor.behind,
         )
         south = South(
             supervisor=supervisor, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics,
@@ -192,6 +196,7 @@ class Daemon:
             south=south,
             north=north,
             intake=intake,
+            doors=doors,
             store=store,
             own=self._own,
             clock=clock,
