@@ -115,7 +115,7 @@ def test_pairing_names_what_is_wrong_and_leaves_no_key_file(tmp_path: Path) -> N
     without = reader(1, key=None, insists=False, has_channel=False)
 
     assert "nothing answers address 1" in use([], "pair", "1", str(file))[1]
-    assert use([without], "pair", "1", str(file)) == (1, "address 1: reader without secure channel")
+    assert "address 1: reader without secure channel" in use([without], "pair", "1", str(file))[1]
     assert "address 1: wrong key: it does not take the default key" in use([paired], "pair", "1", str(file))[1]
     assert not file.exists()
     assert paired.key == reader(1).key
