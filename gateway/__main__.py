@@ -19,6 +19,7 @@ FAMILIES = (
     "demo",
     "site",
     "device",
+    "vehicle",
     "tail",
     "config",
     "migrate",

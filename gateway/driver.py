@@ -159,6 +159,8 @@ class Session(Generic[LinkT]):
     context: Context
     clock: Clock
     log: Logger
+    deviated: Callable[[str, Sequence[str]], None] = lambda _device, _names: None
+    """A frame of this device was accepted although it departs from its protocol: counted by device and name (a closed list)."""
     is_enrolled: Callable[[str], bool] = lambda _: False
     """Whether the register has a device of this id."""
     memory: Any = None
@@ -172,10 +174,13 @@ class Session(Generic[LinkT]):
 #   answer(frame, context) -> bytes | None                  stream: what goes back once stored; raises FrameError
 #   answer(topic, payload, context) -> tuple[str, bytes] | None    topics: likewise, as topic and payload
 #   mistakes(context) -> [(found, expected)]                what only settings and profiles together can show
+#   ASKS = True                                             stream: devices only answer, so one that says nothing is a fault
+#                                                           and what nobody asked for is no event
 #   Memory()                                                made once for each connection, see Session.memory
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged
 #   secret_files(settings) -> [file]                        keys: one line each, mode 0600, read when the daemon starts
+#   deviations(frame, context) -> [name]                    stream: where a good frame departs from its protocol
 #   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
 #   behind(device, context) -> str | None                   the bridge through which alone a device is heard: while that
 #                                                           one is lost, nobody knows how the device is
