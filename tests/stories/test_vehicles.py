@@ -1,72 +1,57 @@
-"""A fleet on a real gateway process: what its terminals raise is at 110, once, whatever happens to line and gateway meanwhile."""
+"""A van that leaves its area and loses its antenna, from the receiver's sentences to the 110 centre; and what is kept of it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import simulators
-from gateway.kinds import Kind
-from gateway.model import Device
-from simulators import jt808
-from simulators._world import Spec
+from gateway.model import Device, FenceRule, Geofence, Vehicle, VehicleKind
 from simulators.police_centre import PoliceCentre
 from tests.stories.box import free_ports, until
 from tests.stories.test_scenario import play
 from tests.stories.town import town
 
-SCENARIO = Path(simulators.__file__).parent / "community" / "vehicles.toml"
-PHONES = [f"139000000{n:02}" for n in range(1, 5)]
+SCENARIO = Path(simulators.__file__).parent / "scenarios" / "van_leaves_its_area.toml"
 LINE = """
 [[connection]]
-name = "vehicles"
-driver = "jt808"
+name = "van-7"
+driver = "nmea"
 link = "tcp-listen://127.0.0.1:{port}"
+[connection.settings]
+device = "van-7"
+every_s = 1
 """
-IN_TIME_S = 30.0
+YARD = Geofence("yard", 7, "金库院", FenceRule.STAY_IN, ((37.5, 121.4),), 60)
+VAN = Vehicle("van-7", VehicleKind.CASH_TRANSPORT, on_duty=True, geofences=("yard",))
+COUNTED_WITHIN_S = 20.0
 
 
-def enrolled() -> list[Device]:
-    return [Device(phone, "yangsi", f"{n} 号车") for n, phone in enumerate(PHONES, 1)]
-
-
-@pytest.mark.full
-async def test_the_fleets_scenario_is_at_110(tmp_path: Path) -> None:
+@pytest.mark.full  # 20 s on the road
+async def test_a_van_that_leaves_its_area_is_known_at_110_and_off_duty_nothing_is_kept(tmp_path: Path) -> None:
     record = tmp_path / "centre.jsonl"
-    [port] = free_ports(1)
+    (port,) = free_ports(1)
+    things = (Device("van-7", "yangsi", "押运 7"), YARD, VAN)
     async with (
         PoliceCentre(record=record) as centre,
-        town(tmp_path, *enrolled(), centre=centre, receiver=LINE.format(port=port)) as place,
+        town(tmp_path, *things, centre=centre, receiver=LINE.format(port=port)) as place,
     ):
-        await place.line_is_up("vehicles")
+        settings = ("--record", record, f"--set=gnss=127.0.0.1:{port}")
+        code, _, complaints = await play(SCENARIO, "--seconds", "17", *settings, within_s=60)
 
-        code, output, complaints = await play(
-            SCENARIO, "--seconds", "10", "--record", record, f"--set=vehicles=127.0.0.1:{port}"
+        assert (code, complaints) == (0, "")
+        kept = place.box.metric("fangkong_events_total", kind="position")
+        assert kept >= 10
+        await place.box.register(replace(VAN, on_duty=False))
+        await until(
+            lambda: "ledger loaded" in place.box.log.split("fangkong is running")[-1],
+            within_s=COUNTED_WITHIN_S,
+            what="the ledger is loaded",
         )
-        assert (code, output, complaints) == (0, "raised 7, acknowledged 7\n", "")
-        assert sum(row.code == "120" for row in place.accepted()) == 2
-        place.assert_unhurt()
+        await play(SCENARIO, "--seconds", "3", *settings)
 
-
-async def test_an_sos_in_a_killed_gateway_is_one_event_at_110(tmp_path: Path) -> None:
-    """The terminal shows the code of before at the new process, and repeats what had no answer."""
-    [port] = free_ports(1)
-    async with town(tmp_path, *enrolled(), receiver=LINE.format(port=port)) as place:
-        await place.line_is_up("vehicles")
-        terminal = jt808.make(Spec(PHONES[0], f"tcp://127.0.0.1:{port}", {"report_s": 1, "repeat_s": 0.5}), place.world)
-        place.tasks.start(terminal.run(), name=PHONES[0])
-        await until(lambda: terminal.answered > 0, within_s=IN_TIME_S, what="a report is answered")
-
-        await terminal.do("panic")
-        await place.box.kill()
-        await place.box.start()
-        await until(lambda: place.world.ledger.acknowledged_count == 1, within_s=IN_TIME_S, what="the SOS is answered")
-        answered = terminal.answered
-        await until(lambda: terminal.answered > answered + 2, within_s=IN_TIME_S, what="it reports on")
-        await place.centre.wait_for(lambda _: any(row.code == "120" for row in place.accepted()), timeout_s=IN_TIME_S)
-
-        panics = [row for row in place.accepted() if row.code == "120"]
-        assert [(row.account, row.zone, row.qualifier) for row in panics] == [("A101", "000", 1)]
-        assert not [row for row in place.accepted() if row.code == "145"], f"{Kind.SECURITY}: it had to register anew"
+        assert place.box.metric("fangkong_not_kept_total") > 0
+        assert place.box.metric("fangkong_events_total", kind="position") <= kept + 1  # one was on its way
         place.assert_unhurt()
