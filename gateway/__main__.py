@@ -15,6 +15,7 @@ FAMILIES = (
     "doctor",
     "explain",
     "driver",
+    "try_",
     "simulate",
     "demo",
     "site",

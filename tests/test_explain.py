@@ -74,7 +74,8 @@ def input_line(driver: Driver, vector: Vector) -> str:
 
 @pytest.mark.parametrize("driver", drivers([]), ids=lambda driver: driver.name)
 def test_every_vector_is_explained_as_it_is_meant(driver: Driver) -> None:
-    """One process for each set of options; vectors of one line only, as a payload may hold line ends."""
+    """One process for each set of options; vectors of one line only, as a payload may hold line ends. What follows from
+    a key, which here is thrown away, cannot be as it is there."""
     groups: dict[tuple[str, ...], list[Vector]] = {}
     for vector in driver.vectors:
         if "\n" not in input_line(driver, vector) and not vector.is_error:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Print what a driver makes of frames, one JSON object each.
 
-PROTOCOL is a driver (or one by its dotted path) or a device profile. Stream and bus drivers take HEX, one argument a
+PROTOCOL is a driver (or one by its dotted path, or its FILE.py) or a device profile. Stream and bus drivers take HEX, one argument a
 frame; blanks and colons are skipped, and arguments of single bytes are one frame together. MQTT drivers take
 TOPIC<TAB>PAYLOAD. "-" reads one frame per line from standard input.
 Exit codes: 0 every frame is good, 1 a frame is not, 2 the command or a profile is wrong."""
@@ -36,12 +36,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("protocol", metavar="PROTOCOL", help="driver or profile name")
     parser.add_argument("frames", metavar="HEX", nargs="+", help='frames, or "-" for standard input')
+    add_driver_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_driver_options(parser: argparse.ArgumentParser) -> None:
+    """What a driver needs to know that runs without a site file."""
     parser.add_argument("--profile", metavar="NAME", help="device profile (the driver's setting `profile`)")
     parser.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="any setting, VALUE as in TOML"
     )
     parser.add_argument("--profiles-dir", metavar="D", type=Path, help="own profiles, as in [gateway] profiles_dir")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,6 +89,7 @@ def prepare(
     """The driver module and the context to decode in. Raises ConfigError."""
     from gateway.driver import Context
     from gateway.loader import load_profiles, load_settings
+    from gateway.plan import secrets_of
 
     driver, of_profile = _driver(protocol, profiles_dir)
     content: dict[str, Any] = dict(_setting(text) for text in settings)
@@ -93,15 +99,19 @@ def prepare(
     profiles = load_profiles(driver, profiles_dir)
     if chosen and chosen not in profiles:
         raise _wrong("--profile", f'"{chosen}" is not known', f"one of {', '.join(sorted(profiles)) or 'none'}")
-    return driver, Context(settings=checked, profiles=profiles, connection="explain")
+    return driver, Context(
+        settings=checked, profiles=profiles, connection="explain", secrets=secrets_of(driver, checked, Path())
+    )
 
 
 def _driver(name: str, profiles_dir: Path | None) -> tuple[ModuleType, str | None]:
     """The module of that name, or the one that a profile of that name is for, with the profile's name."""
     from gateway.config import read_toml
     from gateway.errors import ConfigError
-    from gateway.loader import load_module
+    from gateway.loader import load_file, load_module
 
+    if name.endswith(".py"):
+        return load_file(Path(name)), None
     try:
         return load_module("drivers", name), None
     except ConfigError:
