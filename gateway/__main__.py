@@ -20,6 +20,7 @@ FAMILIES = (
     "demo",
     "site",
     "device",
+    "vehicle",
     "tail",
     "config",
     "migrate",

@@ -7,6 +7,7 @@ wall clock that jumps fires none of them.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ FLUSH_SHARE = 0.05
 FLUSH_S = 5.0
 """How often what changed is written."""
 
+LOST = frozenset({Qualifier.NEW, Qualifier.UPDATE})
+
 LIVES_MAX = 60_000
 """Devices kept in memory, claimed or not: beyond the registry's bound there is only noise."""
 
@@ -69,6 +72,8 @@ class Life:
     heard_at: datetime | None = None
     heard_mono: float | None = None
     deadline_mono: float | None = None
+    looked_at_mono: float | None = None
+    """When the heap says to look at it; None: it is not in there."""
     silent: bool = False
     written_mono: float = float("-inf")
     shown: tuple[str, State] | None = None
@@ -86,6 +91,8 @@ class DeviceHealth:
 
 
 Report = Callable[[Sequence[Observation]], Awaitable[Receipt]]
+Patience = Callable[[str, float | None], float | None]
+"""How long a device may be unheard now, given its window. None: it cannot be supervised. Infinite: nobody minds now."""
 
 
 class Health:
@@ -100,6 +107,8 @@ class Health:
         metrics: Metrics,
         report: Report,
         line_is_up: Callable[[str], bool],
+        behind: Callable[[str, str], str | None],
+        patience_s: Patience = lambda _, within_s: within_s,
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -107,6 +116,10 @@ class Health:
         self._metrics = metrics
         self._report = report
         self._line_is_up = line_is_up
+        self._patience_s = patience_s
+        self._behind = behind
+        self._away: dict[str, float] = {}
+        """When each bridge was last found to be away."""
         self._lives: dict[str, Life] = {}
         self._deadlines: list[tuple[float, str]] = []
         self._returned: set[str] = set()
@@ -134,18 +147,21 @@ class Health:
         life.heard_mono = now
         life.heard_at = self._clock.now()
         life.connection = connection
-        if life.within_s is not None:
-            self._set_deadline(device, life, now + life.within_s)
+        patience_s = self._patience_s(device, life.within_s)
+        if patience_s is not None:
+            self._set_deadline(device, life, now + patience_s)
         if life.silent:
             self._returned.add(device)
         if now - life.written_mono >= (life.within_s or FLUSH_S) * FLUSH_SHARE:
             self._unwritten.add(device)
 
     def _set_deadline(self, device: str, life: Life, at: float) -> None:
-        # One heap entry per device: an entry that is met too early is put back at the deadline that counts by then.
-        if life.deadline_mono is None:
+        # One heap entry per device counts: one that is met too early is put back at the deadline that counts by then, one
+        # that would be met too late is overtaken by another.
+        life.deadline_mono = None if at == math.inf else at
+        if at != math.inf and (life.looked_at_mono is None or at < life.looked_at_mono):
             heapq.heappush(self._deadlines, (at, device))
-        life.deadline_mono = at
+            life.looked_at_mono = at
 
     def _add(self, device: str, connection: str, default_within_s: float | None) -> Life:
         known = self._ledger.device(device)
@@ -198,8 +214,9 @@ class Health:
             life.site = device.site
             if device.heard_within_s is not None:
                 life.within_s = device.heard_within_s
-            if life.deadline_mono is None and life.within_s is not None:
-                self._set_deadline(device_id, life, self._clock.monotonic() + life.within_s)
+            patience_s = self._patience_s(device_id, life.within_s)
+            if patience_s is not None and (life.deadline_mono is None or patience_s == math.inf):
+                self._set_deadline(device_id, life, self._clock.monotonic() + patience_s)
                 self._unwritten.add(device_id)
         for device_id, life in self._lives.items():
             if device_id not in enrolled:
@@ -237,20 +254,54 @@ class Health:
     async def _check_deadlines(self) -> None:
         now = self._clock.monotonic()
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, device = heapq.heappop(self._deadlines)
+            at, device = heapq.heappop(self._deadlines)
             life = self._lives[device]
+            if at != life.looked_at_mono:
+                continue
+            life.looked_at_mono = None
             if life.deadline_mono is None:
                 continue
             if life.deadline_mono > now:
-                heapq.heappush(self._deadlines, (life.deadline_mono, device))
+                self._set_deadline(device, life, life.deadline_mono)
             elif life.connection and not self._line_is_up(life.connection):
                 # Its line is down and says so itself, once; the device is not to blame before the line is back.
-                life.deadline_mono = now + STARTUP_GRACE_S
-                heapq.heappush(self._deadlines, (life.deadline_mono, device))
+                self._set_deadline(device, life, now + STARTUP_GRACE_S)
+            elif (later := await self._while_its_bridge_is_away(device, life, now)) is not None:
+                self._set_deadline(device, life, later)
             else:
                 life.deadline_mono = None
                 if life.site is not None and not life.silent:
                     await self._gone_silent(device, life)
+
+    async def _while_its_bridge_is_away(self, device: str, life: Life, now: float) -> float | None:
+        """When to look again at a device that could not be heard because its bridge is, or was, away; None: it could.
+
+        The bridge's loss is one event of its own. What is behind it is unknown until it is back, and then has its whole
+        window to be heard: most radio devices speak once an hour.
+        """
+        bridge = self._behind(life.connection, device) if life.connection else None
+        if bridge is None:
+            return None
+        if await self._is_away(bridge, life):
+            self._away[bridge] = now
+            life.heard_mono = None  # unproven
+            self._count(life)
+            return now + STARTUP_GRACE_S
+        back = self._away.get(bridge, -math.inf) + STARTUP_GRACE_S  # at the latest: so often we look
+        due = back + (life.within_s or 0)
+        return due if due > now else None
+
+    async def _is_away(self, bridge: str, life: Life) -> bool:
+        """Reported lost, or about to be: nothing has come through it since the device's own last word."""
+        own = self._lives.get(bridge)
+        is_watched = own is not None and own.site is not None and own.deadline_mono is not None
+        if is_watched and own and own.heard_at and life.heard_at and own.heard_at <= life.heard_at:
+            return True
+        try:
+            latest = await self._store.latest(bridge)
+        except StoreError:
+            return True  # nobody knows; looked at again
+        return any(latest.get((kind, None)) in LOST for kind in (Kind.COMM_FAULT, Kind.SILENT))
 
     async def _gone_silent(self, device: str, life: Life) -> None:
         if await self._say(device, Qualifier.NEW, life):
@@ -275,7 +326,7 @@ class Health:
             told = latest.get((Kind.SILENT, None))
             if told is qualifier or (told is None and qualifier is Qualifier.RESTORE):
                 return True
-            is_unreachable = latest.get((Kind.COMM_FAULT, None)) in (Qualifier.NEW, Qualifier.UPDATE)
+            is_unreachable = latest.get((Kind.COMM_FAULT, None)) in LOST
             if qualifier is Qualifier.NEW and is_unreachable and not await self._heard_since_its_fault(device, life):
                 return True  # its driver has said so already: one cause, one event
             last = life.heard_at.isoformat(timespec="seconds") if life.heard_at else None
