@@ -107,7 +107,7 @@ def test_a_profile_polls_a_bus(tmp_path: Path) -> None:
         f'[[device]]\nsimulator = "modbus_points"\nid = "io"\nconnect = "modbus+tcp://127.0.0.1:{port}"\n'
         '[device.options]\nmodel = "fence8"\n'
     )
-    command = [sys.executable, "-m", "gateway", "simulate", str(scenario)]
+    command = [sys.executable, "-m", "gateway", "simulate", "--stay", str(scenario)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as simulated:
         try:
             settings = ["--set", 'units=[{unit=1,device="io",profile="fence8"}]']
