@@ -104,7 +104,7 @@ def test_a_profile_polls_a_bus(tmp_path: Path) -> None:
     [port] = free_ports(1)
     scenario = tmp_path / "scenario.toml"
     scenario.write_text(
-        f'[[device]]\nsimulator = "modbus_points"\nid = "io"\nconnect = "modbus+tcp://127.0.0.1:{port}"\n'
+        f'seed = 1\n[[device]]\nsimulator = "modbus_points"\nid = "io"\nconnect = "modbus+tcp://127.0.0.1:{port}"\n'
         '[device.options]\nmodel = "fence8"\n'
     )
     command = [sys.executable, "-m", "gateway", "simulate", "--stay", str(scenario)]
