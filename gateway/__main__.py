@@ -16,6 +16,7 @@ FAMILIES = (
     "explain",
     "driver",
     "try_",
+    "tool",
     "simulate",
     "demo",
     "site",
