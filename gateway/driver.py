@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -23,7 +25,7 @@ __all__ = [
     "FACTS", "INTEGER_MAX", "Act", "Bus", "BusDriver", "BusRefused", "Clock", "Command", "Context", "FrameError", "Kind",
     "Lane", "LinkClosed", "Logger", "Message", "NoAnswer", "Observation", "Order", "Orders", "Position", "Qualifier",
     "Receipt", "Refused", "Scalar", "Secret", "Session", "Settings", "Stream", "StreamDriver", "Table", "Topics",
-    "TopicsDriver", "clean_text", "json_object",
+    "TopicsDriver", "Workbench", "clean_text", "json_object",
 ]  # fmt: skip
 
 
@@ -159,10 +161,24 @@ class Session(Generic[LinkT]):
     context: Context
     clock: Clock
     log: Logger
+    deviated: Callable[[str, Sequence[str]], None] = lambda _device, _names: None
+    """A frame of this device was accepted although it departs from its protocol: counted by device and name (a closed list)."""
     is_enrolled: Callable[[str], bool] = lambda _: False
     """Whether the register has a device of this id."""
     memory: Any = None
     """What the conversations of one connection share: the driver's own `Memory`; None when the module offers none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What a driver's tools get (`fangkong tool`): a line of their own, and somebody to talk to."""
+
+    open: Callable[[str, int], AbstractAsyncContextManager[Stream]]
+    """A serial port by its path and baud rate, or tcp://HOST:PORT. Raises LinkClosed, ConfigError."""
+    clock: Clock
+    say: Callable[[str], None]
+    secret: Callable[[Path], Secret]
+    """The first line of a file of mode 0600. Raises ConfigError."""
 
 
 # -- the three driver shapes: a driver is a module that satisfies one of these -------------------------------------------
@@ -172,10 +188,15 @@ class Session(Generic[LinkT]):
 #   answer(frame, context) -> bytes | None                  stream: what goes back once stored; raises FrameError
 #   answer(topic, payload, context) -> tuple[str, bytes] | None    topics: likewise, as topic and payload
 #   mistakes(context) -> [(found, expected)]                what only settings and profiles together can show
+#   ASKS = True                                             stream: devices only answer, so one that says nothing is a fault
+#                                                           and what nobody asked for is no event
+#   tools(commands)                                         what helps a person to bring devices into service: argparse commands
+#                                                           whose default `tool` is async (arguments, Workbench) -> exit code
 #   Memory()                                                made once for each connection, see Session.memory
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged
 #   secret_files(settings) -> [file]                        keys: one line each, mode 0600, read when the daemon starts
+#   deviations(frame, context) -> [name]                    stream: where a good frame departs from its protocol
 #   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
 #   behind(device, context) -> str | None                   the bridge through which alone a device is heard: while that
 #                                                           one is lost, nobody knows how the device is
