@@ -66,7 +66,7 @@ FORBIDDEN = (
 OWN: Mapping[str, Matter] = {
     "site.name": Matter.PLACE, "point.name": Matter.PLACE, "device.name": Matter.PLACE, "geofence.name": Matter.PLACE,
     "account.name": Matter.STAFF, "token.label": Matter.STAFF,
-    "account.secret": Matter.SECRET, "session.digest": Matter.SECRET, "token.digest": Matter.SECRET,
+    "session.digest": Matter.SECRET, "token.digest": Matter.SECRET,
 }  # fmt: skip
 """Where a name means something else in one schema than elsewhere; looked up first, as `schema.field`."""
 
