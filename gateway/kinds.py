@@ -71,6 +71,7 @@ class Kind(StrEnum):
     UNLOCKED = "unlocked"
     OVERSPEED = "overspeed"
     IGNITION = "ignition"
+    COMMAND = "command"
     TEST_MANUAL = "test_manual"
     TEST_PERIODIC = "test_periodic"
     POSITION = "position"
@@ -151,6 +152,8 @@ FACTS: dict[Kind, KindFacts] = {
     Kind.UNLOCKED: KindFacts(Lane.STATUS, None, "门锁打开", "unlocked"),
     Kind.OVERSPEED: KindFacts(Lane.STATUS, "754", "车辆超速", "overspeed"),
     Kind.IGNITION: KindFacts(Lane.STATUS, None, "车辆点火", "ignition on"),
+    # The gateway's own word on what it was told to have a device do.
+    Kind.COMMAND: KindFacts(Lane.STATUS, None, "控制指令", "command", momentary=True),
     Kind.TEST_MANUAL: KindFacts(Lane.STATUS, "601", "手动测试", "manual test", momentary=True),
     Kind.TEST_PERIODIC: KindFacts(Lane.STATUS, "602", "定期测试", "periodic test", momentary=True),
     Kind.POSITION: KindFacts(Lane.BULK, None, "位置", "position", momentary=True),

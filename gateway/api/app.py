@@ -14,6 +14,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from gateway.api.commands import Commander, command_routes
 from gateway.api.guard import Guard
 from gateway.api.problems import RESPONSES, Problem, install, problem
 from gateway.api.stream import CLIENTS_MAX, EventStream, Listeners, Pages
@@ -80,6 +81,7 @@ class Looks:
     store: Store
     registry: Ledger
     health: Lives
+    commands: Commander
     metrics: Metrics
     clock: Clock
     plan: Callable[[], Plan]
@@ -102,7 +104,8 @@ def create_app(looks: Looks) -> FastAPI:
     install(app)
     app.include_router(_open_routes(looks))
     app.include_router(_page_routes(looks))
-    for routes in (_routes(looks), _delivery_routes(looks), _configuration_routes(looks)):
+    of_commands = command_routes(looks.commands, looks.store, looks.registry)
+    for routes in (_routes(looks), _delivery_routes(looks), _configuration_routes(looks), of_commands):
         app.include_router(routes, prefix="/api/v1", dependencies=[Depends(_only_known)])
     describe = app.openapi
 

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.access import Actor, Role
 from gateway.api.problems import problem
 from gateway.secret import Secret
 
@@ -33,6 +34,10 @@ SECURITY_HEADERS = {
 }
 
 
+BOX = Actor("box", Role.ADMINISTRATOR)
+"""Whoever holds the site file's token."""
+
+
 class Guard:
     """ASGI middleware around the whole application. `open_paths` answer without a token; everything else wants it. Both are
     asked for at every request: the configuration may change."""
@@ -52,6 +57,7 @@ class Guard:
                 await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        scope["actor"] = BOX
         refusal = self._refusal(scope, headers)
         if refusal is None:
             await self._app(scope, _Bounded(receive), _hardened(send))

@@ -35,7 +35,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": HTTPStatus(status).phrase,
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-    for status in (400, 401, 404, 405, 408, 409, 413, 414, 422, 500, 503)
+    for status in (400, 401, 403, 404, 405, 408, 409, 413, 414, 422, 500, 503)
 }
 
 
