@@ -19,6 +19,7 @@ from gateway.secret import Secret
 LINK_SCHEMES = {
     "tcp": "tcp://HOST:PORT dials out",
     "tcp-listen": "tcp-listen://HOST:PORT waits for devices that dial in",
+    "udp-listen": "udp-listen://HOST:PORT waits for datagrams",
     "serial": "serial:///dev/ttyUSB0?baud=9600 opens a serial port",
     "mqtt": "mqtt://broker uses the [broker] of this file",
     "modbus+tcp": "modbus+tcp://HOST:PORT polls a Modbus TCP server",

@@ -159,6 +159,7 @@ class Daemon:
             plan.data_dir, clock, budget_bytes=budget, observe=metrics.commit_seconds.observe
         )
         stack.push_async_callback(store.close)
+        plan.credential.make()
         registry = await Registry.open(plan.data_dir / "registry.db")
         stack.push_async_callback(registry.close)
         intake = Intake(

@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.acts import Act, Command
 from gateway.clock import Clock
+from gateway.credentials import Credential, throw_away
 from gateway.errors import BusRefused, FrameError, LinkClosed, NoAnswer, Refused
 from gateway.kinds import FACTS, Kind, Lane, Qualifier
 from gateway.model import Observation, Position, Scalar
@@ -43,6 +44,9 @@ class Context:
     connection: str = ""
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     """The content of the files that `secret_files` names, by the names it gave."""
+    credential: Credential = field(default_factory=throw_away, repr=False)
+    """The 16 hex digits that may stand in `values["credential"]` for a card number or code, given as the bytes that make it
+    the same card. Nothing else of it may be in an observation. The key is the box's; without a box it is thrown away."""
 
 
 # -- the three link shapes ---------------------------------------------------------------------------------------------

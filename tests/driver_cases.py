@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import structlog
 
 from gateway.clock import Clock
+from gateway.credentials import hashed
 from gateway.driver import Command, Context, FrameError, LatestKey, NoAnswer, Observation, Qualifier, Receipt, Session
 from gateway.errors import LinkClosed, StoreError
 from gateway.links.stream import StreamLink
@@ -23,6 +25,9 @@ from gateway.loader import load_module, load_profiles, load_settings, names_in
 
 VECTORS = Path(__file__).parent / "vectors"
 OBSERVED = ("device", "kind", "qualifier", "zone", "at", "code", "text", "test", "repeat_key", "values")
+CREDENTIAL = partial(hashed, bytes(32))
+"""Vectors state the hash of a credential under this key: `hmac.digest(bytes(32), credential, "sha256").hex()[:16]`."""
+
 EXPECTED = (*OBSERVED, "latitude", "longitude", "speed_kmh")
 KEYS = {"origin", "bytes", "topic", "payload", "profile", "settings", "error", "observations", "observation", "answer"}
 
@@ -81,7 +86,8 @@ def driver(name: str) -> Driver:
             if "profile" in getattr(module.__dict__.get("Settings"), "model_fields", {}):
                 given["profile"] = row["profile"]
         settings = load_settings(module, given, file=str(path), lines={}, at=("vector", number, "settings"))
-        vectors.append(Vector(number, row, Context(settings=settings, profiles=profiles, connection="test")))
+        context = Context(settings=settings, profiles=profiles, connection="test", credential=CREDENTIAL)
+        vectors.append(Vector(number, row, context))
     return Driver(name, module, vectors)
 
 

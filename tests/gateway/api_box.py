@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from gateway.api import Looks, bind, create_app, serve
 from gateway.clock import RealClock
 from gateway.config import DestinationSection, GatewaySection, SiteFile
+from gateway.credentials import KeyFile
 from gateway.difference import Reload
 from gateway.health import DeviceHealth
 from gateway.ids import EventIds
@@ -81,7 +82,19 @@ class Box:
             destination=(DestinationSection(name="centre", forwarder="dc09"),),
         )
         here = Path("site.toml")
-        plan = Plan(here, Path(), "", {}, site, Path("var"), Secret(token) if token else None, {}, (), ())
+        plan = Plan(
+            here,
+            Path(),
+            "",
+            {},
+            site,
+            Path("var"),
+            Secret(token) if token else None,
+            KeyFile(Path("unused")),
+            {},
+            (),
+            (),
+        )
         looks = Looks(
             store=self.store, registry=self.registry, health=self.health, metrics=self.metrics, version="1.2.3",
             clock=RealClock(), plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,
