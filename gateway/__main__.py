@@ -19,6 +19,7 @@ FAMILIES = (
     "site",
     "device",
     "tail",
+    "command",
     "config",
     "migrate",
     "credential",

@@ -126,7 +126,7 @@ class CommandWish(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    id: Annotated[str, Field(pattern=r"\A[A-Za-z0-9_.:-]{1,64}\Z")]
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
     """Made up by the caller, once for each wish: sent again it is answered with how far the first one is."""
     device: Annotated[str, Field(min_length=1, max_length=128)]
     act: Act

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,16 +14,21 @@ from typing import Literal
 import httpx
 from fastapi import FastAPI
 
+from gateway.access import Actor
+from gateway.acts import CommandRecord
 from gateway.api import Looks, bind, create_app, serve
 from gateway.clock import RealClock
+from gateway.commands import Commands
 from gateway.config import DestinationSection, GatewaySection, SiteFile
 from gateway.credentials import KeyFile
 from gateway.difference import Reload
 from gateway.health import DeviceHealth
 from gateway.ids import EventIds
 from gateway.metrics import Metrics
-from gateway.model import Event, Kind, Lane, Place, Qualifier
+from gateway.model import Event, Kind, Lane, Observation, Place, Qualifier
+from gateway.orders import Switchboard
 from gateway.plan import Plan
+from gateway.receipt import Receipt
 from gateway.registry import Registry
 from gateway.secret import Secret
 from gateway.store import Entry
@@ -55,6 +60,13 @@ class Box:
     def __init__(self, store: SqliteStore, registry: Registry) -> None:
         self.store, self.registry = store, registry
         self.health, self.metrics = Health(), Metrics()
+        self.switchboard = Switchboard(lambda _: "")
+        self.told: list[Observation] = []
+        self.audited: list[str] = []
+        self.commands = Commands(
+            store=store, ledger=registry, switchboard=self.switchboard, clock=RealClock(), metrics=self.metrics,
+            report=self.report, audit=self.audit,
+        )  # fmt: skip
         self.failing: dict[str, str | None] = {"store": None}
         self.reloads: list[Reload] = []
         """How wishes for another configuration will end, in turn."""
@@ -66,6 +78,13 @@ class Box:
     async def reload(self, who: str) -> Reload:
         self.wishes.append(who)
         return self.reloads.pop(0)
+
+    async def report(self, observations: Sequence[Observation]) -> Receipt:
+        self.told += observations
+        return Receipt.settled()
+
+    async def audit(self, actor: Actor, record: CommandRecord) -> None:
+        self.audited.append(f"{actor.id}: {record.command.act} {record.command.device}: {record.reason}")
 
     async def keep(self, *events: Event, to: tuple[str, ...] = ()) -> None:
         await (await self.store.append([Entry(each, to) for each in events]))
@@ -96,8 +115,8 @@ class Box:
             (),
         )
         looks = Looks(
-            store=self.store, registry=self.registry, health=self.health, metrics=self.metrics, version="1.2.3",
-            clock=RealClock(), plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,
+            store=self.store, registry=self.registry, health=self.health, commands=self.commands, metrics=self.metrics,
+            version="1.2.3", clock=RealClock(), plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,
         )  # fmt: skip
         self.app = create_app(looks)
         headers = {"authorization": f"Bearer {token}"} if token else {}

@@ -62,7 +62,9 @@ async def test_every_route_but_the_probes_and_the_empty_page_wants_the_token(box
     async with httpx.AsyncClient(base_url=str(box.client.base_url)) as stranger:
         for method, path in walked:
             for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {TOKEN}"}):
-                answer = await stranger.request(method, path.replace("{event_id}", "x"), headers=headers)
+                answer = await stranger.request(
+                    method, path.replace("{event_id}", "x").replace("{command_id}", "x"), headers=headers
+                )
                 if answer.status_code == 401:
                     assert is_problem(answer, 401)
                     assert answer.headers["www-authenticate"] == "Bearer"
@@ -368,7 +370,9 @@ async def test_between_pieces_of_the_device_series_others_have_a_turn(
         asyncio.get_running_loop().call_soon(count)
 
     count()
-    looks = app.Looks(box.store, box.registry, box.health, box.metrics, RealClock(), box.reload, box.reload, "", dict)  # type: ignore[arg-type]  # the plan and the wishes are not asked for here
+    looks = app.Looks(
+        box.store, box.registry, box.health, box.commands, box.metrics, RealClock(), box.reload, box.reload, "", dict
+    )  # type: ignore[arg-type]  # the plan and the wishes are not asked for here
     seen = [turns async for _ in app._device_series(looks)]
 
     assert len(seen) == 6  # a heading and five devices
