@@ -99,8 +99,11 @@ class Bus(Protocol):
     async def read(self, unit: int, table: Table, address: int, count: int) -> Sequence[int]:
         """`count` registers (0..65535) or bits (0/1) from wire address `address`. Raises NoAnswer, BusRefused, LinkClosed."""
 
-    async def write(self, unit: int, table: Table, address: int, values: Sequence[int]) -> None:
-        """Write coils or holding registers. Raises as `read`."""
+    async def write(
+        self, unit: int, table: Table, address: int, values: Sequence[int], *, unless: Callable[[], bool] | None = None
+    ) -> bool:
+        """Write coils or holding registers. `unless` is asked directly before the bytes leave, after all waiting for the
+        wire: True, and nothing is sent. Returns whether it was. Raises as `read`."""
 
 
 # -- the way to the device ---------------------------------------------------------------------------------------------

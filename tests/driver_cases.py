@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tomllib
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -353,8 +353,11 @@ class DeadBus:
             raise LinkClosed("the bus is gone")
         raise NoAnswer("no unit answers")
 
-    async def write(self, unit: int, table: str, address: int, values: Sequence[int]) -> None:
+    async def write(
+        self, unit: int, table: str, address: int, values: Sequence[int], *, unless: Callable[[], bool] | None = None
+    ) -> bool:
         await self.read(unit, table, address, 0)
+        return True
 
 
 def variants_of_bits(payload: bytes) -> Iterator[bytes]:
