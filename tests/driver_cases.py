@@ -188,6 +188,7 @@ class FakeOrder:
 
     command: Command
     is_overdue: bool = False
+    age_s: float = 0.0
     steps: list[tuple[str, str]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set at every step."""
@@ -322,6 +323,7 @@ class FakeTopics:
         self._log = log
         self._ended = asyncio.Event()
         self.published: list[tuple[str, bytes]] = []
+        self.sent: list[tuple[str, bytes, int]] = []
 
     def end(self) -> None:
         self._ended.set()
@@ -338,6 +340,9 @@ class FakeTopics:
                 self.published.append((topic, payload))
 
         after.when_settled(send)
+
+    def send(self, topic: str, payload: bytes, *, expiry_s: int) -> None:
+        self.sent.append((topic, payload, expiry_s))
 
 
 class DeadBus:
