@@ -109,7 +109,7 @@ class Audit:
     """The record of one box. Opened anew for every row: a file that was exchanged underneath does not go unnoticed."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        self._path = path
+        self.path = path
         self._clock = clock
         self._turn = asyncio.Lock()
         self.head = Head()
@@ -145,16 +145,16 @@ class Audit:
     # -- in a thread -----------------------------------------------------------------------------------------------------
 
     def _append(self, content: tuple[str, str, str, str, str, str]) -> None:
-        with _writing(self._path) as db:
+        with _writing(self.path) as db:
             self._write(db, content)
 
     def _look(self) -> None:
-        if self._path.exists() or self.head.seq:
-            with _writing(self._path) as db:
+        if self.path.exists() or self.head.seq:
+            with _writing(self.path) as db:
                 self._newest(db)
 
     def _prune(self, cutoff: str, at: str) -> int:
-        with _writing(self._path) as db:
+        with _writing(self.path) as db:
             last = self._newest(db).seq
             old = "SELECT seq, hash FROM audit WHERE (at < ? OR seq <= ?) AND seq <= ? ORDER BY seq DESC LIMIT 1"
             found = db.execute(old, (cutoff, last - ROWS_MAX, last)).fetchone()

@@ -17,14 +17,19 @@ from random import Random
 
 from structlog.typing import FilteringBoundLogger as Logger
 
+from gateway.access import GATEWAY
+from gateway.accounts import FIRST, ONE_TIME_S, Accounts
 from gateway.api import Looks, bind, create_app, serve
+from gateway.audit import FILE as AUDIT_FILE
+from gateway.audit import Audit
 from gateway.clock import Clock
 from gateway.configuration import Configuration
-from gateway.errors import Busy
+from gateway.errors import Busy, GatewayError
 from gateway.health import Health
 from gateway.housekeeping import Housekeeping
 from gateway.ids import EventIds
 from gateway.intake import Intake, Source
+from gateway.login import LogIn
 from gateway.metrics import Metrics
 from gateway.model import Place
 from gateway.north import North, routes
@@ -59,6 +64,9 @@ class Parts:
     health: Health
     south: South
     north: North
+    audit: Audit
+    accounts: Accounts
+    log_in: LogIn
     api_socket: socket.socket
 
 
@@ -93,7 +101,7 @@ class Daemon:
         """Take the site file as it stands now. During the start this means nothing: it was read just now."""
         if self.ready.is_set():
             with suppress(Busy):  # those that wait read the file as it stands then
-                self.configuration.reload("SIGHUP")
+                self.configuration.reload(GATEWAY, "SIGHUP")
 
     async def run(self) -> None:
         """Start everything, serve until `stop`, take everything down. Raises StoreError, ConfigError when it cannot start."""
@@ -110,10 +118,12 @@ class Daemon:
                     group.create_task(keeping.run(), name="housekeeping"),
                     group.create_task(keeping.prune(), name="prune"),
                     group.create_task(keeping.watch_loop(), name="loop lag"),
+                    group.create_task(keeping.watch_audit(), name="audit"),
                 ]
                 north = group.create_task(parts.north.run(self._plan), name="destinations")
                 south = group.create_task(parts.south.run(self._plan), name="connections")
                 configuration = group.create_task(self.configuration.run(), name="configuration")
+                await self._invite(parts.accounts)
                 await keeping.tell_damage()
                 await keeping.look_back()
                 # What stands now stays: 75 000 objects and the register, which no collection needs to walk again. It cost 4 us
@@ -151,6 +161,10 @@ class Daemon:
         stack.push_async_callback(store.close)
         registry = await Registry.open(plan.data_dir / "registry.db")
         stack.push_async_callback(registry.close)
+        audit = Audit(plan.data_dir / AUDIT_FILE, clock)
+        accounts = await Accounts.open(registry, audit, clock)
+        log_in = LogIn(accounts, audit, clock)
+        stack.callback(log_in.close)
         intake = Intake(
             store=store,
             places=registry,
@@ -190,13 +204,28 @@ class Daemon:
             intake=intake,
             store=store,
             own=self._own,
+            audit=audit,
             clock=clock,
             metrics=metrics,
             log=self._log,
         )
         await health.load()
         await intake.load()
-        return Parts(store, registry, intake, health, south, north, api_socket)
+        return Parts(store, registry, intake, health, south, north, audit, accounts, log_in, api_socket)
+
+    async def _invite(self, accounts: Accounts) -> None:
+        """A box that knows nobody says, once, how the first person gets in. Alarms do not wait for it to succeed."""
+        try:
+            secret = await accounts.first()
+        except GatewayError as error:
+            self._log.warning("the first account cannot be made; the next start tries again", error=str(error))
+            return
+        if secret is not None:
+            sys.stderr.write(
+                f"\nfirst log-in 首次登录: {self.api_url}\n  account 账号 {FIRST}\n  one-time secret 一次性口令 {secret}\n"
+                f"  good for {ONE_TIME_S // 3600} h and one use; another one 重新获取: fangkong account passwd {FIRST}\n\n"
+            )
+            sys.stderr.flush()
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -208,6 +237,9 @@ class Daemon:
             metrics=self._metrics,
             clock=self._clock,
             plan=lambda: self.configuration.plan,
+            accounts=parts.accounts,
+            log_in=parts.log_in,
+            audit=parts.audit,
             reload=self.configuration.reload,
             version=VERSION,
             checks=partial(self._checks, parts),
@@ -226,6 +258,7 @@ class Daemon:
             registry=parts.registry,
             health=parts.health,
             intake=parts.intake,
+            audit=parts.audit,
             metrics=self._metrics,
             clock=self._clock,
             log=self._log,
