@@ -9,7 +9,20 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-FAMILIES = ("setup", "run", "doctor", "explain", "simulate", "demo", "site", "device", "tail", "config", "migrate")
+FAMILIES = (
+    "setup",
+    "run",
+    "doctor",
+    "explain",
+    "simulate",
+    "demo",
+    "site",
+    "device",
+    "tail",
+    "config",
+    "migrate",
+    "credential",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -30,10 +30,11 @@ from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway import leash
 from gateway.clock import Clock
-from gateway.config import GATEWAY_USER, BrokerSection, Secret, read_secret
+from gateway.config import GATEWAY_USER, BrokerSection, read_secret
 from gateway.errors import ConfigError, Problem, Refused
 from gateway.links.broker_url import external_address
 from gateway.links.mqtt_client import IN_HAND_MAX, PACKET_MAX_BYTES, BrokerAddress
+from gateway.secret import Secret
 
 HASH_ROUNDS = 1000
 """PBKDF2 rounds: 1 ms a login on a small box, so that a thousand devices coming back at once take a second."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hmac
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from gateway.errors import ConfigError, Problem
 from gateway.kinds import Lane
+from gateway.secret import Secret
 
 LINK_SCHEMES = {
     "tcp": "tcp://HOST:PORT dials out",
     "tcp-listen": "tcp-listen://HOST:PORT waits for devices that dial in",
+    "udp-listen": "udp-listen://HOST:PORT waits for datagrams",
     "serial": "serial:///dev/ttyUSB0?baud=9600 opens a serial port",
     "mqtt": "mqtt://broker uses the [broker] of this file",
     "modbus+tcp": "modbus+tcp://HOST:PORT polls a Modbus TCP server",
@@ -380,28 +381,6 @@ def _model_in(annotation: object) -> object:
 
 
 # -- secrets -----------------------------------------------------------------------------------------------------------
-
-
-class Secret:
-    """A value that never shows itself in logs, errors or dumps."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The value, for the one place that must use it."""
-        return self._value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
 
 
 def read_secret(path: Path) -> Secret:

@@ -33,6 +33,7 @@ from gateway.login import LogIn
 from gateway.metrics import Metrics
 from gateway.model import Place
 from gateway.north import North, routes
+from gateway.orders import Switchboard
 from gateway.plan import Plan
 from gateway.registry import Registry
 from gateway.sdnotify import Notifier
@@ -159,6 +160,7 @@ class Daemon:
             plan.data_dir, clock, budget_bytes=budget, observe=metrics.commit_seconds.observe
         )
         stack.push_async_callback(store.close)
+        plan.credential.make()
         registry = await Registry.open(plan.data_dir / "registry.db")
         stack.push_async_callback(registry.close)
         audit = Audit(plan.data_dir / AUDIT_FILE, clock)
@@ -176,9 +178,11 @@ class Daemon:
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
             storms=site.storms,
         )
+        switchboard = Switchboard(lambda device: health.last_connection(device))  # noqa: PLW0108  # made below
         supervisor = Supervisor(
-            intake=intake, store=store, clock=clock, random=self._random, metrics=metrics, log=self._log, own=self._own
-        )
+            intake=intake, store=store, switchboard=switchboard, clock=clock, random=self._random, metrics=metrics,
+            log=self._log, own=self._own,
+        )  # fmt: skip
         about_devices = Source("gateway", "gateway", proves_life=False)
         health = Health(
             store=store,

@@ -9,17 +9,21 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 from structlog.typing import FilteringBoundLogger as Logger
 
+from gateway.acts import Act, Command
 from gateway.clock import Clock
+from gateway.credentials import Credential, throw_away
 from gateway.errors import BusRefused, FrameError, LinkClosed, NoAnswer, Refused
 from gateway.kinds import FACTS, Kind, Lane, Qualifier
 from gateway.model import Observation, Position, Scalar
 from gateway.receipt import Receipt
+from gateway.secret import Secret
 from gateway.untrusted import INTEGER_MAX, clean_text, json_object
 
 __all__ = [
-    "FACTS", "INTEGER_MAX", "Bus", "BusDriver", "BusRefused", "Clock", "Context", "FrameError", "Kind", "Lane", "LinkClosed", "Logger",
-    "Message", "NoAnswer", "Observation", "Position", "Qualifier", "Receipt", "Refused", "Scalar", "Session", "Settings",
-    "Stream", "StreamDriver", "Table", "Topics", "TopicsDriver", "clean_text", "json_object",
+    "FACTS", "INTEGER_MAX", "Act", "Bus", "BusDriver", "BusRefused", "Clock", "Command", "Context", "FrameError", "Kind",
+    "Lane", "LinkClosed", "Logger", "Message", "NoAnswer", "Observation", "Order", "Orders", "Position", "Qualifier",
+    "Receipt", "Refused", "Scalar", "Secret", "Session", "Settings", "Stream", "StreamDriver", "Table", "Topics",
+    "TopicsDriver", "clean_text", "json_object",
 ]  # fmt: skip
 
 
@@ -38,6 +42,11 @@ class Context:
     profiles: Mapping[str, Any] = field(default_factory=dict)
     """The driver's own `Profile` objects by name, checked when the daemon starts."""
     connection: str = ""
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    """The content of the files that `secret_files` names, by the names it gave."""
+    credential: Credential = field(default_factory=throw_away, repr=False)
+    """The 16 hex digits that may stand in `values["credential"]` for a card number or code, given as the bytes that make it
+    the same card. Nothing else of it may be in an observation. The key is the box's; without a box it is thrown away."""
 
 
 # -- the three link shapes ---------------------------------------------------------------------------------------------
@@ -94,6 +103,40 @@ class Bus(Protocol):
         """Write coils or holding registers. Raises as `read`."""
 
 
+# -- the way to the device ---------------------------------------------------------------------------------------------
+
+
+class Order(Protocol):
+    """One command in the hands of a driver. What is said of one that has ended counts for nothing."""
+
+    @property
+    def command(self) -> Command: ...
+
+    def is_late(self) -> bool:
+        """Whether its time has run out, which ends it. Ask directly before the bytes leave, with no await between; a late
+        order is dropped, never sent."""
+
+    def sent(self) -> None:
+        """The bytes have left."""
+
+    def executed(self, evidence: str) -> None:
+        """The device itself has shown that it did it: a read-back, its answer, its own report. A write that went through is
+        no evidence."""
+
+    def failed(self, reason: str) -> None:
+        """The device refused, or cannot be asked."""
+
+
+class Orders(Protocol):
+    """What people ask of the devices of one conversation: `async for order in session.orders`, for ever."""
+
+    def __aiter__(self) -> AsyncIterator[Order]: ...
+
+    def awaiting(self, command_id: str) -> Order | None:
+        """The order of that id whose evidence is still waited for, also one that was sent in an earlier conversation or
+        before a restart. For protocols whose answers carry the id. Look at its `command.device` before believing it."""
+
+
 LinkT = TypeVar("LinkT")
 LatestKey = tuple[Kind, int | None]
 
@@ -111,6 +154,8 @@ class Session(Generic[LinkT]):
     """Proof of life of a device by its id, without an event."""
     latest: Callable[[str], Awaitable[Mapping[LatestKey, Qualifier]]]
     """The last stored qualifier per (kind, zone) of a device, so that an edge is reported once, also across a restart."""
+    orders: Orders
+    """Commands for the devices that this conversation was the last to hear. Without `obeys` there are none."""
     context: Context
     clock: Clock
     log: Logger
@@ -125,9 +170,12 @@ class Session(Generic[LinkT]):
 #   mistakes(context) -> [(found, expected)]                what only settings and profiles together can show
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged
+#   secret_files(settings) -> [file]                        keys: one line each, mode 0600, read when the daemon starts
 #   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
 #   behind(device, context) -> str | None                   the bridge through which alone a device is heard: while that
 #                                                           one is lost, nobody knows how the device is
+#   obeys(device, context) -> frozenset[Act]                what the device can be told to do. `run` then takes session.orders
+#                                                           in a task of its own beside the one that hears
 
 
 class StreamDriver(Protocol):

@@ -318,6 +318,11 @@ class Health:
 
     # -- readers -------------------------------------------------------------------------------------------------------
 
+    def last_connection(self, device: str) -> str:
+        """The line a device was last heard on, also before this start; "" when it never was."""
+        life = self._lives.get(device)
+        return life.connection if life else ""
+
     def states(self) -> Iterable[DeviceHealth]:
         """Every device, each as it stands when it is asked for: a reader may let others work in between."""
         for device, life in list(self._lives.items()):

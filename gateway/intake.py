@@ -170,7 +170,7 @@ class Intake:
         earlier: list[Receipt] = []
         now = self._clock.now()
         for observation in observations:
-            if source.proves_life and not _is_loss(observation):
+            if source.proves_life and not is_loss(observation):
                 self.heard(observation.device, source)
             if observation.kind is Kind.HEARTBEAT:
                 continue
@@ -379,7 +379,7 @@ def _reaching_back(newest_first: Sequence[Event], seconds: float) -> list[Event]
     return [event for event in reversed(newest_first) if newest_first[0].received_at - event.received_at <= reach]
 
 
-def _is_loss(observation: Observation) -> bool:
+def is_loss(observation: Observation) -> bool:
     """A driver that says a device cannot be reached has not heard it."""
     return observation.kind is Kind.COMM_FAULT and observation.qualifier is not Qualifier.RESTORE
 

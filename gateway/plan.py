@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,6 @@ from gateway.config import (
     DestinationSection,
     Loc,
     M,
-    Secret,
     SiteFile,
     check_model,
     check_site_file,
@@ -27,14 +26,21 @@ from gateway.config import (
     read_secret,
     read_site_text,
 )
+from gateway.credentials import FILE_NAME, KeyFile
 from gateway.driver import Context
 from gateway.errors import ConfigError, Problem
-from gateway.links import modbus, tcp
+from gateway.links import modbus
 from gateway.links.broker_url import external_address
+from gateway.links.endpoint import LISTENING, Endpoint
 from gateway.links.serial import SerialUrl
 from gateway.loader import load_module, load_profiles, load_settings
+from gateway.secret import Secret
 
-LINKS_OF = {"stream": {"tcp", "tcp-listen", "serial"}, "topics": {"mqtt"}, "bus": {"modbus+tcp", "modbus+rtu"}}
+LINKS_OF = {
+    "stream": {"tcp", "tcp-listen", "udp-listen", "serial"},
+    "topics": {"mqtt"},
+    "bus": {"modbus+tcp", "modbus+rtu"},
+}
 """Which link schemes fit which shape of driver."""
 
 
@@ -44,8 +50,9 @@ def _mqtt(link: str) -> None:
 
 
 READERS: Mapping[str, Callable[[str], object]] = {
-    "tcp": tcp.host_and_port,
-    "tcp-listen": tcp.host_and_port,
+    "tcp": Endpoint.parse,
+    "tcp-listen": Endpoint.parse,
+    "udp-listen": Endpoint.parse,
     "serial": SerialUrl.parse,
     "mqtt": _mqtt,
     "modbus+tcp": modbus.line,
@@ -88,6 +95,8 @@ class Plan:
     site: SiteFile
     data_dir: Path
     token: Secret | None
+    credential: KeyFile
+    """The key of card hashes, made when the gateway starts."""
     device_passwords: Mapping[str, Secret]
     """Of the users of our own broker, as far as they have one yet."""
     connections: tuple[PlannedConnection, ...]
@@ -134,10 +143,14 @@ def prepare(path: Path, base: Path | None = None) -> Plan:
 
     # Section by section, so that a mistake in one hides none in another.
     own_profiles = _own_profiles(content, base)
+    data_dir = site.data_dir(base) if site else base
+    credential = KeyFile(data_dir / FILE_NAME)
+    with _noting(problems), suppress(OSError):  # not there yet, or not ours to read: the start will tell
+        credential.read()
     connections: list[PlannedConnection] = []
     for at, connection in _sound(ConnectionSection, content, "connection"):
         with _noting(problems):
-            connections.append(_connection(connection, own_profiles, path, lines, at))
+            connections.append(_connection(connection, own_profiles, path, lines, at, base=base, credential=credential))
     destinations: list[PlannedDestination] = []
     for at, destination in _sound(DestinationSection, content, "destination"):
         with _noting(problems):
@@ -159,10 +172,10 @@ def prepare(path: Path, base: Path | None = None) -> Plan:
         problems += _taken_twice(site, path, lines)
     if problems or site is None:
         raise ConfigError(sorted(problems, key=lambda problem: (problem.file != str(path), problem.line or 0)))
-    data_dir = site.data_dir(base)
     return Plan(
-        path, base, text, lines, site, data_dir, token, device_passwords, tuple(connections), tuple(destinations)
-    )
+        path, base, text, lines, site, data_dir, token, credential, device_passwords,
+        tuple(connections), tuple(destinations),
+    )  # fmt: skip
 
 
 def _own_profiles(content: Mapping[str, Any], base: Path) -> Path | None:
@@ -193,8 +206,10 @@ def _taken_twice(site: SiteFile, path: Path, lines: Mapping[Loc, int]) -> Iterat
     for index, connection in enumerate(site.connection):
         link = urlsplit(connection.link)
         held = ""
-        if link.scheme == "tcp-listen":
+        if link.scheme in LISTENING:
             held = _port(link.netloc)
+            if held and link.scheme == "udp-listen":
+                held = f"UDP {held}"
         elif link.scheme in {"serial", "modbus+rtu"}:
             held = link.path
         wanted.append((f"connection.{connection.name}.link", ("connection", index, "link"), held))
@@ -235,7 +250,14 @@ def _at(path: Path, line: int | None, key: str) -> Iterator[None]:
 
 
 def _connection(
-    section: ConnectionSection, own_profiles: Path | None, path: Path, lines: Mapping[Loc, int], at: Loc
+    section: ConnectionSection,
+    own_profiles: Path | None,
+    path: Path,
+    lines: Mapping[Loc, int],
+    at: Loc,
+    *,
+    base: Path,
+    credential: KeyFile,
 ) -> PlannedConnection:
     file = str(path)
     driver = load_module("drivers", section.driver, file=file, line=line_of(lines, (*at, "driver")))
@@ -250,9 +272,24 @@ def _connection(
     _check_link(section, file, line_of(lines, (*at, "link")))
     settings = load_settings(driver, section.settings, file=file, lines=lines, at=(*at, "settings"))
     profiles = load_profiles(driver, own_profiles)
-    context = Context(settings=settings, profiles=profiles, connection=section.name)
+    context = Context(
+        settings=settings, profiles=profiles, connection=section.name, secrets=_secrets(driver, settings, base),
+        credential=credential,
+    )  # fmt: skip
     _check_together(driver, context, file, line_of(lines, (*at, "settings")))
     return PlannedConnection(section, driver, context)
+
+
+def _secrets(driver: ModuleType, settings: Any, base: Path) -> dict[str, Secret]:
+    """The content of the files that a driver's settings name. Raises ConfigError with all that cannot be used."""
+    problems: list[Problem] = []
+    secrets: dict[str, Secret] = {}
+    for file in driver.secret_files(settings) if hasattr(driver, "secret_files") else ():
+        with _noting(problems):
+            secrets[file] = read_secret(base / file)
+    if problems:
+        raise ConfigError(problems)
+    return secrets
 
 
 def _check_link(section: ConnectionSection, file: str, line: int | None) -> None:

@@ -19,10 +19,12 @@ from gateway.driver import Topics
 from gateway.errors import ConfigError, Problem
 from gateway.intake import Intake, Source
 from gateway.kinds import Kind, Qualifier
+from gateway.links import tcp, udp
+from gateway.links.endpoint import LISTENING, why_taken
 from gateway.links.modbus import open_bus
 from gateway.links.mqtt import open_topics
 from gateway.links.serial import open_serial
-from gateway.links.tcp import dial, listen, why_taken
+from gateway.links.tcp import dial
 from gateway.metrics import Metrics
 from gateway.model import Observation
 from gateway.plan import Plan, PlannedConnection
@@ -30,6 +32,8 @@ from gateway.supervisor import Connection, Open, Supervisor
 
 LISTENING_WITHIN_S = 5.0
 """A port is had at once or not at all; this is for a loop that is busy."""
+
+LISTEN = {"tcp-listen": tcp.listen, "udp-listen": udp.listen}
 
 
 class South:
@@ -121,11 +125,11 @@ class South:
 
     def check_ports(self, old: Plan, new: Plan, names: Collection[str]) -> None:
         """Before anything is touched: the new ports of these lines, but for those the old plan holds. Raises ConfigError."""
-        ours = {urlsplit(section.link).port for section in old.site.connection}
+        ours = {_port(section.link) for section in old.site.connection}
         problems = [
             _taken(new, section.name, found)
             for section in new.site.connection
-            if section.name in names and urlsplit(section.link).port not in ours and (found := _why_taken(section.link))
+            if section.name in names and _port(section.link) not in ours and (found := _why_taken(section.link))
         ]
         if problems:
             raise ConfigError(problems)
@@ -165,7 +169,7 @@ class South:
     def _line(self, plan: Plan, planned: PlannedConnection) -> Connection:
         section = planned.section
         line = Connection(section.name, planned.driver, section.driver, planned.context)
-        if urlsplit(section.link).scheme == "tcp-listen":
+        if listen := LISTEN.get(urlsplit(section.link).scheme):
             line.listen = partial(listen, section.link)
         else:
             line.open = self._opener(plan, planned)
@@ -221,7 +225,13 @@ class South:
 
 
 def _why_taken(link: str) -> str:
-    return why_taken(link) if urlsplit(link).scheme == "tcp-listen" else ""
+    return why_taken(link) if urlsplit(link).scheme in LISTENING else ""
+
+
+def _port(link: str) -> tuple[bool, int | None]:
+    """UDP has ports of its own."""
+    parts = urlsplit(link)
+    return parts.scheme == "udp-listen", parts.port
 
 
 def _taken(plan: Plan, name: str, found: str) -> Problem:

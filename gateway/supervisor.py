@@ -17,10 +17,11 @@ from gateway.backoff import Backoff
 from gateway.clock import Clock
 from gateway.driver import Context, LatestKey, Session
 from gateway.errors import FrameError, GatewayError, LinkClosed, Reason, StoreError, leaves
-from gateway.intake import Intake, Source
+from gateway.intake import Intake, Source, is_loss
 from gateway.kinds import Kind, Qualifier
 from gateway.metrics import Metrics
 from gateway.model import Observation
+from gateway.orders import Inbox, Switchboard
 from gateway.receipt import Series
 from gateway.store import Store
 
@@ -63,6 +64,8 @@ class Connection:
     last_reason: str = ""
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the first attempt to open it has ended, well or not."""
+    inbox: Inbox | None = None
+    """Of a line with one conversation at a time: the orders that wait for it, also while it is down."""
 
     @property
     def is_up(self) -> bool:
@@ -73,10 +76,20 @@ class Supervisor:
     """Runs all connections."""
 
     def __init__(
-        self, *, intake: Intake, store: Store, clock: Clock, random: Random, metrics: Metrics, log: Logger, own: Source
+        self,
+        *,
+        intake: Intake,
+        store: Store,
+        switchboard: Switchboard,
+        clock: Clock,
+        random: Random,
+        metrics: Metrics,
+        log: Logger,
+        own: Source,
     ) -> None:
         self._intake = intake
         self._store = store
+        self._switchboard = switchboard
         self._clock = clock
         self._random = random
         self._metrics = metrics
@@ -102,6 +115,8 @@ class Supervisor:
         """Run one more beside the others."""
         name = connection.name
         self.connections[name] = connection
+        if connection.open is not None:
+            connection.inbox = self._switchboard.line(name, connection.driver, connection.context)
         self._metrics.connection_up.labels(name).set(0)
         self._metrics.connection_lost.labels(name)
         self._metrics.driver_errors.labels(name)
@@ -121,7 +136,8 @@ class Supervisor:
         if tasks:
             await asyncio.wait(tasks)
         for name in names:
-            del self.connections[name]
+            if (inbox := self.connections.pop(name).inbox) is not None:
+                self._switchboard.close(inbox)
             self._metrics.forget(connection=name)
 
     # -- one connection --------------------------------------------------------------------------------------------------
@@ -153,25 +169,28 @@ class Supervisor:
             async with connection.open() as link:
                 _leave_if_cancelled()
                 self._up(connection, log)
-                await self._converse(connection, link, log)
+                assert connection.inbox is not None
+                await self._converse(connection, link, connection.inbox, log)
 
     async def _converse_with_peer(self, connection: Connection, log: Logger, link: Any) -> None:
         """One device that dialled in. Ends with its line; its faults are its own."""
         connection.peers += 1
         self._metrics.connection_peers.labels(connection.name).set(connection.peers)
+        inbox = self._switchboard.peer(connection.name, connection.driver, connection.context)
         try:
-            await self._converse(connection, link, log.bind(peer=link.peer))
+            await self._converse(connection, link, inbox, log.bind(peer=link.peer))
         except (GatewayError, OSError) as error:
             log.debug("a peer left", peer=link.peer, reason=str(error))
         except Exception:  # the task boundary: a fault in one conversation must not reach its neighbours
             self._metrics.driver_errors.labels(connection.name).inc()
             log.exception("a driver failed: this is a fault in the program", peer=link.peer)
         finally:
+            self._switchboard.close(inbox)
             connection.peers -= 1
             self._metrics.connection_peers.labels(connection.name).set(connection.peers)
 
-    async def _converse(self, connection: Connection, link: Any, log: Logger) -> None:
-        session = self._session(connection, link, log)
+    async def _converse(self, connection: Connection, link: Any, inbox: Inbox, log: Logger) -> None:
+        session = self._session(connection, link, inbox, log)
         try:
             await connection.driver.run(session)
         except ExceptionGroup as group:  # of a driver with tasks of its own
@@ -181,7 +200,7 @@ class Supervisor:
             raise LinkClosed("; ".join(sorted({str(leaf) for leaf in leaves(group)}))) from group
         raise LinkClosed("the conversation ended")
 
-    def _session(self, connection: Connection, link: Any, log: Logger) -> Session[Any]:
+    def _session(self, connection: Connection, link: Any, inbox: Inbox, log: Logger) -> Session[Any]:
         driver = connection.driver
         of_device = getattr(driver, "heard_within_s", None)
         series = Series()
@@ -196,6 +215,10 @@ class Supervisor:
             rejects_in_a_row = 0
             if series.is_broken:
                 raise LinkClosed("an earlier report of this conversation was not stored")
+            if inbox.takes_orders:
+                for observation in observations:
+                    if not is_loss(observation):
+                        self._switchboard.heard(observation.device, inbox)
             return await self._intake.report(source, observations)
 
         def reject(raw: bytes, error: FrameError) -> None:
@@ -205,6 +228,13 @@ class Supervisor:
             if rejects_in_a_row >= REJECTS_IN_A_ROW_MAX and connection.driver.LINK == "stream":
                 raise LinkClosed(f"{rejects_in_a_row} refused frames in a row; the last: {error}")
 
+        def heard(device: str) -> None:
+            nonlocal rejects_in_a_row
+            rejects_in_a_row = 0
+            if inbox.takes_orders:
+                self._switchboard.heard(device, inbox)
+            self._intake.heard(device, source)
+
         async def latest(device: str) -> Mapping[LatestKey, Qualifier]:
             return await self._store.latest(device)
 
@@ -212,8 +242,9 @@ class Supervisor:
             link=link,
             report=report,
             reject=reject,
-            heard=lambda device: self._intake.heard(device, source),
+            heard=heard,
             latest=latest,
+            orders=inbox,
             context=connection.context,
             clock=self._clock,
             log=log,

@@ -8,14 +8,10 @@ as shares of writes from 0 to 1: `garbage` before, `half` lines, `glue` (held ba
 from __future__ import annotations
 
 import asyncio
-import os
-import tty
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import serial
-
+from simulators._serial import Wire
 from simulators._world import Spec, World
 
 OPTIONS = frozenset({"sensors", "first", "queue", "baud", "garbage", "half", "glue"})
@@ -86,58 +82,6 @@ class Waiting:
     device: str
     what: str
     restore: bool
-
-
-class Wire:
-    """The serial line as the receiver has it: non-blocking, bytes nobody takes are lost as on a real one."""
-
-    def __init__(self, connect: str, baud: int, on_bytes: Callable[[bytes], None]) -> None:
-        self._link: Path | None = None
-        self._port: serial.Serial | None = None
-        self._far = -1
-        if connect.startswith("pty:"):
-            self._fd, self._far = os.openpty()
-            tty.setraw(self._far)
-            os.set_blocking(self._fd, False)
-            self._link = Path(connect.removeprefix("pty:"))
-            self._link.parent.mkdir(parents=True, exist_ok=True)
-            self._link.unlink(missing_ok=True)
-            self._link.symlink_to(os.ttyname(self._far))
-        else:
-            self._port = serial.Serial(connect, baud, timeout=0)
-            self._fd = self._port.fileno()
-        self._on_bytes = on_bytes
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._fd, self._read)
-
-    def _read(self) -> None:
-        try:
-            arrived = os.read(self._fd, 4096)
-        except BlockingIOError:
-            return
-        except OSError:
-            arrived = b""
-        if arrived:
-            self._on_bytes(arrived)
-        else:
-            self._loop.remove_reader(self._fd)
-
-    def write(self, data: bytes) -> None:
-        """Send what the line takes."""
-        try:
-            os.write(self._fd, data)
-        except OSError:
-            return  # full or gone: the line is lost, repeating is what saves it
-
-    def close(self) -> None:
-        """Pull the plug."""
-        self._loop.remove_reader(self._fd)
-        if self._link is not None:
-            self._link.unlink(missing_ok=True)
-            os.close(self._fd)
-            os.close(self._far)
-        if self._port is not None:
-            self._port.close()
 
 
 class Receiver:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,13 +17,17 @@ from typing import Any
 import structlog
 
 from gateway.clock import Clock
-from gateway.driver import Context, FrameError, LatestKey, NoAnswer, Observation, Qualifier, Receipt, Session
+from gateway.credentials import hashed
+from gateway.driver import Command, Context, FrameError, LatestKey, NoAnswer, Observation, Qualifier, Receipt, Session
 from gateway.errors import LinkClosed, StoreError
 from gateway.links.stream import StreamLink
 from gateway.loader import load_module, load_profiles, load_settings, names_in
 
 VECTORS = Path(__file__).parent / "vectors"
 OBSERVED = ("device", "kind", "qualifier", "zone", "at", "code", "text", "test", "repeat_key", "values")
+CREDENTIAL = partial(hashed, bytes(32))
+"""Vectors state the hash of a credential under this key: `hmac.digest(bytes(32), credential, "sha256").hex()[:16]`."""
+
 EXPECTED = (*OBSERVED, "latitude", "longitude", "speed_kmh")
 KEYS = {"origin", "bytes", "topic", "payload", "profile", "settings", "error", "observations", "observation", "answer"}
 
@@ -81,7 +86,8 @@ def driver(name: str) -> Driver:
             if "profile" in getattr(module.__dict__.get("Settings"), "model_fields", {}):
                 given["profile"] = row["profile"]
         settings = load_settings(module, given, file=str(path), lines={}, at=("vector", number, "settings"))
-        vectors.append(Vector(number, row, Context(settings=settings, profiles=profiles, connection="test")))
+        context = Context(settings=settings, profiles=profiles, connection="test", credential=CREDENTIAL)
+        vectors.append(Vector(number, row, context))
     return Driver(name, module, vectors)
 
 
@@ -173,6 +179,58 @@ async def closing(opening: Awaitable[StreamLink]) -> AsyncIterator[StreamLink]:
         await link.close()
 
 
+# -- orders ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FakeOrder:
+    """A `driver.Order` that writes down what is said of it."""
+
+    command: Command
+    is_overdue: bool = False
+    steps: list[tuple[str, str]] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set at every step."""
+
+    def is_late(self) -> bool:
+        return self.is_overdue
+
+    def sent(self) -> None:
+        self._step("sent")
+
+    def executed(self, evidence: str) -> None:
+        self._step("executed", evidence)
+
+    def failed(self, reason: str) -> None:
+        self._step("failed", reason)
+
+    def _step(self, step: str, detail: str = "") -> None:
+        self.steps.append((step, detail))
+        self.changed.set()
+
+
+class FakeOrders:
+    """A `driver.Orders`: what the test gives, and nothing else, for ever."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[FakeOrder] = asyncio.Queue()
+        self._given: dict[str, FakeOrder] = {}
+
+    def give(self, order: FakeOrder) -> FakeOrder:
+        self._given[order.command.id] = order
+        self._waiting.put_nowait(order)
+        return order
+
+    def __aiter__(self) -> AsyncIterator[FakeOrder]:
+        return self
+
+    async def __anext__(self) -> FakeOrder:
+        return await self._waiting.get()
+
+    def awaiting(self, command_id: str) -> FakeOrder | None:
+        return self._given.get(command_id)
+
+
 # -- a conversation ----------------------------------------------------------------------------------------------------
 
 
@@ -185,6 +243,7 @@ class Desk:
     rejected: list[bytes] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    orders: FakeOrders = field(default_factory=FakeOrders)
     is_prompt: bool = False
     """Settle at once, as a very quick disk would."""
     is_disk_full: bool = False
@@ -229,6 +288,7 @@ class Desk:
             reject=lambda frame, _: self.rejected.append(frame),
             heard=self.heard.append,
             latest=self.latest,
+            orders=self.orders,
             context=context,
             clock=clock,
             log=structlog.get_logger(),

@@ -19,6 +19,7 @@ from gateway.metrics import Metrics
 from simulators import _clock as simulated
 from simulators._world import Ledger, Option, Spec, World
 from simulators.modbus_points import Slave, make
+from tests.driver_cases import FakeOrders
 
 TCP = "modbus+tcp://127.0.0.1:0"
 WAIT_S = 10.0
@@ -69,6 +70,7 @@ class Desk:
     seen: list[Observation] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
     is_broken: bool = False
+    orders: FakeOrders = field(default_factory=FakeOrders)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def report(self, observations: Sequence[Observation]) -> Receipt:
@@ -105,6 +107,7 @@ class Desk:
             reject=lambda raw, error: None,
             heard=self.heard.append,
             latest=self.latest,
+            orders=self.orders,
             context=context,
             clock=clock,
             log=logger(),

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from gateway.access import Actor, Permission, Role
 from gateway.accounts import Accounts
-from gateway.config import Secret
+from gateway.secret import Secret
 
 BOX = Actor("box", Role.ADMINISTRATOR)
 """Who holds the token of the site file: it lies in a file beside the ledger, which its reader could change as well."""

@@ -70,8 +70,8 @@ def examine(plan: Plan) -> Iterator[Finding]:
     if not running:
         yield _port("api port", plan.site.api.listen)
         for planned in plan.connections:
-            if planned.section.link.startswith("tcp-listen:"):
-                yield _port(f"port of {planned.section.name}", planned.section.link.removeprefix("tcp-listen://"))
+            if planned.section.link.startswith(("tcp-listen:", "udp-listen:")):
+                yield _listening(f"port of {planned.section.name}", planned.section.link)
     if any(planned.driver.LINK == "topics" for planned in plan.connections):
         yield _broker(plan)
         if not running and plan.site.broker.url is None:
@@ -160,6 +160,14 @@ def _port(what: str, address: str) -> Finding:
                 what, "failed", f"{address}: {error.strerror}", "choose another port, or stop who has it 端口被占用"
             )
     return Finding(what, "ok", f"{address} is free")
+
+
+def _listening(what: str, link: str) -> Finding:
+    from gateway.links.endpoint import why_taken
+
+    if taken := why_taken(link):
+        return Finding(what, "failed", taken, "choose another port, or stop who has it 端口被占用")
+    return Finding(what, "ok", f"{link} is free")
 
 
 def _broker(plan: Plan) -> Finding:

@@ -18,9 +18,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gateway.config import Secret
 from gateway.errors import LinkClosed
 from gateway.links.mqtt_packets import PUBLISH, extent, publish_parts
+from gateway.secret import Secret
 
 Version = Literal["auto", "3.1.1", "5"]
 

@@ -13,6 +13,9 @@ from gateway.receipt import SETTLE_WITHIN_S, Receipt
 
 READ_CHUNK_BYTES = 4096
 """One read: some fifty frames. Larger chunks would only move the queue from the kernel into this process."""
+FLOOD_BYTES = READ_CHUNK_BYTES // 2
+"""So much at once, and more is likely to be there already: without a turn for the others in between, a peer that floods
+has the loop for all that its socket's buffers hold, some 30 ms."""
 ANSWERS_PAUSE = 512
 """Answers owed at which reading pauses: more than one commit collects from one peer, and the peer feels a slow disk."""
 ANSWERS_MAX = ANSWERS_PAUSE + READ_CHUNK_BYTES
@@ -79,6 +82,8 @@ class StreamLink:
         if not data:
             self._cut(f"{self.peer} closed the line")
             self._check_open()
+        if len(data) >= FLOOD_BYTES:
+            await asyncio.sleep(0)  # noqa: TID251  # gives the loop a turn, waits for nothing
         return data
 
     def answer(self, data: bytes, *, after: Receipt) -> None:

@@ -6,54 +6,32 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 import structlog
 
-from gateway.errors import ConfigError, LinkClosed, Problem
+from gateway.errors import LinkClosed
+from gateway.links.endpoint import Endpoint
 from gateway.links.stream import READ_CHUNK_BYTES, StreamLink
 
-PEERS_MAX = 4096
-"""Connections one listener holds. Each costs a descriptor and some 20 kB; the usual hard limit of descriptors is 4096
-or more, and one box serves a few thousand devices."""
 IDLE_S = 900.0
 """A peer that says nothing for 15 minutes is gone: devices of the trade send heartbeats every 30 to 300 s."""
 DIAL_WITHIN_S = 10.0
 """Three SYNs on Linux (0, 1, 3 s) and their answers; beyond that the host is not there."""
+BACKLOG = 4096
+"""Connections that wait to be taken: a street that has power again dials at once, and a handshake that finds no room is
+tried again a second later. Linux itself allows no more by default (net.core.somaxconn)."""
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
 """A cut cable shows after a minute, also while answers are under way (TCP_USER_TIMEOUT is in ms)."""
 
 log = structlog.get_logger()
 
 
-def host_and_port(url: str) -> tuple[str, int]:
-    """Of `tcp://HOST:PORT` and `tcp-listen://HOST:PORT`. Raises ConfigError."""
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
-    if not parts.hostname or port is None or parts.query or parts.path not in ("", "/"):
-        raise ConfigError([Problem("site file", None, "link", f"found {url!r}", f"{parts.scheme}://HOST:PORT")])
-    return parts.hostname, port
-
-
-def why_taken(url: str) -> str:
-    """Why the port of `tcp-listen://HOST:PORT` cannot be had at this moment; empty when it can. Raises ConfigError."""
-    host, port = host_and_port(url)
-    try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError as error:
-        return f"{url}: {(error.strerror or str(error)).partition(' (while')[0]}"  # Python adds the address once more
-    return ""
-
-
 async def dial(url: str, *, idle_s: float | None = IDLE_S) -> StreamLink:
     """Connect out. Raises LinkClosed when nobody answers, ConfigError when the URL is wrong."""
-    host, port = host_and_port(url)
+    endpoint = Endpoint.parse(url)
     try:
         async with asyncio.timeout(DIAL_WITHIN_S):
-            reader, writer = await asyncio.open_connection(host, port, limit=READ_CHUNK_BYTES)
+            reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port, limit=READ_CHUNK_BYTES)
     except TimeoutError as error:
         raise LinkClosed(f"{url}: no answer within {DIAL_WITHIN_S} s") from error
     except OSError as error:
@@ -97,13 +75,12 @@ async def listen(
     url: str,
     on_peer: Callable[[StreamLink], Awaitable[None]],
     *,
-    peers_max: int = PEERS_MAX,
     idle_s: float | None = IDLE_S,
 ) -> AsyncIterator[Listener]:
     """Serve peers while the block lasts, one task each; leaving it ends them. `on_peer` is the task's boundary: what it
     raises besides LinkClosed ends the listener. Raises LinkClosed when the port cannot be had."""
-    host, port = host_and_port(url)
-    listener = Listener(peers_max)
+    endpoint = Endpoint.parse(url)
+    listener = Listener(endpoint.peers_max)
 
     async def serve(link: StreamLink) -> None:
         try:
@@ -131,7 +108,9 @@ async def listen(
         writer.transport.abort()
 
     try:
-        server = await asyncio.start_server(accept, host, port, limit=READ_CHUNK_BYTES, start_serving=False)
+        server = await asyncio.start_server(
+            accept, endpoint.host, endpoint.port, limit=READ_CHUNK_BYTES, backlog=BACKLOG, start_serving=False
+        )
     except OSError as error:
         raise LinkClosed(f"{url}: {error}") from error
     listener.host, listener.port = server.sockets[0].getsockname()[:2]

@@ -18,7 +18,7 @@ from gateway.cli.demo_audit import ACCEPTED, Audit, balance
 from simulators._world import Simulated
 from simulators.faults import Faults
 from simulators.police_centre import Misbehaviour
-from tests.crash.town import DEVICES, OWN_ACCOUNT, Town, town, where
+from tests.crash.town import DEVICES, OWN_ACCOUNT, UNLIMITED, Town, town, where
 from tests.stories.box import until
 
 EVENTS_PER_S = 240
@@ -114,12 +114,15 @@ async def run(
     seed: int,
     signals: Sequence[int] = (signal.SIGKILL,),
     tell: Callable[[int, Town], None] = lambda *_: None,
+    storms: str = UNLIMITED,
 ) -> Report:
     """Kill a gateway under load, let it drain without faults, and strike the balance. `tell` hears of each kill.
 
     `signals` are sent one right after the other; after SIGTERM it must end in order.
     """
-    async with town(folder, seed=seed, faults_110=TO_110, faults_broker=TO_BROKER, bad=bad_day(seed)) as place:
+    async with town(
+        folder, seed=seed, faults_110=TO_110, faults_broker=TO_BROKER, bad=bad_day(seed), storms=storms
+    ) as place:
         story = _Story(place, seed, signals)
         await story.kill_often(kills, tell)
         await story.drain()

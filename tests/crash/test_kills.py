@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import tool
-from tests.crash import kills
+from tests.crash import kept_back, kills
 
 SEED = int(os.environ.get("STORY_SEED", "110"))
 REPEATS_PER_KILL = 5.0
 """On the wire: one frame of each of the 12 accounts may be out, and acceptances wait some 5 ms for the next commit. A busy
 machine has had 2."""
+
+STORMS = "[storms]\nburst = 1\nper_s = 0.1"
+"""The usual window; and a bucket that one alarm empties, for a start fills it again."""
 
 
 @pytest.mark.full
@@ -29,3 +32,17 @@ async def test_a_hundred_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     assert report.is_good, report.audit.missing
     assert report.raised > 100 * 10
     assert report.repeats_by_kill < REPEATS_PER_KILL * report.kills
+
+
+@pytest.mark.full
+@pytest.mark.row("A1")
+async def test_what_a_storm_keeps_back_is_recorded_and_spoken_for(tmp_path: Path) -> None:
+    """At five events a second each every device repeats itself and floods: most is kept back, and none of that is lost."""
+    tool("mosquitto")
+    await kills.run(tmp_path, kills=20, seed=SEED, storms=STORMS)
+    found = kept_back.audit(tmp_path)
+    print(found)
+
+    assert found.is_good
+    assert found.kept_back > found.recorded // 4
+    assert found.acknowledged > 20 * 10

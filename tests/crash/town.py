@@ -35,6 +35,16 @@ SECRET = "for-this-test-only"
 READY_WITHIN_S = 30.0
 NO_FAULTS = Faults()
 
+UNLIMITED = """\
+# Every single event is followed to 110: nothing is summed up, no source is limited.
+[storms]
+window_s = 0
+burst = 100000
+per_s = 100000
+life_burst = 100000
+life_per_s = 100000
+"""
+
 SITE_FILE = """\
 [gateway]
 name = "crash"
@@ -49,13 +59,7 @@ url = "mqtt://127.0.0.1:{broker}"
 username = "demo"
 password_file = "secret"
 
-# Every single event is followed to 110 here: nothing is summed up, no source is limited.
-[storms]
-window_s = 0
-burst = 100000
-per_s = 100000
-life_burst = 100000
-life_per_s = 100000
+{storms}
 
 [[connection]]
 name = "alarms"
@@ -177,6 +181,7 @@ async def town(
     faults_broker: Faults = NO_FAULTS,
     bad: Iterable[Misbehaviour] = (),
     heard_within_s: float | None = None,
+    storms: str = UNLIMITED,
 ) -> AsyncIterator[Town]:
     """With mosquitto as its broker: amqtt forgets what a killed gateway did not acknowledge. It runs as a site of these
     devices would have it (decision 0025)."""
@@ -199,7 +204,7 @@ async def town(
             Tasks() as tasks,
         ):
             assert broker.kind == "mosquitto", "mosquitto is not installed"
-            site = SITE_FILE.format(api=api, broker=to_broker.port, centre=to_110.port)
+            site = SITE_FILE.format(api=api, broker=to_broker.port, centre=to_110.port, storms=storms)
             (folder / "site.toml").write_text(site)
             (folder / "var").mkdir()
             registry = await Registry.open(folder / "var" / "registry.db")

@@ -21,6 +21,7 @@ from drivers.alarm_json import HELD_MAX, LOOK_S, OFFLINE_HOLD_S
 from gateway.driver import Context, FrameError, Kind, LatestKey, LinkClosed, Observation, Qualifier, Receipt, Session
 from gateway.errors import StoreError
 from tests.conftest import JumpingClock
+from tests.driver_cases import FakeOrders
 
 EVENT = "fangkong/v1/a001/event"
 HEARTBEAT = "fangkong/v1/a001/heartbeat"
@@ -264,6 +265,7 @@ class Wire:
         self.rejected: list[str] = []
         self.heard: list[str] = []
         self.stored: dict[str, dict[LatestKey, Qualifier]] = {}
+        self.orders = FakeOrders()
 
     @property
     def words(self) -> list[str]:
@@ -304,6 +306,7 @@ class Wire:
             reject=lambda _, error: self.rejected.append(str(error)),
             heard=self.heard.append,
             latest=self.latest,
+            orders=self.orders,
             context=Context(),
             clock=self.clock,
             log=structlog.get_logger(),

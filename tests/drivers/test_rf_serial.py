@@ -27,6 +27,7 @@ from gateway.links.stream import StreamLink
 from gateway.loader import load_profiles
 from gateway.metrics import Metrics
 from gateway.model import Place
+from gateway.orders import Switchboard
 from gateway.store import EventFilter
 from gateway.store.sqlite import SqliteStore
 from gateway.supervisor import Connection, Supervisor
@@ -415,7 +416,7 @@ async def test_behind_the_supervisor_a_repeat_is_stored_once_and_answered_twice(
         metrics=metrics, heard=lambda device, source: windows.update({device: source.window_s(device)}),
     )  # fmt: skip
     supervisor = Supervisor(
-        intake=intake, store=store, clock=jumping_clock, random=Random(2), metrics=metrics,
+        intake=intake, store=store, switchboard=Switchboard(lambda _: ""), clock=jumping_clock, random=Random(2), metrics=metrics,
         log=structlog.get_logger(), own=Source("gateway", "gateway", proves_life=False),
     )  # fmt: skip
     line = Connection("radio", driver, "rf_serial", CONTEXT, open=opened)

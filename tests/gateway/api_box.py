@@ -16,7 +16,8 @@ from fastapi import FastAPI
 
 from gateway.api import Looks, bind, create_app, serve
 from gateway.clock import RealClock
-from gateway.config import DestinationSection, GatewaySection, Secret, SiteFile
+from gateway.config import DestinationSection, GatewaySection, SiteFile
+from gateway.credentials import KeyFile
 from gateway.difference import Reload
 from gateway.health import DeviceHealth
 from gateway.ids import EventIds
@@ -24,6 +25,7 @@ from gateway.metrics import Metrics
 from gateway.model import Event, Kind, Lane, Place, Qualifier
 from gateway.plan import Plan
 from gateway.registry import Registry
+from gateway.secret import Secret
 from gateway.store import Entry
 from gateway.store.sqlite import SqliteStore
 
@@ -80,7 +82,19 @@ class Box:
             destination=(DestinationSection(name="centre", forwarder="dc09"),),
         )
         here = Path("site.toml")
-        plan = Plan(here, Path(), "", {}, site, Path("var"), Secret(token) if token else None, {}, (), ())
+        plan = Plan(
+            here,
+            Path(),
+            "",
+            {},
+            site,
+            Path("var"),
+            Secret(token) if token else None,
+            KeyFile(Path("unused")),
+            {},
+            (),
+            (),
+        )
         looks = Looks(
             store=self.store, registry=self.registry, health=self.health, metrics=self.metrics, version="1.2.3",
             clock=RealClock(), plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from gateway.cli._site_file import data_dir
-from gateway.config import Secret, read_secret
+from gateway.config import read_secret
 from gateway.errors import ConfigError, Problem
 from gateway.plan import prepare
+from gateway.secret import Secret
 
 BUS = """\
 [[connection]]

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.config import ApiSection, BrokerSection, GatewaySection, StoreSection, StormsSection
 from gateway.difference import LIVE, Change, Difference, difference
+from gateway.errors import ConfigError
 from gateway.plan import Plan, prepare
 
 HEAD = '[gateway]\nname = "box"\nprofiles_dir = "own"\n[api]\ntoken_file = "token"\n[store]\nretention_days = 30\n'
@@ -152,6 +153,25 @@ def test_a_driver_whose_devices_wait_for_no_receipt_of_ours_needs_another_broker
     added = ALARMS.replace('"alarms"', '"plain"').replace("alarm_json", plain.__name__)
 
     assert [problem.key for problem in difference(old, plan(tmp_path, SITE + ALARMS + added)).restart] == ["broker"]
+
+
+def test_another_key_in_a_file_that_a_driver_names_is_another_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyed = ModuleType("testing.keyed")
+    vars(keyed).update(
+        LINK="stream", HEARD_WITHIN_S=None, decode=None, run=None, secret_files=lambda _: ["key", "token"]
+    )
+    monkeypatch.setitem(sys.modules, keyed.__name__, keyed)
+    text = HEAD + f'[[connection]]\nname = "keyed"\ndriver = "{keyed.__name__}"\nlink = "tcp://10.0.0.1:1"\n'
+    old = plan(tmp_path, text)
+
+    assert old.connections[0].context.secrets["token"].reveal() == "t1"
+    assert "t1" not in repr(old.connections[0])
+    assert difference(old, plan(tmp_path, text, key="hex:" + "11" * 16)).connections == Change(replaced=("keyed",))
+    (tmp_path / "key").chmod(0o644)
+    with pytest.raises(ConfigError, match="mode 0644; expected mode 0600"):
+        prepare(tmp_path / "site.toml")
 
 
 RESTART = {

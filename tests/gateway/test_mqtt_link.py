@@ -31,13 +31,13 @@ from cryptography.x509.oid import NameOID
 from gateway import broker as broker_module
 from gateway import logs
 from gateway.broker import Broker
-from gateway.config import Secret
 from gateway.errors import LinkClosed, Refused, StoreError
 from gateway.links import mqtt, mqtt_client, mqtt_connect
 from gateway.links.mqtt import Arrived, BrokerAddress, TopicsLink, open_topics
 from gateway.links.mqtt_client import KEEPALIVE_S, Client
 from gateway.links.mqtt_packets import extent
 from gateway.receipt import Receipt
+from gateway.secret import Secret
 from tests.gateway.mqtt_brokers import KINDS, address_of, running
 
 TIMEOUT_S = 20
@@ -351,7 +351,7 @@ import asyncio, os, sys
 from pathlib import Path
 from gateway import broker as broker_module
 from gateway import logs
-from gateway.config import Secret
+from gateway.secret import Secret
 from gateway.links.mqtt import BrokerAddress, open_topics
 from gateway.receipt import Receipt
 

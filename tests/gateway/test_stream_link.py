@@ -11,6 +11,7 @@ import pytest
 
 from gateway.errors import ConfigError, LinkClosed, StoreError
 from gateway.links import serial, stream, tcp
+from gateway.links.endpoint import Endpoint
 from gateway.links.stream import ANSWERS_MAX, ANSWERS_PAUSE, READ_CHUNK_BYTES, StreamLink
 from gateway.receipt import Receipt
 from tests.driver_cases import closing
@@ -200,7 +201,7 @@ async def test_tcp_both_ways() -> None:
 
 
 async def test_a_listener_turns_away_more_peers_than_it_may_have() -> None:
-    async with asyncio.timeout(WAIT_S), tcp.listen("tcp-listen://127.0.0.1:0", echo, peers_max=1) as listener:
+    async with asyncio.timeout(WAIT_S), tcp.listen("tcp-listen://127.0.0.1:0?peers=1", echo) as listener:
         url = f"tcp://127.0.0.1:{listener.port}"
         async with closing(tcp.dial(url)) as first:
             await first.write(b"1")
@@ -239,7 +240,7 @@ async def test_nobody_there_and_a_taken_port_are_closed_links() -> None:
 @pytest.mark.parametrize("url", ["tcp://", "tcp://host", "tcp://host:99999", "tcp://host:1/path", "tcp://host:1?x=1"])
 def test_a_wrong_tcp_url_says_what_is_expected(url: str) -> None:
     with pytest.raises(ConfigError, match="expected tcp://HOST:PORT"):
-        tcp.host_and_port(url)
+        Endpoint.parse(url)
 
 
 @pytest.mark.parametrize(

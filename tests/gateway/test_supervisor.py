@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 
 from gateway import logs
+from gateway.acts import Act, Command, CommandRecord
 from gateway.driver import Context, FrameError, Session
 from gateway.errors import LinkClosed, StoreError
 from gateway.ids import EventIds
 from gateway.intake import Intake, Source
 from gateway.metrics import Metrics
 from gateway.model import Kind, Observation, Place, Qualifier
+from gateway.orders import GivenOrder, Switchboard
 from gateway.store import EventFilter
 from gateway.store.sqlite import SqliteStore
 from gateway.supervisor import (
@@ -41,9 +43,17 @@ BOX = Place("box", "0000", "box", None, 0, "box")
 
 class Bench:
     def __init__(
-        self, store: SqliteStore, clock: JumpingClock, metrics: Metrics, supervisor: Supervisor, log: io.StringIO
+        self,
+        *,
+        store: SqliteStore,
+        clock: JumpingClock,
+        metrics: Metrics,
+        supervisor: Supervisor,
+        switchboard: Switchboard,
+        log: io.StringIO,
     ) -> None:
         self.store, self.clock, self.metrics, self.supervisor, self.log = store, clock, metrics, supervisor, log
+        self.switchboard = switchboard
 
     def value(self, name: str, connection: str = "c1") -> float | None:
         return self.metrics.registry.get_sample_value(name, {"connection": connection})
@@ -71,10 +81,14 @@ async def bench(tmp_path: Path, jumping_clock: JumpingClock) -> AsyncIterator[Be
         metrics=metrics, heard=lambda device, source: None,
     )  # fmt: skip
     own = Source("gateway", "gateway", place=BOX, proves_life=False)
+    switchboard = Switchboard(lambda _: "")
     supervisor = Supervisor(
-        intake=intake, store=store, clock=jumping_clock, random=Random(2), metrics=metrics, log=logs.logger(), own=own
+        intake=intake, store=store, switchboard=switchboard, clock=jumping_clock, random=Random(2),
+        metrics=metrics, log=logs.logger(), own=own,
+    )  # fmt: skip
+    yield Bench(
+        store=store, clock=jumping_clock, metrics=metrics, supervisor=supervisor, switchboard=switchboard, log=out
     )
-    yield Bench(store, jumping_clock, metrics, supervisor, out)
     await store.close()
 
 
@@ -236,6 +250,20 @@ async def test_a_peer_that_sends_only_rubbish_is_disconnected(bench: Bench) -> N
     assert "refused frames in a row" in bench.log.getvalue()
 
 
+async def test_noise_between_devices_that_are_heard_closes_no_line(bench: Bench) -> None:
+    async def run(session: Session[Any]) -> None:
+        for _ in range(2 * REJECTS_IN_A_ROW_MAX):
+            session.reject(b"\xff", FrameError("not a frame"))
+            session.heard("a001")
+            await session.clock.sleep(0.001)
+        await session.clock.sleep(3600)
+
+    async with running(bench, line(run)):
+        await bench.clock.advance(1)
+
+        assert "refused frames in a row" not in bench.log.getvalue()
+
+
 async def test_a_cancellation_that_a_library_swallowed_still_ends_the_line(bench: Bench) -> None:
     @asynccontextmanager
     async def opened() -> AsyncIterator[object]:
@@ -354,3 +382,35 @@ async def test_a_port_that_cannot_be_had_is_down_until_it_can(bench: Bench) -> N
         is_taken = False
         await bench.clock.advance(60)
         assert connection.is_up
+
+
+async def test_a_driver_is_given_the_orders_of_the_devices_it_heard(bench: Bench) -> None:
+    given: list[tuple[str, str]] = []
+
+    def note(command: Command) -> None:
+        given.append((command.device, command.id))
+
+    async def run(session: Session[Any]) -> None:
+        session.heard("door-1")
+        lost = Observation("door-2", Kind.COMM_FAULT)
+        await session.report([Observation("door-3", Kind.TAMPER), lost])
+        async for order in session.orders:
+            note(order.command)
+
+    async def take(order: GivenOrder) -> bool:
+        return True
+
+    connection = line(run)
+    connection.driver.obeys = lambda device, context: frozenset({Act.OPEN})  # type: ignore[attr-defined]  # may be declared
+    async with running(bench, connection):
+        assert bench.switchboard.where("door-2") is None  # who says that a device is lost has not heard it
+        for device in ("door-1", "door-3"):
+            record = CommandRecord(
+                Command(f"for {device}", device, Act.OPEN, valid_s=10), "li", "", "s1", bench.clock.now()
+            )
+            inbox = bench.switchboard.where(device)
+            assert inbox is not None
+            bench.switchboard.give(GivenOrder(record, bench.clock, changed=lambda _: None, take=take), inbox)
+        await bench.clock.settle()
+
+    assert given == [("door-1", "for door-1"), ("door-3", "for door-3")]

@@ -22,6 +22,7 @@ from gateway.links.mqtt import open_topics
 from simulators import _clock, alarm_json
 from simulators._world import Ledger, Option, Spec, World
 from tests.conftest import JumpingClock
+from tests.driver_cases import FakeOrders
 from tests.gateway.mqtt_brokers import KINDS, address_of, running
 
 TIMEOUT_S = 20
@@ -170,8 +171,8 @@ class Gateway:
             asyncio.TaskGroup() as tasks,
         ):
             session: Session[Topics] = Session(
-                link, self.report, lambda _, error: pytest.fail(str(error)), lambda _: None, self.latest, Context(),
-                self.clock, log,
+                link, self.report, lambda _, error: pytest.fail(str(error)), lambda _: None, self.latest, FakeOrders(),
+                Context(), self.clock, log,
             )  # fmt: skip
             task = tasks.create_task(driver.run(session))
             yield
