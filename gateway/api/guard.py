@@ -64,8 +64,9 @@ class Guard:
         path = scope["path"]
         identify = self._identity(scope, headers)
         actor = identify()
-        scope.setdefault("state", {}).update(actor=actor, is_still=lambda: identify() == actor)
-        if actor is None and not self._is_open(scope["method"], path):
+        is_open = self._is_open(scope["method"], path)
+        scope.setdefault("state", {}).update(actor=actor, is_open=is_open, is_still=lambda: identify() == actor)
+        if actor is None and not is_open:
             return problem(path, 401, "send Authorization: Bearer TOKEN, or log in at /")
         by_cookie = actor is not None and "authorization" not in headers
         if scope["method"] not in READING and not _is_meant(headers, by_cookie=by_cookie):
