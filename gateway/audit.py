@@ -21,7 +21,7 @@ from pathlib import Path
 from gateway.access import GATEWAY, Actor
 from gateway.clock import Clock
 from gateway.errors import StoreError
-from gateway.model import Scalar
+from gateway.model import NOTHING, Scalar
 
 FILE = "audit.db"
 GENESIS = "0" * 64
@@ -117,11 +117,9 @@ class Audit:
         self.fault = ""
         """Set for good when what this process had seen is not there any more."""
 
-    async def record(
-        self, actor: Actor, deed: Deed, subject: str, details: Mapping[str, Scalar | None] | None = None
-    ) -> None:
+    async def record(self, actor: Actor, deed: Deed, subject: str, details: Mapping[str, Scalar] = NOTHING) -> None:
         """Durable when it returns; call it before the act takes effect. Raises StoreError: then the act must not happen."""
-        text = _json(dict(sorted((details or {}).items())))
+        text = _json(dict(sorted(details.items())))
         if len(subject) > SUBJECT_MAX or len(text.encode()) > DETAILS_MAX_BYTES:
             raise ValueError(f"{deed}: a subject of {SUBJECT_MAX} characters and {DETAILS_MAX_BYTES} bytes are enough")
         at = self._now()

@@ -111,7 +111,8 @@ class EventStream(Response):
         try:
             async with asyncio.TaskGroup() as group:
                 sending = group.create_task(self._send_for_ever(send))
-                group.create_task(_end_with(receive, sending))
+                ending = group.create_task(_end_with(receive, sending))
+                sending.add_done_callback(lambda _: ending.cancel())
         except* TimeoutError:
             self._listeners.dropped()
         except* StoreError:
@@ -135,6 +136,7 @@ class EventStream(Response):
                         await watch.wait()
                 except TimeoutError:
                     await self._write(send, b": still here\n\n")
+            await send({"type": "http.response.body", "body": b""})
         finally:
             watch.close()
 
