@@ -189,6 +189,7 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection for one change, with the write lock of the file: nobody comes between reading the head and following it.
     Raises StoreError."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
             # Not WAL: one file that can be copied and looked at; EXTRA syncs the folder too, so a row survives a power cut.

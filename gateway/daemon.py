@@ -120,11 +120,11 @@ class Daemon:
                     group.create_task(keeping.prune(), name="prune"),
                     group.create_task(keeping.watch_loop(), name="loop lag"),
                     group.create_task(keeping.watch_audit(), name="audit"),
+                    group.create_task(self._invite(parts.accounts), name="first log-in"),
                 ]
                 north = group.create_task(parts.north.run(self._plan), name="destinations")
                 south = group.create_task(parts.south.run(self._plan), name="connections")
                 configuration = group.create_task(self.configuration.run(), name="configuration")
-                await self._invite(parts.accounts)
                 await keeping.tell_damage()
                 await keeping.look_back()
                 # What stands now stays: 75 000 objects and the register, which no collection needs to walk again. It cost 4 us
