@@ -159,6 +159,10 @@ class Session(Generic[LinkT]):
     context: Context
     clock: Clock
     log: Logger
+    is_enrolled: Callable[[str], bool] = lambda _: False
+    """Whether the register has a device of this id."""
+    memory: Any = None
+    """What the conversations of one connection share: the driver's own `Memory`; None when the module offers none."""
 
 
 # -- the three driver shapes: a driver is a module that satisfies one of these -------------------------------------------
@@ -168,6 +172,7 @@ class Session(Generic[LinkT]):
 #   answer(frame, context) -> bytes | None                  stream: what goes back once stored; raises FrameError
 #   answer(topic, payload, context) -> tuple[str, bytes] | None    topics: likewise, as topic and payload
 #   mistakes(context) -> [(found, expected)]                what only settings and profiles together can show
+#   Memory()                                                made once for each connection, see Session.memory
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged
 #   secret_files(settings) -> [file]                        keys: one line each, mode 0600, read when the daemon starts

@@ -143,6 +143,10 @@ class Intake:
         """From now on sources are held to these limits."""
         self._storms.limit(storms)
 
+    def is_enrolled(self, device: str) -> bool:
+        """Whether the register has it."""
+        return self._places.place(device, None) is not None
+
     async def report(self, source: Source, observations: Sequence[Observation]) -> Receipt:
         """Queue what is news for the next commit. The receipt covers all of `observations`.
 
@@ -380,8 +384,8 @@ def _reaching_back(newest_first: Sequence[Event], seconds: float) -> list[Event]
 
 
 def is_loss(observation: Observation) -> bool:
-    """A driver that says a device cannot be reached has not heard it."""
-    return observation.kind is Kind.COMM_FAULT and observation.qualifier is not Qualifier.RESTORE
+    """A driver that says a device cannot be reached has not heard it, nor has one that heard a stranger in its name."""
+    return observation.kind in (Kind.COMM_FAULT, Kind.SECURITY) and observation.qualifier is not Qualifier.RESTORE
 
 
 def judge(

@@ -62,6 +62,8 @@ class Connection:
     peers: int = 0
     down_since: float | None = None
     last_reason: str = ""
+    memory: Any = None
+    """What its conversations share, if the driver has something for that."""
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the first attempt to open it has ended, well or not."""
     inbox: Inbox | None = None
@@ -114,6 +116,7 @@ class Supervisor:
     def add(self, connection: Connection) -> None:
         """Run one more beside the others."""
         name = connection.name
+        connection.memory = connection.driver.Memory() if hasattr(connection.driver, "Memory") else None
         self.connections[name] = connection
         if connection.open is not None:
             connection.inbox = self._switchboard.line(name, connection.driver, connection.context)
@@ -248,6 +251,8 @@ class Supervisor:
             context=connection.context,
             clock=self._clock,
             log=log,
+            is_enrolled=self._intake.is_enrolled,
+            memory=connection.memory,
         )
 
     # -- up and down: once in the log, once as an event --------------------------------------------------------------------
