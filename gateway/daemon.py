@@ -225,11 +225,13 @@ class Daemon:
             self._log.warning("the first account cannot be made; the next start tries again", error=str(error))
             return
         if secret is not None:
-            sys.stderr.write(
-                f"\nfirst log-in 首次登录: {self.api_url}\n  account 账号 {FIRST}\n  one-time secret 一次性口令 {secret}\n"
-                f"  good for {ONE_TIME_S // 3600} h and one use; another one 重新获取: fangkong account passwd {FIRST}\n\n"
-            )
-            sys.stderr.flush()
+            # Not a log record, whose reader may be anybody. Who reads nothing of it asks for another one.
+            with suppress(OSError):
+                sys.stdout.write(
+                    f"\nfirst log-in 首次登录: {self.api_url}\n  account 账号 {FIRST}\n  one-time secret 一次性口令 {secret}\n"
+                    f"  good for {ONE_TIME_S // 3600} h and one use; another one 重新获取: fangkong account passwd {FIRST}\n\n"
+                )
+                sys.stdout.flush()
 
     # -- running -------------------------------------------------------------------------------------------------------
 
