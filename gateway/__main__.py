@@ -18,6 +18,8 @@ FAMILIES = (
     "demo",
     "site",
     "device",
+    "account",
+    "audit",
     "tail",
     "command",
     "config",

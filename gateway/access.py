@@ -64,6 +64,11 @@ class Actor:
     role: Role
     sites: frozenset[str] | None = None
 
+    @property
+    def name(self) -> str:
+        """The id without what kind of actor it is."""
+        return self.id.rpartition(":")[2]
+
     def may(self, permission: Permission) -> bool:
         """Whether the role grants it; which sites it is granted for, `sees` says."""
         return permission in GRANTS[self.role]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ BATCH = 500
 """Rows in one INSERT: at most 8 columns each, far below SQLite's 32 766 parameters."""
 
 Report = Callable[[Thing, Finding], Problem]
+Load = Callable[[BaseDBAsyncClient], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Registry:
         self._snapshot = EMPTY
         self._data_version = -1
         self._error: str | None = None
+        self._loads: list[Load] = []
 
     @classmethod
     async def open(cls, path: Path) -> Registry:
@@ -116,8 +119,16 @@ class Registry:
             with self._context:
                 async with in_transaction(schema.APP) as transaction:
                     self._snapshot = await _load(transaction)
+                    for load in self._loads:
+                        await load(transaction)
             self._data_version = version
             return True
+
+    async def follow(self, load: Load) -> None:
+        """Load what else stands in the file, now and whenever the ledger is loaded again. Raises ConfigError."""
+        async with self.transaction() as transaction:
+            await load(transaction)
+        self._loads.append(load)
 
     async def watch(self, clock: Clock) -> None:
         """Follow the file for ever. A file that cannot be read is reported and tried again."""
@@ -155,22 +166,28 @@ class Registry:
         """
         wanted = list({(type(thing), thing.id): _tidy(thing) for thing in things}.values())
         word = report or self._problem
+        async with self.transaction() as transaction:
+            before = await _load(transaction)
+            problems = _problems(before, wanted, only, word)
+            if problems:
+                raise ConfigError(problems)
+            changes, written = _changes(before, wanted)
+            if changes and not dry_run:
+                await _write(transaction, before, changes)
+                self._snapshot = await _load(transaction)
+        return written
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[BaseDBAsyncClient]:
+        """One change of the file, all or nothing. Raises ConfigError."""
         try:
             async with self._lock:
                 with self._context:
                     async with in_transaction(schema.APP) as transaction:
                         await _take_write_lock(transaction)
-                        before = await _load(transaction)
-                        problems = _problems(before, wanted, only, word)
-                        if problems:
-                            raise ConfigError(problems)
-                        changes, written = _changes(before, wanted)
-                        if changes and not dry_run:
-                            await _write(transaction, before, changes)
-                            self._snapshot = await _load(transaction)
+                        yield transaction
         except schema.FAULTS as error:
             raise ConfigError([schema.unusable(self._path, error)]) from error
-        return written
 
     def _problem(self, thing: Thing, finding: Finding) -> Problem:
         key = f"{type(thing).__name__.lower()} {thing.id}: {finding.field}"

@@ -1,4 +1,4 @@
-"""The ledger's tables. They hold places and things; no column has room for a resident."""
+"""The ledger's tables. They hold places, things and those who may ask; no column has room for a resident."""
 
 from __future__ import annotations
 
@@ -53,3 +53,51 @@ class PointRow(Model):
     class Meta:
         table = "point"
         unique_together = (("site", "number"), ("device", "zone"))
+
+
+class AccountRow(Model):
+    """A person who may log in. The name is the only thing known of them."""
+
+    name = fields.CharField(max_length=32, primary_key=True)
+    role = fields.CharField(max_length=16)
+    sites = fields.TextField(null=True)
+    """Separated by blanks; null: all."""
+    password = fields.CharField(max_length=256, null=True)
+    """Argon2id; null until the one-time secret was exchanged."""
+    secret = fields.CharField(max_length=64, null=True)
+    """SHA-256 of the one-time secret."""
+    secret_until = fields.BigIntField(null=True)
+    """Unix time, as all moments here."""
+    disabled = fields.BooleanField()
+    created = fields.BigIntField()
+
+    class Meta:
+        table = "account"
+
+
+class SessionRow(Model):
+    """A log-in that lasts."""
+
+    digest = fields.CharField(max_length=64, primary_key=True)
+    account: fields.ForeignKeyRelation[AccountRow] = fields.ForeignKeyField(
+        "registry.AccountRow", related_name="sessions", on_delete=fields.CASCADE
+    )
+    created = fields.BigIntField()
+    until = fields.BigIntField()
+
+    class Meta:
+        table = "session"
+
+
+class TokenRow(Model):
+    """A program that may ask."""
+
+    label = fields.CharField(max_length=32, primary_key=True)
+    digest = fields.CharField(max_length=64, unique=True)
+    role = fields.CharField(max_length=16)
+    sites = fields.TextField(null=True)
+    created = fields.BigIntField()
+    until = fields.BigIntField()
+
+    class Meta:
+        table = "token"

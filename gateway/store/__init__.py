@@ -44,6 +44,8 @@ class EventFilter:
     claimed: bool | None = None
     since: datetime | None = None
     until: datetime | None = None
+    sites: tuple[str, ...] | None = None
+    """None: also what belongs to no site."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ async def test_a_wrong_token_leads_to_the_form_and_shows_nothing(parts: Box, tmp
         page = await document(box, tmp_path, token="battery horse")
     sight = Sight(page)
 
-    assert {"令牌不正确", "接口令牌"} <= sight.texts
+    assert {"请登录", "账号", "密码或一次性口令"} <= sight.texts
     assert "login" in sight.ids
     assert "board" not in sight.ids
     assert "阳泗小区" not in page
