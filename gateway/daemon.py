@@ -197,6 +197,7 @@ class Daemon:
             metrics=metrics,
             report=partial(intake.report, about_devices),
             line_is_up=supervisor.line_is_up,
+            behind=supervisor.behind,
         )
         commands = Commands(
             store=store,

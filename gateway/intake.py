@@ -226,7 +226,7 @@ class Intake:
         return event, [*map(self._routed, said), self._routed(event)]
 
     def _routed(self, event: Event) -> Entry:
-        if event.suppressed_by is not None:
+        if event.suppressed_by is not None or not event.is_believed:
             return Entry(event)
         to = [route.destination for route in self._routes[event.lane] if route.wants(event)]
         return Entry(event, to, self._numbered)
