@@ -38,6 +38,7 @@ from gateway.north import North, routes
 from gateway.orders import Switchboard
 from gateway.plan import Plan
 from gateway.registry import Registry
+from gateway.rules.doors import Doors
 from gateway.sdnotify import Notifier
 from gateway.south import South
 from gateway.store.sqlite import SqliteStore
@@ -173,6 +174,7 @@ class Daemon:
         accounts = await Accounts.open(registry, audit, clock)
         log_in = LogIn(accounts, audit, clock)
         stack.callback(log_in.close)
+        doors = Doors(site.door)
         intake = Intake(
             store=store,
             places=registry,
@@ -183,6 +185,7 @@ class Daemon:
             boot=self._boot,
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
             storms=site.storms,
+            watches=[doors],
         )
         switchboard = Switchboard(lambda device: health.last_connection(device))  # noqa: PLW0108  # made below
         supervisor = Supervisor(
@@ -222,6 +225,7 @@ class Daemon:
             south=south,
             north=north,
             intake=intake,
+            doors=doors,
             store=store,
             own=self._own,
             audit=audit,
