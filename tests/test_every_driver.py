@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from gateway.driver import Kind
-from gateway.errors import LinkClosed, StoreError
+from gateway.driver import Kind, Qualifier
+from gateway.errors import LinkClosed, StoreError, leaves
 from gateway.links.stream import StreamLink
 from tests.conftest import JumpingClock
 from tests.driver_cases import (
@@ -334,8 +334,11 @@ class Device:
 
 async def _converse(driver: Driver, desk: Desk, link: Any, vector: Vector, clock: JumpingClock) -> None:
     """The driver's whole conversation, which ends with its line or, if it waits for its receipt, with the store's word."""
-    with pytest.raises((LinkClosed, StoreError) if desk.is_disk_full else LinkClosed):
+    expected = (LinkClosed, StoreError) if desk.is_disk_full else (LinkClosed,)
+    with pytest.raises((*expected, ExceptionGroup)) as caught:
         await driver.module.run(desk.session(link, vector.context, clock))
+    if isinstance(caught.value, ExceptionGroup):  # of a driver with tasks of its own
+        assert all(isinstance(leaf, expected) for leaf in leaves(caught.value)), caught.value
 
 
 async def _settle(desk: Desk, clock: JumpingClock) -> None:
@@ -385,6 +388,7 @@ async def test_a_failed_commit_hangs_up_instead_of_answering(driver: Driver, jum
 
 @pytest.mark.only("stream")
 async def test_frames_that_are_none_end_no_conversation(driver: Driver, jumping_clock: JumpingClock) -> None:
+    _skip_if_it_asks(driver)
     good, bad = _good(driver), [v for v in driver.vectors if v.is_error]
     near, far = memory_pair(read_bytes_max=17)
     desk = Desk(is_prompt=True)
@@ -424,6 +428,7 @@ async def test_a_flood_waits_in_the_line_and_all_of_it_counts(driver: Driver, ju
 @pytest.mark.only("stream")
 async def test_silence_is_waited_out(driver: Driver, jumping_clock: JumpingClock) -> None:
     """A driver may give up a silent line, by LinkClosed; it may not report or write for want of anything better."""
+    _skip_if_it_asks(driver)
     near, far = memory_pair()
     desk = Desk()
     async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
@@ -431,6 +436,39 @@ async def test_silence_is_waited_out(driver: Driver, jumping_clock: JumpingClock
         await jumping_clock.advance(3600)
         await far.close()
     assert desk.reported == []
+
+
+@pytest.mark.only("stream")
+async def test_who_asks_tells_silence_once_and_believes_no_answer_to_nothing(
+    driver: Driver, jumping_clock: JumpingClock
+) -> None:
+    if not _asks(driver):
+        pytest.skip("its devices speak first")
+    good = _good(driver)[0]
+    near, far = memory_pair()
+    desk = Desk(is_prompt=True)
+    device = Device(far, desk.log)
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(_converse(driver, desk, near, good, jumping_clock))
+        tasks.create_task(device.listen())
+        for _ in range(30):
+            await far.write(_junk(300) + good.payload)
+            await jumping_clock.advance(1)
+        await far.close()
+    assert {(seen.kind, seen.qualifier) for seen in desk.reported} == {(Kind.COMM_FAULT, Qualifier.NEW)}
+    assert len(desk.reported) == len({seen.device for seen in desk.reported})
+    assert desk.heard == []
+    assert device.got
+    assert desk.rejected
+
+
+def _asks(driver: Driver) -> bool:
+    return getattr(driver.module, "ASKS", False) is True
+
+
+def _skip_if_it_asks(driver: Driver) -> None:
+    if _asks(driver):
+        pytest.skip("its devices only answer")
 
 
 @pytest.mark.only("topics")
