@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from gateway.clock import PROGRAM_DATE, Clock
@@ -20,7 +21,8 @@ from gateway.metrics import Metrics
 from gateway.model import Event, Observation, Place, TimeQuality
 from gateway.receipt import Receipt, Series
 from gateway.rules.storms import Reason, Storms
-from gateway.rules.watching import Watch
+from gateway.rules.vehicles import unrolled
+from gateway.rules.watching import RULES, Watch
 from gateway.store import Entry, EventFilter, Rejected, Store
 
 REPEAT_WINDOW_S = 60.0
@@ -43,9 +45,6 @@ STORM_LOOK_S = 1.0
 
 REJECTS_WAITING = 1000
 """Refused frames waiting to be kept; beyond it they are only counted, so that rubbish cannot crowd out events."""
-
-RULES = "rules"
-"""Driver and connection of what follows from other events."""
 
 CLOCK_AHEAD_MAX = timedelta(minutes=2)
 """A device further ahead than this has a wrong clock."""
@@ -173,7 +172,7 @@ class Intake:
         entries: list[Entry] = []
         earlier: list[Receipt] = []
         now = self._clock.now()
-        for observation in observations:
+        for observation in map(partial(unrolled, now=now), observations):
             if source.proves_life and not is_loss(observation):
                 self.heard(observation.device, source)
             if observation.kind is Kind.HEARTBEAT:
