@@ -61,6 +61,7 @@ class Box:
     async def audit(self, actor: Actor, record: CommandRecord) -> None:
         if self.audit_fails:
             raise StoreError("the audit record cannot be written")
+        await self.clock.settle()  # a disk takes its time, and others go on meanwhile
         self.audited.append((actor.id, record.command.act, record.reason))
 
     async def ask(self, command_id: str = "c1", device: str = "door-1", **changes: Any) -> CommandRecord:
@@ -165,6 +166,21 @@ async def test_without_evidence_the_outcome_is_unknown(box: Box) -> None:
     assert kept is not None
     assert kept.detail.startswith("unknown outcome")
     assert not box.switchboard.open
+
+
+async def test_one_that_a_driver_had_and_never_ended_is_of_unknown_outcome(box: Box) -> None:
+    """It may have left: only what nobody had is known not to have."""
+    async with running(box):
+        await box.ask()
+        await in_hand(box.line)
+        await box.clock.advance(15)
+        assert await box.state() is CREATED
+        await box.clock.advance(5 + LOOK_S)
+
+        assert await box.state() is FAILED
+    kept = await box.commands.known("c1")
+    assert kept is not None
+    assert kept.detail.startswith("unknown outcome")
 
 
 async def test_a_wall_clock_that_jumps_ends_what_waits(box: Box) -> None:
