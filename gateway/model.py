@@ -65,6 +65,9 @@ class Observation:
     repeat_key: str | None = None
     """What makes a repeat of this very message recognisable (session and sequence), unique within the device.
     None: the protocol gives nothing, and a momentary kind is then never merged."""
+    key_is_reused: bool = False
+    """The protocol soon gives `repeat_key` to another message (four digits that begin anew): it tells a repeat for some
+    minutes only."""
     code: str | None = None
     """The protocol's own code, kept beside the kind; the only name an unknown kind has."""
     text: str | None = None
