@@ -53,6 +53,7 @@ async def conversation(
         task = tasks.create_task(driver.run(desk.session(topics, CONTEXT, clock)))
         await clock.settle()
         task.cancel()
+    assert not desk.rejected
     return topics
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from drivers.modbus_points.outputs import PROOF_WITHIN_S
 from gateway.clock import RealClock
 from gateway.driver import Act, Bus, Command, NoAnswer
 from gateway.errors import LinkClosed
+from simulators import _clock
+from simulators._world import Ledger, World
 from simulators.modbus_points import COILS, HOLDING, Slave
 from tests.conftest import JumpingClock
 from tests.driver_cases import FakeOrder
@@ -25,11 +28,36 @@ POINT = {"name": "p", "read": {"table": "coil", "address": 9}, "means": {1: "tam
 UNITS = [{"unit": 1, "device": "gate", "profile": "relay_io16", "every_s": 0.1}]
 
 
-class Gate:
-    """A relay module on a wire, and the driver that polls and commands it."""
+class Hours:
+    """How far both sides' clocks are ahead of the machine's."""
 
-    def __init__(self, bus: Bus, module: Slave, desk: Desk) -> None:
-        self.bus, self.module, self.desk = bus, module, desk
+    s = 0.0
+
+
+class OurClock(RealClock):
+    def __init__(self, ahead: Hours) -> None:
+        self._ahead = ahead
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self._ahead.s)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._ahead.s
+
+
+class TheirClock(_clock.RealClock):
+    def __init__(self, ahead: Hours) -> None:
+        self._ahead = ahead
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._ahead.s
+
+
+class Gate:
+    """A relay module on a wire, and the driver that polls and commands it. Time passes at a word."""
+
+    def __init__(self, bus: Bus, module: Slave, desk: Desk, ahead: Hours) -> None:
+        self.bus, self.module, self.desk, self.ahead = bus, module, desk, ahead
 
     def ask(self, act: Act, zone: int | None = 1, *, is_overdue: bool = False, **changes: Any) -> FakeOrder:
         command = Command("c1", "gate", act, zone=zone, valid_s=10, **changes)
@@ -38,15 +66,22 @@ class Gate:
     def coil(self, number: int) -> int:
         return self.module.memory.tables[COILS][number]
 
+    async def is_polled(self) -> None:
+        """Whatever is due by now has been done."""
+        polls = len(self.desk.heard)
+        await until(lambda: len(self.desk.heard) > polls + 5)
+
 
 @asynccontextmanager
-async def gate(*, timeout_ms: int = 300) -> AsyncIterator[Gate]:
-    module = slave("modbus+tcp://127.0.0.1:0", world(), "gate", unit=1)
+async def gate(*, timeout_ms: int = 3000) -> AsyncIterator[Gate]:
+    ahead = Hours()
+    clock = TheirClock(ahead)
+    module = slave("modbus+tcp://127.0.0.1:0", World(clock, Random(7), Ledger(clock)), "gate", unit=1)
     desk = Desk()
     async with running(module), bus_on(url_of(module, timeout_ms)) as bus, asyncio.TaskGroup() as tasks:
-        session = desk.session(bus, RealClock(), UNITS)
+        session = desk.session(bus, OurClock(ahead), UNITS)
         task = tasks.create_task(driver.run(session))
-        yield Gate(bus, module, desk)
+        yield Gate(bus, module, desk, ahead)
         task.cancel()
 
 
@@ -71,31 +106,40 @@ def test_what_a_unit_obeys_stands_in_its_profile() -> None:
 
 async def test_a_pulse_that_the_device_ends() -> None:
     async with gate() as there:
-        order = there.ask(Act.OPEN, seconds=1)
+        order = there.ask(Act.OPEN, seconds=30)
 
         assert await ended(order) == ("executed", "coil 0 of unit 1 reads 1")
         assert order.steps[0] == ("sent", "")
-        assert there.module.memory.tables[HOLDING][40] == 10
-        # Ended by the device itself: the gateway writes nothing more, its next read shows it.
-        await until(lambda: there.module.memory.switched[-1] == (0, 0))
+        assert there.module.memory.tables[HOLDING][40] == 300
+        there.ahead.s = 31
+        await there.is_polled()
+        assert list(there.module.memory.switched) == [(1, 0), (0, 1), (0, 0)]  # the gateway ended only what is its own
 
 
 async def test_a_pulse_that_the_gateway_ends_and_a_longer_one_that_replaces_it() -> None:
     async with gate() as there:
-        await ended(there.ask(Act.OPEN, 2, seconds=1))
-        order = there.ask(Act.OPEN, 2, seconds=2)
-        assert (await ended(order))[0] == "executed"
-        begun = RealClock().monotonic()
-        await until(lambda: there.coil(1) == 0)
+        for seconds in (30, 60):
+            assert (await ended(there.ask(Act.OPEN, 2, seconds=seconds)))[0] == "executed"
+        there.ahead.s = 45
+        await there.is_polled()
+        assert there.coil(1) == 1
+        there.ahead.s = 61
+        await there.is_polled()
 
-        assert RealClock().monotonic() - begun > 1.5  # the first one's end did not end the second
+        assert there.coil(1) == 0
 
 
 async def test_a_door_is_held_open_until_a_moment_or_until_it_is_locked() -> None:
     async with gate() as there:
-        await ended(there.ask(Act.UNLOCK, 2, until=RealClock().now() + timedelta(seconds=1)))
-        await until(lambda: there.coil(1) == 0)
-        await ended(there.ask(Act.UNLOCK, 2, until=RealClock().now() + timedelta(hours=1)))
+        clock = OurClock(there.ahead)
+        await ended(there.ask(Act.UNLOCK, 2, until=clock.now() + timedelta(hours=1)))
+        there.ahead.s = 3500
+        await there.is_polled()
+        assert there.coil(1) == 1
+        there.ahead.s = 3601
+        await there.is_polled()
+        assert there.coil(1) == 0
+        await ended(there.ask(Act.UNLOCK, 2, until=clock.now() + timedelta(hours=1)))
         assert there.coil(1) == 1
 
         assert await ended(there.ask(Act.LOCK, 2)) == ("executed", "coil 1 of unit 1 reads 0")
@@ -129,10 +173,10 @@ async def test_a_relay_that_does_not_move_is_no_evidence() -> None:
 
 @pytest.mark.parametrize(
     ("mood", "says"),
-    [("exception", "unit 1 refuses: exception 4"), ("silent", "unknown outcome: unit 1 did not answer within 100 ms")],
+    [("exception", "unit 1 refuses: exception 4"), ("silent", "unknown outcome: unit 1 did not answer within 500 ms")],
 )
 async def test_a_unit_that_refuses_or_is_silent(mood: str, says: str) -> None:
-    async with gate(timeout_ms=100) as there:
+    async with gate(timeout_ms=500) as there:
         await until(lambda: bool(there.desk.heard))
         await there.module.do(mood)
         state, detail = await ended(there.ask(Act.LOCK))
@@ -216,6 +260,40 @@ async def test_what_cannot_be_switched_off_is_tried_again_ever_more_slowly(jumpi
 
     assert 10 <= len(tries) <= 16
     assert max(later - earlier for earlier, later in pairwise(tries)) <= 31
+
+
+async def test_an_end_that_waited_for_the_wire_does_not_end_a_newer_command(jumping_clock: JumpingClock) -> None:
+    may_end = asyncio.Event()
+    may_end.set()
+    coils = {0: 0, 1: 0, 2: 0}
+
+    class Slow(LostOnWrite):
+        async def read(self, unit: int, table: str, address: int, count: int) -> list[int]:
+            return [coils.get(address, 1)] * count
+
+        async def write(self, unit: int, table: str, address: int, values: list[int], *, unless: Any = None) -> bool:
+            if values == [0]:
+                await may_end.wait()
+            if unless is not None and unless():
+                return False
+            coils[address] = values[0]
+            return True
+
+    desk = Desk()
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(driver.run(desk.session(Slow(), jumping_clock, UNITS)))
+        for command_id in ("first", "second"):
+            order = desk.orders.give(FakeOrder(Command(command_id, "gate", Act.OPEN, zone=2, seconds=5, valid_s=10)))
+            await jumping_clock.advance(1)
+            assert order.steps[-1][0] == "executed"
+            may_end.clear()
+            await jumping_clock.advance(4 if command_id == "first" else 0)  # the first one's end waits for the wire
+        may_end.set()
+        await jumping_clock.advance(1)
+        assert coils[1] == 1
+        await jumping_clock.advance(5)
+        assert coils[1] == 0
+        task.cancel()
 
 
 @pytest.mark.parametrize(
