@@ -14,6 +14,7 @@ FAMILIES = (
     "run",
     "doctor",
     "explain",
+    "driver",
     "simulate",
     "demo",
     "site",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -167,6 +168,42 @@ class StormsSection(Section):
     life_per_s: Annotated[float, Field(gt=0, le=100_000)] = 1.0
 
 
+DOORS_MAX = 2000
+"""Doors of one box; each is looked at once a second, in a microsecond."""
+
+
+class DoorPart(Section):
+    """A device, or one zone of it."""
+
+    device: Annotated[str, Field(min_length=1, max_length=64)]
+    zone: Annotated[int, Field(ge=0, le=999)] | None = None
+    """None: whatever zone it reports."""
+
+    def __str__(self) -> str:
+        return self.device if self.zone is None else f"{self.device} zone {self.zone}"
+
+
+class DoorSection(Section):
+    """What makes one door, so that what follows from its parts can be derived (`gateway.rules.doors`)."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    contact: DoorPart
+    """Reports `door_open`; what is derived is reported in its name."""
+    lock: DoorPart | None = None
+    """Reports `unlocked`, and is told to open."""
+    exit: Annotated[tuple[DoorPart, ...], Field(max_length=8)] = ()
+    readers: Annotated[tuple[DoorPart, ...], Field(max_length=8)] = ()
+    group: Annotated[str, Field(max_length=64)] = ""
+    """Doors of one group must not stand open together (interlock)."""
+    unlock_s: Annotated[float, Field(ge=1, le=300)] = 8.0
+    """So long after a grant or the exit button it may be opened."""
+    held_open_s: Annotated[float, Field(ge=1, le=3600)] = 30.0
+    late_s: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """So much later than the opening a grant may be heard, where the reader's line is slower than the contact's."""
+    denials: Annotated[int, Field(ge=2, le=20)] = 5
+    denials_within_s: Annotated[float, Field(ge=10, le=3600)] = 60.0
+
+
 class ConnectionSection(Section):
     """One line to devices."""
 
@@ -199,6 +236,20 @@ class SiteFile(Section):
     storms: StormsSection = StormsSection()
     connection: tuple[ConnectionSection, ...] = ()
     destination: tuple[DestinationSection, ...] = ()
+    door: Annotated[tuple[DoorSection, ...], Field(max_length=DOORS_MAX)] = ()
+
+    @field_validator("door")
+    @classmethod
+    def _each_part_of_one_door(cls, doors: tuple[DoorSection, ...]) -> tuple[DoorSection, ...]:
+        # A lock or an exit button may serve two wings; who was let through at a reader must be clear.
+        for what, parts in (
+            ("name", [door.name for door in doors]),
+            ("contact", [str(door.contact) for door in doors]),
+            ("reader", [str(reader) for door in doors for reader in door.readers]),
+        ):
+            if twice := [part for part, count in Counter(parts).items() if count > 1]:
+                raise ValueError(f"each {what} at one door only: {twice[0]} is there twice")
+        return doors
 
     def data_dir(self, base: Path) -> Path:
         """The data directory, relative paths counted from the site file's folder."""

@@ -19,6 +19,7 @@ from gateway.metrics import Metrics
 from gateway.model import Observation
 from gateway.north import North, routes
 from gateway.plan import Plan, prepare
+from gateway.rules.doors import Doors
 from gateway.south import South
 from gateway.store import Store
 
@@ -38,6 +39,7 @@ class Configuration:
         south: South,
         north: North,
         intake: Intake,
+        doors: Doors,
         store: Store,
         own: Source,
         audit: Audit,
@@ -49,6 +51,7 @@ class Configuration:
         self._south = south
         self._north = north
         self._intake = intake
+        self._doors = doors
         self._store = store
         self._own = own
         self._audit = audit
@@ -141,6 +144,8 @@ class Configuration:
         self._store.state.budget_bytes = new.site.store.budget_mb << 20
         if new.site.storms != old.site.storms:  # a bucket is filled anew only when it changes
             self._intake.limit(new.site.storms)
+        if new.site.door != old.site.door:
+            await self._change_doors(new)
         self._intake.route(routes(new))
         await self._north.drain(change.destinations.removed)
         await self._north.end(change.destinations.ending)
@@ -151,6 +156,13 @@ class Configuration:
         ):
             await self._end_fault(device)
         return change
+
+    async def _change_doors(self, new: Plan) -> None:
+        self._doors.declare(new.site.door)
+        try:
+            await self._intake.recall(self._doors)
+        except StoreError as error:
+            self._log.warning("a new door counts as closed until its contact moves", error=str(error))
 
     async def _end_fault(self, device: str) -> None:
         """What is no more cannot be out of order: without this its fault would stand at the receivers for ever."""

@@ -36,6 +36,7 @@ from gateway.north import North, routes
 from gateway.orders import Switchboard
 from gateway.plan import Plan
 from gateway.registry import Registry
+from gateway.rules.doors import Doors
 from gateway.sdnotify import Notifier
 from gateway.south import South
 from gateway.store.sqlite import SqliteStore
@@ -167,6 +168,7 @@ class Daemon:
         accounts = await Accounts.open(registry, audit, clock)
         log_in = LogIn(accounts, audit, clock)
         stack.callback(log_in.close)
+        doors = Doors(site.door)
         intake = Intake(
             store=store,
             places=registry,
@@ -177,6 +179,7 @@ class Daemon:
             boot=self._boot,
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
             storms=site.storms,
+            watches=[doors],
         )
         switchboard = Switchboard(lambda device: health.last_connection(device))  # noqa: PLW0108  # made below
         supervisor = Supervisor(
@@ -191,6 +194,7 @@ class Daemon:
             metrics=metrics,
             report=partial(intake.report, about_devices),
             line_is_up=supervisor.line_is_up,
+            behind=supervisor.behind,
         )
         south = South(
             supervisor=supervisor, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics,
@@ -206,6 +210,7 @@ class Daemon:
             south=south,
             north=north,
             intake=intake,
+            doors=doors,
             store=store,
             own=self._own,
             audit=audit,

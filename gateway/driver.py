@@ -172,6 +172,8 @@ class Session(Generic[LinkT]):
 #   answer(frame, context) -> bytes | None                  stream: what goes back once stored; raises FrameError
 #   answer(topic, payload, context) -> tuple[str, bytes] | None    topics: likewise, as topic and payload
 #   mistakes(context) -> [(found, expected)]                what only settings and profiles together can show
+#   ASKS = True                                             stream: devices only answer, so one that says nothing is a fault
+#                                                           and what nobody asked for is no event
 #   Memory()                                                made once for each connection, see Session.memory
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged

@@ -7,6 +7,7 @@ wall clock that jumps fires none of them.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ FLUSH_SHARE = 0.05
 
 FLUSH_S = 5.0
 """How often what changed is written."""
+
+LOST = frozenset({Qualifier.NEW, Qualifier.UPDATE})
 
 LIVES_MAX = 60_000
 """Devices kept in memory, claimed or not: beyond the registry's bound there is only noise."""
@@ -100,6 +103,7 @@ class Health:
         metrics: Metrics,
         report: Report,
         line_is_up: Callable[[str], bool],
+        behind: Callable[[str, str], str | None],
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -107,6 +111,9 @@ class Health:
         self._metrics = metrics
         self._report = report
         self._line_is_up = line_is_up
+        self._behind = behind
+        self._away: dict[str, float] = {}
+        """When each bridge was last found to be away."""
         self._lives: dict[str, Life] = {}
         self._deadlines: list[tuple[float, str]] = []
         self._returned: set[str] = set()
@@ -247,10 +254,43 @@ class Health:
                 # Its line is down and says so itself, once; the device is not to blame before the line is back.
                 life.deadline_mono = now + STARTUP_GRACE_S
                 heapq.heappush(self._deadlines, (life.deadline_mono, device))
+            elif (later := await self._while_its_bridge_is_away(device, life, now)) is not None:
+                life.deadline_mono = later
+                heapq.heappush(self._deadlines, (later, device))
             else:
                 life.deadline_mono = None
                 if life.site is not None and not life.silent:
                     await self._gone_silent(device, life)
+
+    async def _while_its_bridge_is_away(self, device: str, life: Life, now: float) -> float | None:
+        """When to look again at a device that could not be heard because its bridge is, or was, away; None: it could.
+
+        The bridge's loss is one event of its own. What is behind it is unknown until it is back, and then has its whole
+        window to be heard: most radio devices speak once an hour.
+        """
+        bridge = self._behind(life.connection, device) if life.connection else None
+        if bridge is None:
+            return None
+        if await self._is_away(bridge, life):
+            self._away[bridge] = now
+            life.heard_mono = None  # unproven
+            self._count(life)
+            return now + STARTUP_GRACE_S
+        back = self._away.get(bridge, -math.inf) + STARTUP_GRACE_S  # at the latest: so often we look
+        due = back + (life.within_s or 0)
+        return due if due > now else None
+
+    async def _is_away(self, bridge: str, life: Life) -> bool:
+        """Reported lost, or about to be: nothing has come through it since the device's own last word."""
+        own = self._lives.get(bridge)
+        is_watched = own is not None and own.site is not None and own.deadline_mono is not None
+        if is_watched and own and own.heard_at and life.heard_at and own.heard_at <= life.heard_at:
+            return True
+        try:
+            latest = await self._store.latest(bridge)
+        except StoreError:
+            return True  # nobody knows; looked at again
+        return any(latest.get((kind, None)) in LOST for kind in (Kind.COMM_FAULT, Kind.SILENT))
 
     async def _gone_silent(self, device: str, life: Life) -> None:
         if await self._say(device, Qualifier.NEW, life):
@@ -275,7 +315,7 @@ class Health:
             told = latest.get((Kind.SILENT, None))
             if told is qualifier or (told is None and qualifier is Qualifier.RESTORE):
                 return True
-            is_unreachable = latest.get((Kind.COMM_FAULT, None)) in (Qualifier.NEW, Qualifier.UPDATE)
+            is_unreachable = latest.get((Kind.COMM_FAULT, None)) in LOST
             if qualifier is Qualifier.NEW and is_unreachable and not await self._heard_since_its_fault(device, life):
                 return True  # its driver has said so already: one cause, one event
             last = life.heard_at.isoformat(timespec="seconds") if life.heard_at else None

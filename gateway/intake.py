@@ -226,7 +226,7 @@ class Intake:
         return event, [*map(self._routed, said), self._routed(event)]
 
     def _routed(self, event: Event) -> Entry:
-        if event.suppressed_by is not None:
+        if event.suppressed_by is not None or not event.is_believed:
             return Entry(event)
         to = [route.destination for route in self._routes[event.lane] if route.wants(event)]
         return Entry(event, to, self._numbered)
@@ -276,7 +276,7 @@ class Intake:
     async def load(self) -> None:
         """Take up the last minute: a device whose answer was lost in a crash repeats after it, and storms are summed up."""
         now = self._clock.now()
-        recent = await self._newest()
+        recent = await self._newest(max(self._storms.memory_s, *(watch.memory_s for watch in self._watches), 0.0))
         for event in recent:
             age_s = (now - event.received_at).total_seconds()
             # Younger than now: the clock went back meanwhile, and nobody knows how old it is. Twice is better than never.
@@ -288,13 +288,19 @@ class Intake:
                 self._recent.move_to_end(key, last=False)  # read from the newest on: the oldest are forgotten first
         self._storms.recall(_reaching_back(recent, self._storms.memory_s), self._clock.monotonic(), now)
         for watch in self._watches:
-            words = {device: await self._store.latest(device) for device in watch.devices}
-            watch.recall(words, _reaching_back(recent, watch.memory_s), self._clock.monotonic(), now)
+            await self._recall(watch, recent, now)
         await self._say_due()  # before anything newer hides what is left from the next start
 
-    async def _newest(self) -> list[Event]:
+    async def recall(self, watch: Watch) -> None:
+        """Let a watch take up what it watches anew. Raises StoreError."""
+        await self._recall(watch, await self._newest(watch.memory_s), self._clock.now())
+
+    async def _recall(self, watch: Watch, recent: Sequence[Event], now: datetime) -> None:
+        words = {device: await self._store.latest(device) for device in watch.devices}
+        watch.recall(words, _reaching_back(recent, watch.memory_s), self._clock.monotonic(), now)
+
+    async def _newest(self, memory_s: float) -> list[Event]:
         """What storms and watches remember, counted back from the newest event: the gateway may have been away for long."""
-        memory_s = max(self._storms.memory_s, *(watch.memory_s for watch in self._watches), 0.0)
         found: list[Event] = []
         while len(found) < LOAD_EVENTS_MAX:
             page = await self._store.events(

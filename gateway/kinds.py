@@ -66,6 +66,7 @@ class Kind(StrEnum):
     BYPASS = "bypass"
     ACCESS_DENIED = "access_denied"
     ACCESS_GRANTED = "access_granted"
+    CREDENTIAL = "credential"
     EXIT_REQUEST = "exit_request"
     DOOR_OPEN = "door_open"
     UNLOCKED = "unlocked"
@@ -146,6 +147,8 @@ FACTS: dict[Kind, KindFacts] = {
     Kind.BYPASS: KindFacts(Lane.STATUS, "570", "防区旁路", "bypass"),
     Kind.ACCESS_DENIED: KindFacts(Lane.STATUS, "421", "门禁拒绝通行", "access denied", momentary=True),
     Kind.ACCESS_GRANTED: KindFacts(Lane.STATUS, "422", "门禁通行", "access granted", momentary=True),
+    # A reader only reads: whether the door opens for it is decided elsewhere.
+    Kind.CREDENTIAL: KindFacts(Lane.STATUS, None, "刷卡或输码", "card or code presented", momentary=True),
     Kind.EXIT_REQUEST: KindFacts(Lane.STATUS, "425", "出门按钮", "exit request", momentary=True),
     Kind.DOOR_OPEN: KindFacts(Lane.STATUS, None, "门开", "door open"),
     Kind.UNLOCKED: KindFacts(Lane.STATUS, None, "门锁打开", "unlocked"),

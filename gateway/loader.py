@@ -6,7 +6,7 @@ import difflib
 import importlib
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,11 +28,14 @@ def names_in(package: str) -> list[str]:
     return sorted(info.name for info in pkgutil.iter_modules(found.__path__) if not info.name.startswith("_"))
 
 
-def load_module(package: str, name: str, *, file: str = "command line", line: int | None = None) -> ModuleType:
-    """`acme` is `<package>.acme`, `vendor.panel9` is itself. Raises ConfigError naming the nearest spelling."""
+def load_module(
+    package: str, name: str, *, file: str = "command line", line: int | None = None, others: Iterable[str] = ()
+) -> ModuleType:
+    """`acme` is `<package>.acme`, `vendor.panel9` is itself. Raises ConfigError naming the nearest spelling, `others`
+    among them."""
     target = name if "." in name else f"{package}.{name}"
     known = names_in(package)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*known, *others], n=1, cutoff=0.5)
     hint = f'did you mean "{near[0]}"? 是否应为 "{near[0]}"?' if near else "没有这个模块"
 
     def wrong(found: str, expected: str, hint: str = "模块不可用") -> ConfigError:
@@ -49,6 +52,20 @@ def load_module(package: str, name: str, *, file: str = "command line", line: in
     if lacking := [part for part in PARTS[package] if not hasattr(module, part)]:
         raise wrong(f"lacks {', '.join(lacking)}", f"a module with {', '.join(PARTS[package])}", hint)
     return module
+
+
+def load_driver(
+    name: str, own_profiles: Path | None = None, *, file: str = "command line", line: int | None = None
+) -> tuple[ModuleType, str | None]:
+    """The driver of that name; or, where a device profile has it, the profile's driver and the profile. Raises ConfigError."""
+    files = {
+        path.stem: path for folder in (shipped_profiles(), own_profiles) if folder for path in folder.glob("*.toml")
+    }
+    if name not in files or name in names_in("drivers"):
+        return load_module("drivers", name, file=file, line=line, others=files), None
+    content, lines = read_toml(files[name])
+    driver = str(content.get("driver"))
+    return load_module("drivers", driver, file=str(files[name]), line=line_of(lines, ("driver",))), name
 
 
 def load_settings(

@@ -38,6 +38,10 @@ class ClockQuality(StrEnum):
     """It came before; once the clock was set, `received_at` was moved by as much as the clock."""
 
 
+SETS_PROTECTION = frozenset({Kind.OPEN_CLOSE, Kind.BYPASS})
+"""What says that a place is, or is not, protected from now on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """WGS-84, degrees, north and east positive; speed in km/h where known."""
@@ -158,6 +162,12 @@ class Event:
         if self.received_at < PROGRAM_DATE:
             return ClockQuality.UNSET
         return ClockQuality.CORRECTED if self.boot else ClockQuality.SET
+
+    @property
+    def is_believed(self) -> bool:
+        """False for a word about protection that anybody can have said: a radio code copied off the air. It is kept and
+        shown as a fact, changes nothing and is sent to nobody."""
+        return not (self.kind in SETS_PROTECTION and self.values.get("assurance") == "low")
 
     @property
     def occurred_at(self) -> datetime | None:

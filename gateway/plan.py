@@ -33,7 +33,7 @@ from gateway.links import modbus
 from gateway.links.broker_url import external_address
 from gateway.links.endpoint import LISTENING, Endpoint
 from gateway.links.serial import SerialUrl
-from gateway.loader import load_module, load_profiles, load_settings
+from gateway.loader import load_driver, load_module, load_profiles, load_settings
 from gateway.secret import Secret
 
 LINKS_OF = {
@@ -260,7 +260,7 @@ def _connection(
     credential: KeyFile,
 ) -> PlannedConnection:
     file = str(path)
-    driver = load_module("drivers", section.driver, file=file, line=line_of(lines, (*at, "driver")))
+    driver, of_profile = load_driver(section.driver, own_profiles, file=file, line=line_of(lines, (*at, "driver")))
     scheme = urlsplit(section.link).scheme
     if scheme not in LINKS_OF[driver.LINK]:
         expected = f"a link for a {driver.LINK} driver: " + ", ".join(sorted(LINKS_OF[driver.LINK]))
@@ -270,7 +270,8 @@ def _connection(
         )  # fmt: skip
         raise ConfigError([problem])
     _check_link(section, file, line_of(lines, (*at, "link")))
-    settings = load_settings(driver, section.settings, file=file, lines=lines, at=(*at, "settings"))
+    content = section.settings if of_profile is None else _of_profile(section, of_profile, file, lines, at)
+    settings = load_settings(driver, content, file=file, lines=lines, at=(*at, "settings"))
     profiles = load_profiles(driver, own_profiles)
     context = Context(
         settings=settings, profiles=profiles, connection=section.name, secrets=_secrets(driver, settings, base),
@@ -278,6 +279,18 @@ def _connection(
     )  # fmt: skip
     _check_together(driver, context, file, line_of(lines, (*at, "settings")))
     return PlannedConnection(section, driver, context)
+
+
+def _of_profile(
+    section: ConnectionSection, profile: str, file: str, lines: Mapping[Loc, int], at: Loc
+) -> Mapping[str, Any]:
+    """The settings of a connection whose driver is named by a profile. Raises ConfigError when they name another."""
+    given = section.settings.get("profile", profile)
+    if given != profile:
+        key, expected = f"connection.{section.name}.settings.profile", f'"{profile}" or nothing: the driver names it'
+        line = line_of(lines, (*at, "settings", "profile"))
+        raise ConfigError([Problem(file, line, key, f'found "{given}"', expected, "与驱动名不符")])
+    return {**section.settings, "profile": profile}
 
 
 def _secrets(driver: ModuleType, settings: Any, base: Path) -> dict[str, Secret]:

@@ -106,6 +106,13 @@ class Supervisor:
         found = self.connections.get(connection)
         return found is None or found.is_up
 
+    def behind(self, connection: str, device: str) -> str | None:
+        """The bridge through which alone `device` is heard on this line; None where there is none."""
+        found = self.connections.get(connection)
+        bridge_of = getattr(found.driver, "behind", None) if found else None
+        bridge: str | None = bridge_of(device, found.context) if found and bridge_of else None
+        return bridge
+
     async def run(self, connections: Sequence[Connection]) -> None:
         """Run these, and those that are added, until cancelled."""
         async with asyncio.TaskGroup() as self._group:

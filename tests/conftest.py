@@ -19,8 +19,8 @@ settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--driver vendor.panel9`: ask the questions of tests/test_every_driver.py of a driver from elsewhere."""
-    parser.addoption("--driver", action="append", default=[], metavar="NAME", help="driver by dotted path")
+    """`--driver NAME`: ask the questions of tests/test_every_driver.py of this driver alone, one from elsewhere by dotted path."""
+    parser.addoption("--driver", action="append", default=[], metavar="NAME", help="driver, or one by its dotted path")
     parser.addoption("--all-peers", action="store_true", help="fail when a peer of tests/peers.py has judged nothing")
 
 

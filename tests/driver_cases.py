@@ -67,16 +67,23 @@ class Driver:
         return link
 
 
-def drivers(more: Sequence[str]) -> list[Driver]:
-    """Every driver in the tree, and those named by dotted path."""
-    return [driver(name) for name in (*(n for n in names_in("drivers") if n != "profiles"), *more)]
+def drivers(wanted: Sequence[str] = ()) -> list[Driver]:
+    """Those wanted, one from elsewhere by its dotted path; without any, every driver in the tree."""
+    return [driver(name) for name in wanted or (n for n in names_in("drivers") if n != "profiles")]
+
+
+def vectors_of(name: str, module: ModuleType) -> Path:
+    """Those of a driver from elsewhere stand beside it."""
+    *outside, last = name.split(".")
+    folder = Path(str(module.__file__)).parent if outside else VECTORS
+    return folder / f"{last}.toml"
 
 
 def driver(name: str) -> Driver:
     module = load_module("drivers", name)
     own = VECTORS / "profiles"
     profiles = load_profiles(module, own if own.is_dir() else None)
-    path = VECTORS / f"{name.rpartition('.')[2]}.toml"
+    path = vectors_of(name, module)
     rows = tomllib.loads(path.read_text(encoding="utf-8"))["vector"] if path.is_file() else []
     vectors = []
     for number, row in enumerate(rows, 1):

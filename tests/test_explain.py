@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,12 @@ def input_line(driver: Driver, vector: Vector) -> str:
     return str(vector.row["bytes"])
 
 
+def hashless(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the hash of a credential: the key it is made with is thrown away with the process."""
+    values = {key: value for key, value in seen.get("values", {}).items() if key != "credential"}
+    return {**seen, **({"values": values} if "values" in seen else {})}
+
+
 @pytest.mark.parametrize("driver", drivers([]), ids=lambda driver: driver.name)
 def test_every_vector_is_explained_as_it_is_meant(driver: Driver) -> None:
     """One process for each set of options; vectors of one line only, as a payload may hold line ends."""
@@ -89,7 +96,7 @@ def test_every_vector_is_explained_as_it_is_meant(driver: Driver) -> None:
         if len(observations) == len(expected):
             for seen, wanted in zip(observations, expected, strict=True):
                 named = {key: value for key, value in wanted.items() if key != "at"}
-                assert {key: seen[key] for key in named} == named
+                assert hashless({key: seen[key] for key in named}) == hashless(named)
         if len(printed) == len(vectors) and hasattr(driver.module, "answer"):
             for one, vector in zip(printed, vectors, strict=True):
                 assert same_answer(one["answer"], vector.row.get("answer"))

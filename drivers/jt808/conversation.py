@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from drivers.jt808.frame import Frame, parse, split
 from drivers.jt808.messages import (
     ANSWER,
     AUTHENTICATE,
-    BATCH,
     DEREGISTER,
     FAILED,
     LOCATED,
-    LOCATION,
+    LOCATIONS,
     OK,
     REGISTER,
     WRONG,
@@ -34,6 +34,9 @@ from drivers.jt808.parts import Parts
 from drivers.jt808.terminals import Memory
 from gateway.driver import FrameError, Kind, LinkClosed, Observation, Qualifier, Receipt, Session, Stream
 
+LIVE_MAX, LATE_MAX = timedelta(days=1), timedelta(days=366)
+"""How old a report, and one made up after a gap, may be for its time to count. Clocks that were never set begin with the date
+of the firmware or earlier."""
 ASKED_MAX = 64
 """Commands on one line that wait for an answer; a person asks for one."""
 TERMINALS_A_LINE_MAX = 64
@@ -153,7 +156,7 @@ class Conversation:
     # -- what it says ----------------------------------------------------------------------------------------------------
 
     async def _keep(self, frame: Frame) -> None:
-        """Report what is news, and answer once it is stored. Of a message in parts the last one waits for that."""
+        """Report what is news, and answer once it is stored."""
         try:
             whole = self._whole(frame)
             found = reports(whole)
@@ -167,19 +170,27 @@ class Conversation:
         else:
             seen = [replace(one, values={**one.values, "authenticated": False}) for one in seen]
         receipt = await self._report(frame.device, seen)
-        if frame.id != ANSWER:
-            self._session.link.answer(general(frame, result_of(frame, self._session.context)), after=receipt)
+        for one in _answerable(frame, whole):
+            self._session.link.answer(general(one, result_of(one, self._session.context)), after=receipt)
         if frame.id == DEREGISTER:
             self._dismiss(frame.device)
 
     async def _news(self, report: Sequence[Observation]) -> Sequence[Observation]:
         if report[0].kind is not Kind.POSITION:
             return report
-        return list((await self._memory.terminal(report[0].device, self._session)).news(report))
+        if not self._has_true_time(report[0]):
+            report = [replace(one, repeat_key=None) for one in report]
+        terminal = await self._memory.terminal(report[0].device, self._session)
+        return list(terminal.news(report, self._session.clock.monotonic()))
+
+    def _has_true_time(self, position: Observation) -> bool:
+        """A clock that starts at the same moment whenever the terminal does would give old keys to new alarms."""
+        limit = LATE_MAX if position.values.get("late") else LIVE_MAX
+        return position.at is not None and position.at > self._session.clock.now() - limit
 
     def _whole(self, frame: Frame) -> Frame:
         """The message that this part completes, else the part alone, which says nothing yet. Raises FrameError."""
-        if not frame.is_part or frame.id not in (LOCATION, LOCATED, BATCH):
+        if not frame.is_part or frame.id not in LOCATIONS:
             return frame
         return self._parts.add(frame, self._session.clock.monotonic()) or frame
 
@@ -228,12 +239,32 @@ class Conversation:
         except BaseException:
             self._memory.forget(device)
             raise
-        receipt.when_settled(lambda settled: self._memory.forget(device) if settled.error is not None else None)
+        if all(one.kind is Kind.HEARTBEAT for one in seen):
+            return receipt
+        receipt = (await self._memory.terminal(device, self._session)).reported(receipt, self)
+        receipt.when_settled(lambda settled: self._settled(device, settled))
         return receipt
+
+    def _settled(self, device: str, receipt: Receipt) -> None:
+        if receipt.error is not None:
+            self._memory.forget(device)
+        else:
+            self._memory.answered(device, self._session.clock.monotonic())
 
     def _reply(self, data: bytes) -> None:
         """What needs no commit, behind the answers that wait for one."""
         self._session.link.answer(data, after=Receipt.settled())
+
+
+def _answerable(frame: Frame, whole: Frame) -> Sequence[Frame]:
+    """What gets an answer now: all but the terminal's own answers. Of a message in parts the last one waits for all others, so that
+    the terminal holds on to it; a terminal that sends one part at a time may go on meanwhile."""
+    is_last = frame.index == frame.total
+    if frame.id == ANSWER or (frame.is_part and frame.id in LOCATIONS and whole.is_part and is_last):
+        return []
+    if whole.is_part or is_last:
+        return [frame]
+    return [frame, replace(frame, index=frame.total, serial=(whole.serial + frame.total - 1) & 0xFFFF)]
 
 
 async def run(session: Session[Stream]) -> None:

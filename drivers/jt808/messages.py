@@ -16,6 +16,7 @@ from gateway.driver import Settings as Base
 
 ANSWER, HEARTBEAT, DEREGISTER, REGISTER, AUTHENTICATE = 0x0001, 0x0002, 0x0003, 0x0100, 0x0102
 LOCATION, LOCATED, BATCH = 0x0200, 0x0201, 0x0704
+LOCATIONS = frozenset({LOCATION, LOCATED, BATCH})
 """Of the terminal."""
 GENERAL_ANSWER, ASK_AGAIN, REGISTERED, LOCATE = 0x8001, 0x8003, 0x8100, 0x8201
 """Of the platform."""
@@ -24,7 +25,7 @@ OK, FAILED, WRONG, UNSUPPORTED = range(4)
 NO_SUCH_TERMINAL = 4
 """Result of a registration: it is not in the platform's books."""
 
-READ = frozenset({HEARTBEAT, DEREGISTER, AUTHENTICATE, LOCATION, LOCATED, BATCH})
+READ = LOCATIONS | {HEARTBEAT, DEREGISTER, AUTHENTICATE}
 """Messages that are read and get a general answer; others are answered as unsupported."""
 
 
@@ -56,7 +57,7 @@ def reports(frame: Frame) -> Sequence[Sequence[Observation]]:
     """Each report of the message: its position, then its alarms. A message that reports nothing is proof of life.
     Raises FrameError."""
     key = f"{frame.id:04x}/{frame.serial}"
-    if frame.is_part or frame.id not in (LOCATION, LOCATED, BATCH):
+    if frame.is_part or frame.id not in LOCATIONS:
         return [[Observation(frame.device, Kind.HEARTBEAT, code=f"{frame.id:04x}", raw=frame.raw)]]
     if frame.id == BATCH:
         return _batch(frame, key)

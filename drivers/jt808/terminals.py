@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
 from drivers.jt808.location import ALARMS
-from gateway.driver import FACTS, Kind, Observation, Qualifier, Session, Stream
+from gateway.driver import FACTS, Kind, Observation, Qualifier, Receipt, Session, Stream
 
 TERMINALS_MAX = 10_000
-"""Terminals whose last word is remembered, some 5 MB; of one that is forgotten the stored word counts, as after a start."""
+"""Terminals whose last word is remembered, at most some 30 MB; of one that is forgotten the stored word counts, as after a start."""
+TOLD_MAX = 16
+"""A terminal that repeats has a few messages in hand; what it repeats later is found by the store, and only its edges are told twice."""
+CROSSING_S = 5.0
+"""Reports that come so soon after our answer may have left before it was there: mobile networks take their time."""
+PRESSES = {bit for bit, alarm in ALARMS.items() if alarm.until_answered and FACTS[alarm.kind].momentary}
 Latest = Mapping[tuple[Kind, int | None], Qualifier]
 
 
@@ -26,6 +31,13 @@ class Terminal:
     """Somebody has spoken in its name without its code, and it has not shown it since."""
     changed: dict[int, datetime] = field(default_factory=dict)
     """When, by its own time, a bit last changed."""
+    answered_s: float | None = None
+    """When the last press that stands was answered."""
+    told: deque[str] = field(default_factory=lambda: deque(maxlen=TOLD_MAX))
+    """Keys of its last reports."""
+    teller: object = None
+    """The conversation that reported last, and its receipt."""
+    underway: Receipt = field(default_factory=Receipt.settled)
 
     @classmethod
     def stored(cls, latest: Latest) -> Terminal:
@@ -33,33 +45,56 @@ class Terminal:
         bits = {bit for bit, alarm in ALARMS.items() if _stands(latest, alarm.kind, bit)}
         return cls(bits, is_suspect=_stands(latest, Kind.SECURITY, None))
 
-    def news(self, report: Sequence[Observation]) -> Iterator[Observation]:
-        """The position, alarms that were not there before, and the end of those that are gone."""
+    def news(self, report: Sequence[Observation], now_s: float) -> Iterator[Observation]:
+        """The position, alarms that were not there before, and the end of those that are gone. A repeat has no news."""
+        self._take_back(now_s)
         position = report[0]
         yield position
-        if len(report) == 1 and not self.bits:
+        if position.repeat_key in self.told or (len(report) == 1 and not self.bits):
             return
+        if position.repeat_key is not None:
+            self.told.append(position.repeat_key)
         gone = set(self.bits)
         for alarm in report[1:]:
             assert alarm.zone is not None
             gone.discard(alarm.zone)
-            if alarm.zone not in self.bits and self._may_change(alarm.zone, position):
+            is_late = bool(position.values.get("late"))
+            if alarm.zone not in self.bits and (self._changes(alarm.zone, position) or not is_late):
                 self.bits.add(alarm.zone)
                 yield alarm
         for bit in sorted(gone):
-            if self._may_change(bit, position):
+            if self._changes(bit, position):
                 self.bits.discard(bit)
                 if not FACTS[ALARMS[bit].kind].momentary:
                     yield _ended(bit, position)
 
-    def _may_change(self, bit: int, position: Observation) -> bool:
-        """What is made up after a gap is older than what came meanwhile, and changes nothing that changed after it."""
-        at, changed = position.at, self.changed.get(bit)
-        if at is None:
+    def reported(self, receipt: Receipt, teller: object) -> Receipt:
+        """What an answer must wait for: `receipt`, and what the line before has still under way. A repeat of that has no news here."""
+        if teller is not self.teller and not self.underway.is_settled:
+            receipt = Receipt.of_all([self.underway, receipt])
+        self.teller, self.underway = teller, receipt
+        return receipt
+
+    def answered(self, now_s: float) -> None:
+        """Our answer to its last word leaves."""
+        if self.bits & PRESSES:
+            self.answered_s = now_s
+
+    def _take_back(self, now_s: float) -> None:
+        """A terminal takes a press back when it has our answer: should the bit be set after that, it was pressed again."""
+        if self.answered_s is not None and now_s - self.answered_s >= CROSSING_S:
+            self.bits -= PRESSES
+            self.answered_s = None
+
+    def _changes(self, bit: int, position: Observation) -> bool:
+        """Whether this is newer than the last change, as far as its time can be believed. Terminals send what was not answered after what
+        was, and what they make up after a gap at any time: an old word ends nothing."""
+        if position.at is None or position.repeat_key is None:
             return True
-        if changed is not None and at < changed and position.values.get("late"):
+        changed = self.changed.get(bit)
+        if changed is not None and position.at < changed:
             return False
-        self.changed[bit] = at
+        self.changed[bit] = position.at
         return True
 
 
@@ -105,6 +140,11 @@ class Memory:
         self._terminals.move_to_end(device)
         return found
 
+    def answered(self, device: str, now_s: float) -> None:
+        """What was reported of it is stored, and our answer leaves."""
+        if device in self._terminals:
+            self._terminals[device].answered(now_s)
+
     def forget(self, device: str) -> None:
-        """What was reported of it was not stored: the stored word counts again."""
+        """What was reported of it is not stored: the stored word counts again."""
         self._terminals.pop(device, None)

@@ -83,9 +83,9 @@ def prepare(
 ) -> tuple[ModuleType, Context]:
     """The driver module and the context to decode in. Raises ConfigError."""
     from gateway.driver import Context
-    from gateway.loader import load_profiles, load_settings
+    from gateway.loader import load_driver, load_profiles, load_settings
 
-    driver, of_profile = _driver(protocol, profiles_dir)
+    driver, of_profile = load_driver(protocol, profiles_dir)
     content: dict[str, Any] = dict(_setting(text) for text in settings)
     if chosen := profile or of_profile:
         content["profile"] = chosen
@@ -94,29 +94,6 @@ def prepare(
     if chosen and chosen not in profiles:
         raise _wrong("--profile", f'"{chosen}" is not known', f"one of {', '.join(sorted(profiles)) or 'none'}")
     return driver, Context(settings=checked, profiles=profiles, connection="explain")
-
-
-def _driver(name: str, profiles_dir: Path | None) -> tuple[ModuleType, str | None]:
-    """The module of that name, or the one that a profile of that name is for, with the profile's name."""
-    from gateway.config import read_toml
-    from gateway.errors import ConfigError
-    from gateway.loader import load_module
-
-    try:
-        return load_module("drivers", name), None
-    except ConfigError:
-        for path in _profile_files(name, profiles_dir):
-            content, _ = read_toml(path)
-            return load_module("drivers", str(content.get("driver")), file=str(path)), path.stem
-        raise
-
-
-def _profile_files(name: str, profiles_dir: Path | None) -> Iterator[Path]:
-    from gateway.loader import shipped_profiles
-
-    for folder in (profiles_dir, shipped_profiles()):
-        if folder and re.fullmatch(r"[\w-]+", name) and (folder / f"{name}.toml").is_file():
-            yield folder / f"{name}.toml"
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -78,6 +78,9 @@ class Memory(Generic[State]):
         found = self._states.get(key)
         return self._initial(key) if found is None else found
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._states
+
     def __setitem__(self, key: str, state: State) -> None:
         """Begin from here, as far as what is on disk goes."""
         self._states[key] = state
@@ -118,8 +121,9 @@ class Memory(Generic[State]):
             state = self._step(state, each.event, each.at_s)
         return state
 
-    def keep_only(self, keys: Collection[str]) -> None:
-        """Forget all others: they are no longer watched."""
-        for key in [key for key in self._states if key not in keys]:
-            if key not in self._open:
-                del self._states[key]
+    def forget(self, key: str) -> bool:
+        """It is no longer watched. False while an event of it is under way: then it is not forgotten yet."""
+        if key in self._open:
+            return False
+        self._states.pop(key, None)
+        return True

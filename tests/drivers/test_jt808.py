@@ -179,6 +179,20 @@ def test_a_time_that_is_none_is_no_key() -> None:
     assert {(one.at, one.repeat_key) for one in seen} == {(None, None)}
 
 
+async def test_the_time_of_a_clock_that_was_never_set_is_no_key(jumping_clock: JumpingClock) -> None:
+    """It begins with the same date at every start, and so do the serial numbers."""
+    old = "260101000003"
+    async with table(jumping_clock) as line:
+        await line.say(authentication(), report(2, 1, old), report(3, 0, old), report(2, 1, old), report(4))
+        await line.say(message(0x0704, batch(location(0, "270110000000")), 5))
+
+    assert words(line.desk.reported) == [(Kind.PANIC, Qualifier.NEW, 0)] * 2
+    assert [seen.repeat_key for seen in line.desk.reported if seen.repeat_key] == [
+        "0200/4/270115163000/position",
+        "0704/5/0/270110000000/position",
+    ]
+
+
 # -- a conversation on a desk ------------------------------------------------------------------------------------------
 
 
@@ -243,12 +257,28 @@ async def test_an_alarm_that_stays_set_is_one_event_and_its_end_another(jumping_
     assert len(keys) == len(set(keys)) == 8
 
 
-async def test_a_second_press_is_a_second_panic_and_a_held_one_is_not(jumping_clock: JumpingClock) -> None:
-    """The terminal holds the bit until our answer is there; a press is no condition and has no end."""
-    async with table(jumping_clock) as line:
-        await line.say(authentication(), report(2, 1), report(3, 1), report(4), report(5, 1))
+async def test_a_held_press_is_one_panic_until_it_is_answered_and_then_another(jumping_clock: JumpingClock) -> None:
+    """The terminal takes the bit back when it has our answer; a press is no condition and has no end."""
+    desk = Desk()
+    async with table(jumping_clock, desk=desk) as line:
+        await line.say(authentication())
+        desk.settle()
+        await line.say(report(2, 1), report(3, 1))
+        assert words(desk.reported) == [(Kind.PANIC, Qualifier.NEW, 0)]
+        desk.settle()
+        await line.say(report(4))
+        assert words(desk.reported) == [(Kind.PANIC, Qualifier.NEW, 0)]
+        desk.settle()
+        await line.say(report(5, 1))  # again
+        desk.settle()
+        await line.say(report(6, 1))  # has crossed our answer
+        desk.settle()
+        assert words(desk.reported) == [(Kind.PANIC, Qualifier.NEW, 0)] * 2
+        await jumping_clock.advance(terminals.CROSSING_S)
+        await line.say(report(7, 1))  # and again, before it could report that the bit was clear
+        desk.settle()
 
-    assert words(line.desk.reported) == [(Kind.PANIC, Qualifier.NEW, 0)] * 2
+    assert words(desk.reported) == [(Kind.PANIC, Qualifier.NEW, 0)] * 3
 
 
 async def test_after_a_start_the_stored_word_counts(jumping_clock: JumpingClock) -> None:
@@ -286,6 +316,41 @@ async def test_what_was_made_up_after_a_gap_is_late_and_ends_nothing_newer(jumpi
     assert words(line.desk.reported) == [(Kind.POWER_CUT, Qualifier.NEW, 8), (Kind.PANIC, Qualifier.NEW, 0)]
     late = [seen for seen in line.desk.reported if seen.values.get("late")]
     assert [seen.at and seen.at.strftime("%H%M%S") for seen in late] == ["162900", "162900", "162930"]
+
+
+async def test_an_old_word_that_comes_late_ends_nothing_and_a_repeat_is_no_news(jumping_clock: JumpingClock) -> None:
+    """Terminals send alarms first, and what was not answered again when newer words are there already."""
+    cut = report(3, 1 << 5, "270115162930")
+    async with table(jumping_clock) as line:
+        await line.say(authentication(), report(4, 1 << 5 | 1, "270115163000"), cut, report(2, 0, "270115162900"))
+        await line.say(report(5, 0, "270115163010"), cut, report(6, 0, "270115163020"))
+
+        assert len(results(line.got)) == 7
+    assert words(line.desk.reported) == [
+        (Kind.PANIC, Qualifier.NEW, 0),
+        (Kind.ANTENNA_CUT, Qualifier.NEW, 5),
+        (Kind.ANTENNA_CUT, Qualifier.RESTORE, 5),
+    ]
+
+
+async def test_a_repeat_on_a_new_line_waits_for_what_the_old_one_has_under_way(jumping_clock: JumpingClock) -> None:
+    desk, memory = Desk(), driver.Memory()
+    async with table(jumping_clock, desk=desk, memory=memory) as old:
+        await old.say(authentication())
+        desk.settle()
+        await old.say(report(2, 1))
+        [first] = desk.receipts
+        async with table(jumping_clock, desk=desk, memory=memory) as new:
+            await new.say(authentication(serial=3), report(2, 1))
+            for receipt in desk.receipts[1:]:
+                receipt.settle()
+            await jumping_clock.settle()
+            assert results(new.got) == [(3, 0x0102, 0)], "the panic is not stored yet"
+            first.settle()
+            await jumping_clock.settle()
+
+            assert results(new.got) == [(3, 0x0102, 0), (2, 0x0200, 0)]
+    assert words(desk.reported) == [(Kind.PANIC, Qualifier.NEW, 0)]
 
 
 async def test_the_answer_waits_for_the_commit_and_a_held_commit_holds_it(jumping_clock: JumpingClock) -> None:
@@ -447,8 +512,10 @@ async def test_missing_parts_are_asked_for_and_in_the_end_given_up(jumping_clock
     async with table(jumping_clock) as line:
         await line.say(authentication(), part(PIECES[0], 10, 3, 1), part(PIECES[2], 12, 3, 3))
         assert asked(line.got) == [struct.pack(">HBH", 10, 1, 2)]
+        assert results(line.got)[1:] == [(10, 0x0704, 0)], "with its last part answered the terminal would forget it"
         await line.say(part(PIECES[1], 11, 3, 2))
         assert len([seen for seen in line.desk.reported if seen.kind is Kind.POSITION]) == 10
+        assert results(line.got)[2:] == [(11, 0x0704, 0), (12, 0x0704, 0)]
 
         await line.say(part(PIECES[0], 20, 3, 1))
         for _ in range(parts.ASK_MAX + 2):

@@ -27,7 +27,8 @@ from gateway.difference import Change, Difference, Reload
 from gateway.errors import Busy
 from gateway.forwarders import Outlet
 from gateway.history import History
-from gateway.model import Device, Kind, Lane, Qualifier, Site
+from gateway.intake import Source
+from gateway.model import Device, Kind, Lane, Observation, Qualifier, Site
 from gateway.plan import Plan, prepare
 from gateway.registry import Registry
 from gateway.south import South
@@ -357,6 +358,35 @@ async def test_the_fault_of_what_is_removed_ends_with_it(
 
 
 @pytest.mark.row("I2")
+async def test_a_door_is_declared_and_removed_while_it_runs(tmp_path: Path) -> None:
+    """What its contact said before counts, and what stands raised at it ends with it."""
+    line = Source("test", "c1")
+
+    def opened(zone: int) -> Observation:
+        return Observation(SENSOR, Kind.DOOR_OPEN, zone=zone)
+
+    async with running(tmp_path, HEAD) as box:
+        intake, store = box.daemon.configuration._intake, box.daemon.configuration._store
+
+        async def last(zone: int) -> dict[Kind, Qualifier]:
+            return {kind: word for (kind, of), word in (await store.latest(SENSOR)).items() if of == zone}
+
+        await (await intake.report(line, [opened(1)]))
+        doors = "".join(
+            f'[[door]]\nname = "d{zone}"\ngroup = "g"\ncontact = {{ device = "{SENSOR}", zone = {zone} }}\n'
+            for zone in (1, 2)
+        )
+        assert (await box.take(HEAD + doors)).difference == Difference(settings=("door",))
+        await (await intake.report(line, [opened(2)]))
+        assert await last(1) == {Kind.DOOR_OPEN: Qualifier.NEW}
+        raised = {Kind.DOOR_FORCED: Qualifier.NEW, Kind.INTERLOCK: Qualifier.NEW}
+        assert await last(2) == {Kind.DOOR_OPEN: Qualifier.NEW, **raised}
+
+        await box.take(HEAD)
+        while {kind for kind, word in (await last(2)).items() if word is Qualifier.RESTORE} != set(raised):
+            await asyncio.sleep(0.05)  # noqa: TID251  # between two looks; bounded by `running`
+
+
 async def test_a_hundred_changes_leave_no_task_and_no_descriptor_behind(
     tmp_path: Path, forwarder: Callable[..., list[Outlet]]
 ) -> None:

@@ -66,6 +66,7 @@ async def box(folder: Path, clock: JumpingClock, *devices: Device) -> AsyncItera
     health = Health(
         store=store, ledger=ledger, clock=clock, metrics=metrics, report=partial(intake.report, own),
         line_is_up=lambda _: up[0].up,
+        behind=lambda _, device: "bridge" if device.startswith("leaf") else None,
     )  # fmt: skip
     made = Box(store, health, metrics, partial(intake.report, own))
     up.append(made)
@@ -343,3 +344,62 @@ async def test_who_spoke_after_its_fault_is_missed_again(tmp_path: Path, jumping
         await jumping_clock.advance(110)
 
         assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+# -- behind a bridge ---------------------------------------------------------------------------------------------------
+
+LEAVES = [Device(f"leaf-{n}", "s1", heard_within_s=100) for n in range(50)]
+
+
+async def say_of_bridge(here: Box, qualifier: Qualifier) -> None:
+    await (await here.report([Observation("bridge", Kind.COMM_FAULT, qualifier)]))
+
+
+async def test_a_lost_bridge_is_one_event_and_what_is_behind_it_unknown(
+    tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    async with box(tmp_path, jumping_clock, *LEAVES) as here:
+        for leaf in LEAVES:
+            here.health.heard(leaf.id, "c1", None)
+        await say_of_bridge(here, Qualifier.NEW)
+        await jumping_clock.advance(500)
+
+        assert await here.told() == []
+        assert {known.state for known in here.health.states()} == {"unproven"}
+
+    async with box(tmp_path, jumping_clock, *LEAVES) as here:  # a restart meanwhile grants and takes nothing
+        await jumping_clock.advance(500)
+        assert await here.told() == []
+
+        await say_of_bridge(here, Qualifier.RESTORE)
+        await jumping_clock.advance(90)
+        for leaf in LEAVES[1:]:
+            here.health.heard(leaf.id, "c1", None)
+        assert await here.told() == []
+        await jumping_clock.advance(50)
+        assert await here.told() == [("leaf-0", Qualifier.NEW)]
+
+
+async def test_a_bridge_that_falls_silent_is_told_alone(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    """Also when those behind it are due before it is."""
+    bridge = Device("bridge", "s1", heard_within_s=300)
+    async with box(tmp_path, jumping_clock, bridge, *LEAVES) as here:
+        for leaf in LEAVES:
+            here.health.heard("bridge", "c1", None)
+            here.health.heard(leaf.id, "c1", None)
+        await jumping_clock.advance(2000)
+
+        assert await here.told() == [("bridge", Qualifier.NEW)]
+
+
+async def test_a_device_that_is_silent_behind_a_living_bridge_is_told(
+    tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    bridge = Device("bridge", "s1", heard_within_s=300)
+    async with box(tmp_path, jumping_clock, bridge, *LEAVES[:2]) as here:
+        for _ in range(3):
+            here.health.heard("leaf-1", "c1", None)
+            here.health.heard("bridge", "c1", None)
+            await jumping_clock.advance(60)
+
+        assert await here.told() == [("leaf-0", Qualifier.NEW)]

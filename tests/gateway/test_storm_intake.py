@@ -214,7 +214,7 @@ async def test_what_is_read_at_a_start_is_bounded(road: Road, monkeypatch: pytes
     await road.say(2 * LOAD_PAGE + 50)
     await road.crash()
 
-    assert len(await road.intake._newest()) == 2 * LOAD_PAGE
+    assert len(await road.intake._newest(65.0)) == 2 * LOAD_PAGE
 
 
 def _no_disk(*_: object) -> None:
