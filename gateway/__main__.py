@@ -19,6 +19,7 @@ FAMILIES = (
     "demo",
     "site",
     "device",
+    "vehicle",
     "account",
     "audit",
     "tail",

@@ -152,6 +152,8 @@ class StoreSection(Section):
 
     budget_mb: Annotated[int, Field(ge=16, le=1_000_000)] = 2048
     retention_days: Annotated[int, Field(ge=1, le=36_500)] = 730
+    positions_days: Annotated[int, Field(ge=1, le=36_500)] = 90
+    """Positions and other bulk, if that is less: where a vehicle was is nobody's business for as long as an alarm is."""
 
 
 class StormsSection(Section):

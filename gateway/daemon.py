@@ -37,6 +37,7 @@ from gateway.orders import Switchboard
 from gateway.plan import Plan
 from gateway.registry import Registry
 from gateway.rules.doors import Doors
+from gateway.rules.vehicles import Vehicles
 from gateway.sdnotify import Notifier
 from gateway.south import South
 from gateway.store.sqlite import SqliteStore
@@ -168,7 +169,7 @@ class Daemon:
         accounts = await Accounts.open(registry, audit, clock)
         log_in = LogIn(accounts, audit, clock)
         stack.callback(log_in.close)
-        doors = Doors(site.door)
+        doors, vehicles = Doors(site.door), Vehicles(registry)
         intake = Intake(
             store=store,
             places=registry,
@@ -179,7 +180,7 @@ class Daemon:
             boot=self._boot,
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
             storms=site.storms,
-            watches=[doors],
+            watches=[doors, vehicles],
         )
         switchboard = Switchboard(lambda device: health.last_connection(device))  # noqa: PLW0108  # made below
         supervisor = Supervisor(
@@ -195,6 +196,7 @@ class Daemon:
             report=partial(intake.report, about_devices),
             line_is_up=supervisor.line_is_up,
             behind=supervisor.behind,
+            patience_s=vehicles.patience_s,
         )
         south = South(
             supervisor=supervisor, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics,
@@ -257,6 +259,10 @@ class Daemon:
         )
         await serve(create_app(looks), parts.api_socket)
 
+    def _keep(self) -> tuple[timedelta, timedelta]:
+        store = self.configuration.plan.site.store
+        return timedelta(days=store.retention_days), timedelta(days=store.positions_days)
+
     def _checks(self, parts: Parts) -> Mapping[str, str | None]:
         """What must hold for this gateway to be ready, each with its complaint or None."""
         store = parts.store.state
@@ -276,7 +282,7 @@ class Daemon:
             own=self._own,
             destinations=lambda: [section.name for section in self.configuration.plan.site.destination],
             boot=self._boot,
-            keep=lambda: timedelta(days=self.configuration.plan.site.store.retention_days),
+            keep=self._keep,
             alive=self._notify.watchdog,
             status=self._notify.status,
         )

@@ -159,6 +159,8 @@ class Session(Generic[LinkT]):
     context: Context
     clock: Clock
     log: Logger
+    deviated: Callable[[str, Sequence[str]], None] = lambda _device, _names: None
+    """A frame of this device was accepted although it departs from its protocol: counted by device and name (a closed list)."""
     is_enrolled: Callable[[str], bool] = lambda _: False
     """Whether the register has a device of this id."""
     memory: Any = None
@@ -178,6 +180,7 @@ class Session(Generic[LinkT]):
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged
 #   secret_files(settings) -> [file]                        keys: one line each, mode 0600, read when the daemon starts
+#   deviations(frame, context) -> [name]                    stream: where a good frame departs from its protocol
 #   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
 #   behind(device, context) -> str | None                   the bridge through which alone a device is heard: while that
 #                                                           one is lost, nobody knows how the device is

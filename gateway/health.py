@@ -72,6 +72,8 @@ class Life:
     heard_at: datetime | None = None
     heard_mono: float | None = None
     deadline_mono: float | None = None
+    looked_at_mono: float | None = None
+    """When the heap says to look at it; None: it is not in there."""
     silent: bool = False
     written_mono: float = float("-inf")
     shown: tuple[str, State] | None = None
@@ -89,6 +91,8 @@ class DeviceHealth:
 
 
 Report = Callable[[Sequence[Observation]], Awaitable[Receipt]]
+Patience = Callable[[str, float | None], float | None]
+"""How long a device may be unheard now, given its window. None: it cannot be supervised. Infinite: nobody minds now."""
 
 
 class Health:
@@ -104,6 +108,7 @@ class Health:
         report: Report,
         line_is_up: Callable[[str], bool],
         behind: Callable[[str, str], str | None],
+        patience_s: Patience = lambda _, within_s: within_s,
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -111,6 +116,7 @@ class Health:
         self._metrics = metrics
         self._report = report
         self._line_is_up = line_is_up
+        self._patience_s = patience_s
         self._behind = behind
         self._away: dict[str, float] = {}
         """When each bridge was last found to be away."""
@@ -141,18 +147,21 @@ class Health:
         life.heard_mono = now
         life.heard_at = self._clock.now()
         life.connection = connection
-        if life.within_s is not None:
-            self._set_deadline(device, life, now + life.within_s)
+        patience_s = self._patience_s(device, life.within_s)
+        if patience_s is not None:
+            self._set_deadline(device, life, now + patience_s)
         if life.silent:
             self._returned.add(device)
         if now - life.written_mono >= (life.within_s or FLUSH_S) * FLUSH_SHARE:
             self._unwritten.add(device)
 
     def _set_deadline(self, device: str, life: Life, at: float) -> None:
-        # One heap entry per device: an entry that is met too early is put back at the deadline that counts by then.
-        if life.deadline_mono is None:
+        # One heap entry per device counts: one that is met too early is put back at the deadline that counts by then, one
+        # that would be met too late is overtaken by another.
+        life.deadline_mono = None if at == math.inf else at
+        if at != math.inf and (life.looked_at_mono is None or at < life.looked_at_mono):
             heapq.heappush(self._deadlines, (at, device))
-        life.deadline_mono = at
+            life.looked_at_mono = at
 
     def _add(self, device: str, connection: str, default_within_s: float | None) -> Life:
         known = self._ledger.device(device)
@@ -205,8 +214,9 @@ class Health:
             life.site = device.site
             if device.heard_within_s is not None:
                 life.within_s = device.heard_within_s
-            if life.deadline_mono is None and life.within_s is not None:
-                self._set_deadline(device_id, life, self._clock.monotonic() + life.within_s)
+            patience_s = self._patience_s(device_id, life.within_s)
+            if patience_s is not None and (life.deadline_mono is None or patience_s == math.inf):
+                self._set_deadline(device_id, life, self._clock.monotonic() + patience_s)
                 self._unwritten.add(device_id)
         for device_id, life in self._lives.items():
             if device_id not in enrolled:
@@ -244,19 +254,20 @@ class Health:
     async def _check_deadlines(self) -> None:
         now = self._clock.monotonic()
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, device = heapq.heappop(self._deadlines)
+            at, device = heapq.heappop(self._deadlines)
             life = self._lives[device]
+            if at != life.looked_at_mono:
+                continue
+            life.looked_at_mono = None
             if life.deadline_mono is None:
                 continue
             if life.deadline_mono > now:
-                heapq.heappush(self._deadlines, (life.deadline_mono, device))
+                self._set_deadline(device, life, life.deadline_mono)
             elif life.connection and not self._line_is_up(life.connection):
                 # Its line is down and says so itself, once; the device is not to blame before the line is back.
-                life.deadline_mono = now + STARTUP_GRACE_S
-                heapq.heappush(self._deadlines, (life.deadline_mono, device))
+                self._set_deadline(device, life, now + STARTUP_GRACE_S)
             elif (later := await self._while_its_bridge_is_away(device, life, now)) is not None:
-                life.deadline_mono = later
-                heapq.heappush(self._deadlines, (later, device))
+                self._set_deadline(device, life, later)
             else:
                 life.deadline_mono = None
                 if life.site is not None and not life.silent:

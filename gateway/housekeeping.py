@@ -62,8 +62,8 @@ class Housekeeping:
     """Those of the site file."""
     boot: str
     """Which run of the machine this is."""
-    keep: Callable[[], timedelta]
-    """How long events are kept that nobody waits for."""
+    keep: Callable[[], tuple[timedelta, timedelta]]
+    """How long events are kept that nobody waits for, and those of the bulk lane among them."""
     alive: Callable[[], None]
     """Told at every look that the loop turns."""
     status: Callable[[str], None]
@@ -108,7 +108,9 @@ class Housekeeping:
                 continue  # the event that says so may not be stored yet
             with suppress(StoreError):
                 if await self._ages_are_true():
-                    await self.store.prune(self.clock.now() - self.keep())
+                    longest, bulk = self.keep()
+                    await self.store.prune(self.clock.now() - longest)
+                    await self.store.prune(self.clock.now() - bulk, lane=Lane.BULK)
                     await self.audit.prune()
 
     async def _ages_are_true(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from gateway.clock import PROGRAM_DATE, Clock
@@ -20,14 +21,22 @@ from gateway.metrics import Metrics
 from gateway.model import Event, Observation, Place, TimeQuality
 from gateway.receipt import Receipt, Series
 from gateway.rules.storms import Reason, Storms
-from gateway.rules.watching import Watch
+from gateway.rules.vehicles import unrolled
+from gateway.rules.watching import RULES, Watch
 from gateway.store import Entry, EventFilter, Rejected, Store
 
 REPEAT_WINDOW_S = 60.0
 """A condition reported again unchanged inside this window, by a protocol that gives neither sequence nor time, is a repeat."""
 
+REUSED_KEY_S = 300.0
+"""So long a key that is given anew later tells a repeat: panels try again after seconds, on each of their paths, and give
+up after some minutes; none sends another event of the same content under the same number so soon."""
+
 REPEATS_REMEMBERED = 10_000
 """Conditions remembered for that; the oldest are forgotten first."""
+
+DEVIATING_MAX = 256
+"""Devices that are named in the metric of deviations; those of further ones count together, as "other"."""
 
 LOAD_PAGE = 500
 """Events read at once when starting: a few milliseconds of work."""
@@ -43,9 +52,6 @@ STORM_LOOK_S = 1.0
 
 REJECTS_WAITING = 1000
 """Refused frames waiting to be kept; beyond it they are only counted, so that rubbish cannot crowd out events."""
-
-RULES = "rules"
-"""Driver and connection of what follows from other events."""
 
 CLOCK_AHEAD_MAX = timedelta(minutes=2)
 """A device further ahead than this has a wrong clock."""
@@ -131,6 +137,7 @@ class Intake:
         self._recent: OrderedDict[str, tuple[float, Qualifier, Receipt]] = OrderedDict()
         self._rejects: deque[Rejected] = deque()
         self._rejects_wake = asyncio.Event()
+        self._deviating: set[str] = set()
 
     def route(self, routes: Sequence[Route]) -> None:
         """From now on events go these ways. Of two to one destination the later counts."""
@@ -173,7 +180,7 @@ class Intake:
         entries: list[Entry] = []
         earlier: list[Receipt] = []
         now = self._clock.now()
-        for observation in observations:
+        for observation in map(partial(unrolled, now=now), observations):
             if source.proves_life and not is_loss(observation):
                 self.heard(observation.device, source)
             if observation.kind is Kind.HEARTBEAT:
@@ -280,10 +287,10 @@ class Intake:
         for event in recent:
             age_s = (now - event.received_at).total_seconds()
             # Younger than now: the clock went back meanwhile, and nobody knows how old it is. Twice is better than never.
-            if not 0 <= age_s <= REPEAT_WINDOW_S or len(self._recent) >= REPEATS_REMEMBERED:
+            if not 0 <= age_s <= REUSED_KEY_S or len(self._recent) >= REPEATS_REMEMBERED:
                 break
-            key = content_key(observation_of(event), event.received_at)
-            if event.repeat_key is None and key is not None and key not in self._recent:
+            key = recalled_key(event)
+            if key is not None and age_s <= window_s(key) and key not in self._recent:
                 self._recent[key] = self._clock.monotonic() - age_s, event.qualifier, Receipt.settled()
                 self._recent.move_to_end(key, last=False)  # read from the newest on: the oldest are forgotten first
         self._storms.recall(_reaching_back(recent, self._storms.memory_s), self._clock.monotonic(), now)
@@ -319,7 +326,7 @@ class Intake:
         if found is None or found[1] is not qualifier:
             return None
         at, _, receipt = found
-        if self._clock.monotonic() - at > REPEAT_WINDOW_S or receipt.error is not None:
+        if self._clock.monotonic() - at > window_s(key) or receipt.error is not None:
             del self._recent[key]
             return None
         return receipt
@@ -339,6 +346,16 @@ class Intake:
             self._rejects.append(Rejected(self._clock.now(), source.connection, f"{error.reason}: {error}"[:300], raw))
             self._rejects_wake.set()
 
+    def deviated(self, source: Source, device: str, deviations: Sequence[str]) -> None:
+        """Count, by device and name, where a frame that was accepted departs from its protocol."""
+        if device not in self._deviating:
+            if len(self._deviating) >= DEVIATING_MAX:
+                device = "other"
+            else:
+                self._deviating.add(device)
+        for deviation in deviations:
+            self._metrics.deviations.labels(source.connection, device, deviation).inc()
+
     async def keep_rejects(self) -> None:
         """Write queued refusals, for ever. A disk that does not take them costs evidence, never an event."""
         while True:
@@ -349,12 +366,30 @@ class Intake:
                     await self._store.reject(self._rejects.popleft())
 
 
+REUSED = "reused|"
+"""Begins the keys that are given anew later."""
+
+
+def window_s(key: str) -> float:
+    """How long the key in memory tells a repeat."""
+    return REUSED_KEY_S if key.startswith(REUSED) else REPEAT_WINDOW_S
+
+
+def recalled_key(event: Event) -> str | None:
+    """The key in memory that the event had when it came."""
+    if event.repeat_key is None:
+        return content_key(observation_of(event), event.received_at)
+    return event.repeat_key.rpartition("|")[0] if event.repeat_key.startswith(REUSED) else None
+
+
 def content_key(observation: Observation, now: datetime) -> str | None:
     """What makes an unnumbered condition without a true time recognisable inside the window; None when it must not be
     merged.
 
     Two presses of a panic button are two events: momentary kinds are never merged by content alone.
     """
+    if observation.repeat_key is not None and observation.key_is_reused:
+        return f"{REUSED}{observation.device}|{observation.repeat_key}"
     if observation.repeat_key is not None or time_quality(observation.at, now) is TimeQuality.OK:
         return None
     if observation.at is None and FACTS[observation.kind].momentary:
@@ -419,7 +454,7 @@ def judge(
         test=observation.test,
         place=place,
         raw=observation.raw,
-        repeat_key=repeat_key(observation, now),
+        repeat_key=repeat_key(observation, now, boot),
         boot=boot if now < PROGRAM_DATE else "",
     )
 
@@ -431,11 +466,16 @@ def time_quality(at: datetime | None, now: datetime) -> TimeQuality:
     return TimeQuality.OK
 
 
-def repeat_key(observation: Observation, now: datetime) -> str | None:
+def repeat_key(observation: Observation, now: datetime, boot: str = "") -> str | None:
     """The store's unique key for this message: the protocol's own, else device time with content, else none.
 
     A time that cannot be true is no key: a clock that stands still gives it to every alarm there will ever be.
     """
+    if observation.repeat_key is not None and observation.key_is_reused:
+        # The last part makes it unique for ever; what comes within the window of its first is known by memory. A clock that
+        # was not set begins each run of the machine at the same moment.
+        run = boot if now < PROGRAM_DATE else ""
+        return f"{REUSED}{observation.device}|{observation.repeat_key}|{run}/{now.timestamp() // REUSED_KEY_S:.0f}"
     if observation.repeat_key is not None:
         return f"{observation.device}|{observation.repeat_key}"
     if observation.at is None or time_quality(observation.at, now) is not TimeQuality.OK:

@@ -39,6 +39,7 @@ class Kind(StrEnum):
     ENTRY_EXIT = "entry_exit"
     TAMPER = "tamper"
     WATER = "water"
+    CANCEL = "cancel"
     DOOR_FORCED = "door_forced"
     DENIED_REPEATEDLY = "denied_repeatedly"
     INTERLOCK = "interlock"
@@ -57,6 +58,8 @@ class Kind(StrEnum):
     RF_BATT_LOW = "rf_batt_low"
     DEVICE_FAULT = "device_fault"
     LOOP_FAULT = "loop_fault"
+    TECHNICAL = "technical"
+    SUPERVISORY = "supervisory"
     JOURNAL_FAULT = "journal_fault"
     CLOCK_FAULT = "clock_fault"
     CLOCK_SET = "clock_set"
@@ -72,6 +75,7 @@ class Kind(StrEnum):
     UNLOCKED = "unlocked"
     OVERSPEED = "overspeed"
     IGNITION = "ignition"
+    LOG = "log"
     TEST_MANUAL = "test_manual"
     TEST_PERIODIC = "test_periodic"
     POSITION = "position"
@@ -116,6 +120,8 @@ FACTS: dict[Kind, KindFacts] = {
     Kind.ENTRY_EXIT: KindFacts(Lane.ALARM, "134", "出入防区盗警", "entry/exit"),
     Kind.TAMPER: KindFacts(Lane.ALARM, "144", "防拆报警", "tamper"),
     Kind.WATER: KindFacts(Lane.ALARM, "154", "漏水报警", "water leak"),
+    # A person at the panel takes an alarm back: 110 must hear of it as soon as of the alarm.
+    Kind.CANCEL: KindFacts(Lane.ALARM, "406", "用户取消报警", "alarm cancelled", momentary=True),
     Kind.DOOR_FORCED: KindFacts(Lane.ALARM, "423", "强行开门", "door forced"),
     Kind.DENIED_REPEATEDLY: KindFacts(Lane.ALARM, "461", "多次刷卡或输码被拒", "denied repeatedly", momentary=True),
     Kind.INTERLOCK: KindFacts(Lane.ALARM, "436", "联动门同时打开", "interlock broken"),
@@ -137,6 +143,9 @@ FACTS: dict[Kind, KindFacts] = {
     Kind.RF_BATT_LOW: KindFacts(Lane.FAULT, "384", "无线探测器电池电压低", "sensor battery low"),
     Kind.DEVICE_FAULT: KindFacts(Lane.FAULT, "380", "探测器故障", "detector fault"),
     Kind.LOOP_FAULT: KindFacts(Lane.FAULT, "370", "防区回路故障", "loop fault"),
+    # Cold stores, tanks, ventilation: for the site's own people, not for 110.
+    Kind.TECHNICAL: KindFacts(Lane.FAULT, "150", "设备环境异常", "technical alarm"),
+    Kind.SUPERVISORY: KindFacts(Lane.FAULT, "200", "消防监管信号", "supervisory signal"),
     Kind.JOURNAL_FAULT: KindFacts(Lane.FAULT, "300", "系统故障(事件存储)", "journal fault"),
     Kind.CLOCK_FAULT: KindFacts(Lane.FAULT, "626", "时钟不准", "clock wrong"),
     Kind.CLOCK_SET: KindFacts(Lane.FAULT, "625", "时钟跳变", "clock set", momentary=True),
@@ -154,6 +163,8 @@ FACTS: dict[Kind, KindFacts] = {
     Kind.UNLOCKED: KindFacts(Lane.STATUS, None, "门锁打开", "unlocked"),
     Kind.OVERSPEED: KindFacts(Lane.STATUS, "754", "车辆超速", "overspeed"),
     Kind.IGNITION: KindFacts(Lane.STATUS, None, "车辆点火", "ignition on"),
+    # What a panel writes into its own log (programming, schedules, listen-in): kept with its code, told to nobody.
+    Kind.LOG: KindFacts(Lane.STATUS, None, "主机日志", "panel log", momentary=True),
     Kind.TEST_MANUAL: KindFacts(Lane.STATUS, "601", "手动测试", "manual test", momentary=True),
     Kind.TEST_PERIODIC: KindFacts(Lane.STATUS, "602", "定期测试", "periodic test", momentary=True),
     Kind.POSITION: KindFacts(Lane.BULK, None, "位置", "position", momentary=True),

@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.config import Loc, check_model, line_of, read_toml
+from gateway.config import Loc, check_model, line_of, read_secret, read_toml
 from gateway.errors import ConfigError, Problem
+from gateway.secret import Secret
 
 PARTS = {"drivers": ("LINK", "HEARD_WITHIN_S", "decode", "run"), "gateway.forwarders": ("wants", "check", "run")}
 """What a module of each package must offer (`gateway.driver`, `gateway.forwarders.Forwarder`)."""
@@ -85,6 +86,20 @@ def load_settings(
     if problems:
         raise ConfigError(problems)
     return settings
+
+
+def load_secrets(module: ModuleType, settings: Any, base: Path) -> dict[str, Secret]:
+    """The content of the files that a driver's settings name. Raises ConfigError with all that cannot be used."""
+    problems: list[Problem] = []
+    secrets: dict[str, Secret] = {}
+    for file in module.secret_files(settings) if hasattr(module, "secret_files") else ():
+        try:
+            secrets[file] = read_secret(base / file)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return secrets
 
 
 def shipped_profiles() -> Path:

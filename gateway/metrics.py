@@ -1,6 +1,7 @@
 """Every metric: its name, help text and labels, in this one file.
 
-Label values come from configuration or from closed lists, never from a payload. Numerators and denominators, never ratios.
+Label values come from configuration or from closed lists, never from a payload, but for one that is bounded. Numerators and
+denominators, never ratios.
 """
 
 from __future__ import annotations
@@ -63,6 +64,14 @@ class Metrics:
         self.unclaimed = counter("unclaimed_events", "Events stored from devices that nobody has claimed.")
         self.rejected = counter(
             "rejected_frames", "Frames that were none, by connection and reason.", "connection", "reason"
+        )
+        # The one label that comes off the wire: the ids of the first few hundred devices, then "other".
+        self.deviations = counter(
+            "deviations",
+            "Frames accepted although they depart from their protocol.",
+            "connection",
+            "device",
+            "deviation",
         )
         # store
         self.store_up = gauge("store_up", "1 while events can be made durable.")

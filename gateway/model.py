@@ -12,8 +12,8 @@ from gateway.clock import PROGRAM_DATE
 from gateway.kinds import FACTS, Kind, KindFacts, Lane, Qualifier
 
 __all__ = [
-    "FACTS", "ClockQuality", "Delivery", "DeliveryState", "Device", "Event", "Heard", "Kind", "KindFacts", "Lane", "Observation",
-    "Place", "Point", "Position", "Qualifier", "Scalar", "Site", "TimeQuality",
+    "FACTS", "ClockQuality", "Delivery", "DeliveryState", "Device", "Event", "FenceRule", "Geofence", "Heard", "Kind", "KindFacts",
+    "Lane", "Observation", "Place", "Point", "Position", "Qualifier", "Scalar", "Site", "TimeQuality", "Vehicle", "VehicleKind",
 ]  # fmt: skip
 
 Scalar = str | int | float | bool | None
@@ -65,6 +65,9 @@ class Observation:
     repeat_key: str | None = None
     """What makes a repeat of this very message recognisable (session and sequence), unique within the device.
     None: the protocol gives nothing, and a momentary kind is then never merged."""
+    key_is_reused: bool = False
+    """The protocol soon gives `repeat_key` to another message (four digits that begin anew): it tells a repeat for some
+    minutes only."""
     code: str | None = None
     """The protocol's own code, kept beside the kind; the only name an unknown kind has."""
     text: str | None = None
@@ -110,6 +113,50 @@ class Device:
     site: str
     name: str = ""
     heard_within_s: float | None = None
+
+
+class VehicleKind(StrEnum):
+    """What a vehicle is for; each has its usual limits (gateway/rules/vehicles.py)."""
+
+    CASH_TRANSPORT = "cash_transport"
+    TAXI = "taxi"
+    PATROL_CAR = "patrol_car"
+
+
+@dataclass(frozen=True, slots=True)
+class Vehicle:
+    """A device that drives. `id` is the device's; a fleet number is its name, and of its driver nothing is known."""
+
+    id: str
+    kind: VehicleKind
+    on_duty: bool = False
+    """Off duty nothing is kept of where it is."""
+    limit_kmh: float | None = None
+    """None: its kind's."""
+    geofences: tuple[str, ...] = ()
+
+
+class FenceRule(StrEnum):
+    """On which side of a geofence a vehicle belongs."""
+
+    STAY_IN = "stay_in"
+    KEEP_OUT = "keep_out"
+
+
+@dataclass(frozen=True, slots=True)
+class Geofence:
+    """An area on the ground: a circle (one corner and a radius) or a polygon (three corners or more).
+
+    `number` is its zone (1..999), in events and towards 110.
+    """
+
+    id: str
+    number: int
+    name: str
+    rule: FenceRule
+    corners: tuple[tuple[float, float], ...]
+    """Latitude and longitude, WGS-84."""
+    radius_m: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

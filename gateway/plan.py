@@ -33,7 +33,7 @@ from gateway.links import modbus
 from gateway.links.broker_url import external_address
 from gateway.links.endpoint import LISTENING, Endpoint
 from gateway.links.serial import SerialUrl
-from gateway.loader import load_driver, load_module, load_profiles, load_settings
+from gateway.loader import load_driver, load_module, load_profiles, load_secrets, load_settings
 from gateway.secret import Secret
 
 LINKS_OF = {
@@ -274,7 +274,7 @@ def _connection(
     settings = load_settings(driver, content, file=file, lines=lines, at=(*at, "settings"))
     profiles = load_profiles(driver, own_profiles)
     context = Context(
-        settings=settings, profiles=profiles, connection=section.name, secrets=_secrets(driver, settings, base),
+        settings=settings, profiles=profiles, connection=section.name, secrets=load_secrets(driver, settings, base),
         credential=credential,
     )  # fmt: skip
     _check_together(driver, context, file, line_of(lines, (*at, "settings")))
@@ -291,18 +291,6 @@ def _of_profile(
         line = line_of(lines, (*at, "settings", "profile"))
         raise ConfigError([Problem(file, line, key, f'found "{given}"', expected, "与驱动名不符")])
     return {**section.settings, "profile": profile}
-
-
-def _secrets(driver: ModuleType, settings: Any, base: Path) -> dict[str, Secret]:
-    """The content of the files that a driver's settings name. Raises ConfigError with all that cannot be used."""
-    problems: list[Problem] = []
-    secrets: dict[str, Secret] = {}
-    for file in driver.secret_files(settings) if hasattr(driver, "secret_files") else ():
-        with _noting(problems):
-            secrets[file] = read_secret(base / file)
-    if problems:
-        raise ConfigError(problems)
-    return secrets
 
 
 def _check_link(section: ConnectionSection, file: str, line: int | None) -> None:

@@ -258,6 +258,7 @@ class Supervisor:
             context=connection.context,
             clock=self._clock,
             log=log,
+            deviated=partial(self._intake.deviated, source),
             is_enrolled=self._intake.is_enrolled,
             memory=connection.memory,
         )

@@ -18,7 +18,18 @@ import structlog
 
 from gateway.clock import Clock
 from gateway.credentials import hashed
-from gateway.driver import Command, Context, FrameError, LatestKey, NoAnswer, Observation, Qualifier, Receipt, Session
+from gateway.driver import (
+    Command,
+    Context,
+    FrameError,
+    LatestKey,
+    NoAnswer,
+    Observation,
+    Qualifier,
+    Receipt,
+    Secret,
+    Session,
+)
 from gateway.errors import LinkClosed, StoreError
 from gateway.links.stream import StreamLink
 from gateway.loader import load_module, load_profiles, load_settings, names_in
@@ -29,7 +40,8 @@ CREDENTIAL = partial(hashed, bytes(32))
 """Vectors state the hash of a credential under this key: `hmac.digest(bytes(32), credential, "sha256").hex()[:16]`."""
 
 EXPECTED = (*OBSERVED, "latitude", "longitude", "speed_kmh")
-KEYS = {"origin", "bytes", "topic", "payload", "profile", "settings", "error", "observations", "observation", "answer"}
+KEYS = {"origin", "bytes", "topic", "payload", "profile", "settings", "error", "observations", "observation", "answer",
+        "secrets"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,13 @@ def driver(name: str) -> Driver:
             if "profile" in getattr(module.__dict__.get("Settings"), "model_fields", {}):
                 given["profile"] = row["profile"]
         settings = load_settings(module, given, file=str(path), lines={}, at=("vector", number, "settings"))
-        context = Context(settings=settings, profiles=profiles, connection="test", credential=CREDENTIAL)
+        context = Context(
+            settings=settings,
+            profiles=profiles,
+            connection="test",
+            credential=CREDENTIAL,
+            secrets={name: Secret(value) for name, value in row.get("secrets", {}).items()},
+        )
         vectors.append(Vector(number, row, context))
     return Driver(name, module, vectors)
 
@@ -251,6 +269,8 @@ class Desk:
     heard: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     orders: FakeOrders = field(default_factory=FakeOrders)
+    deviations: list[tuple[str, str]] = field(default_factory=list)
+    memory: Any = None
     is_prompt: bool = False
     """Settle at once, as a very quick disk would."""
     is_disk_full: bool = False
@@ -299,6 +319,8 @@ class Desk:
             context=context,
             clock=clock,
             log=structlog.get_logger(),
+            deviated=lambda device, names: self.deviations.extend((device, name) for name in names),
+            memory=self.memory,
         )
 
 

@@ -29,6 +29,7 @@ def _package(name: str) -> str | None:
 PEERS: Mapping[str, Look] = {
     "siadc09": partial(_package, "siadc09"),
     "pysiaalarm": partial(_package, "pysiaalarm"),
+    "my-dc09-spt": partial(_package, "my-dc09-spt"),
     "pynmeagps": partial(_package, "pynmeagps"),
     "libmodbus": partial(shutil.which, "mbpoll"),
     "mosquitto": partial(shutil.which, "mosquitto"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -40,11 +41,12 @@ EXPLAINED = {
 }
 
 
-def fangkong(*arguments: str, standard_input: str = "") -> tuple[int, list[Any], str]:
+def fangkong(*arguments: str, standard_input: str = "", folder: Path = ROOT) -> tuple[int, list[Any], str]:
     """Exit code, objects printed, standard error."""
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, "explain", *arguments],
-        cwd=ROOT, input=standard_input, capture_output=True, encoding="utf-8", timeout=20, check=False,
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, input=standard_input, capture_output=True, encoding="utf-8",
+        timeout=20, check=False,
     )  # fmt: skip
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
@@ -80,15 +82,19 @@ def hashless(seen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("driver", drivers([]), ids=lambda driver: driver.name)
-def test_every_vector_is_explained_as_it_is_meant(driver: Driver) -> None:
-    """One process for each set of options; vectors of one line only, as a payload may hold line ends."""
-    groups: dict[tuple[str, ...], list[Vector]] = {}
+def test_every_vector_is_explained_as_it_is_meant(driver: Driver, tmp_path: Path) -> None:
+    """One process for each set of options and keys; vectors of one line only, as a payload may hold line ends."""
+    groups: dict[tuple[tuple[str, ...], frozenset[tuple[str, str]]], list[Vector]] = {}
     for vector in driver.vectors:
         if "\n" not in input_line(driver, vector) and not vector.is_error:
-            groups.setdefault(tuple(toml_options(vector)), []).append(vector)
-    for options, vectors in groups.items():
+            keys = frozenset(vector.row.get("secrets", {}).items())
+            groups.setdefault((tuple(toml_options(vector)), keys), []).append(vector)
+    for (options, keys), vectors in groups.items():
+        for name, key in keys:
+            (tmp_path / name).write_text(key)
+            (tmp_path / name).chmod(0o600)
         lines = "\n".join(input_line(driver, vector) for vector in vectors)
-        code, printed, errors = fangkong(driver.name, "-", *options, standard_input=lines)
+        code, printed, errors = fangkong(driver.name, "-", *options, standard_input=lines, folder=tmp_path)
 
         assert (code, errors) == (0, "")
         observations = [seen for one in printed for seen in one["observations"]]

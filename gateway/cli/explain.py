@@ -83,7 +83,7 @@ def prepare(
 ) -> tuple[ModuleType, Context]:
     """The driver module and the context to decode in. Raises ConfigError."""
     from gateway.driver import Context
-    from gateway.loader import load_driver, load_profiles, load_settings
+    from gateway.loader import load_driver, load_profiles, load_secrets, load_settings
 
     driver, of_profile = load_driver(protocol, profiles_dir)
     content: dict[str, Any] = dict(_setting(text) for text in settings)
@@ -93,7 +93,8 @@ def prepare(
     profiles = load_profiles(driver, profiles_dir)
     if chosen and chosen not in profiles:
         raise _wrong("--profile", f'"{chosen}" is not known', f"one of {', '.join(sorted(profiles)) or 'none'}")
-    return driver, Context(settings=checked, profiles=profiles, connection="explain")
+    secrets = load_secrets(driver, checked, Path())
+    return driver, Context(settings=checked, profiles=profiles, connection="explain", secrets=secrets)
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -145,12 +146,19 @@ def _explained(driver: ModuleType, context: Context, *frame: str | bytes) -> dic
     from gateway.errors import FrameError
 
     give_answer = getattr(driver, "answer", None)
+    give_deviations = getattr(driver, "deviations", None)
     try:
         seen = driver.decode(*frame, context)
         answer = give_answer(*frame, context) if give_answer else None
+        deviations = list(give_deviations(*frame, context)) if give_deviations else []
     except FrameError as error:
         return _failed(str(error))
-    return {"ok": True, "observations": [as_json(one) for one in seen], "answer": _as_text(answer), "deviations": []}
+    return {
+        "ok": True,
+        "observations": [as_json(one) for one in seen],
+        "answer": _as_text(answer),
+        "deviations": deviations,
+    }
 
 
 def _failed(error: str) -> dict[str, Any]:

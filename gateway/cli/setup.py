@@ -110,6 +110,7 @@ listen = "127.0.0.1:1883"
 [store]
 budget_mb = 2048            # bulk data is thinned first; alarms are never shed
 retention_days = 730
+positions_days = 90
 
 [storms]
 window_s = 10               # identical alarms of a zone within it become one, and a count

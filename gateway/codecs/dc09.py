@@ -36,6 +36,9 @@ Pad = Callable[[int], bytes]
 KeyOf = Callable[[str], bytes | None]
 """The AES key of an account (upper-case digits); None where it has none."""
 
+Text = Callable[[bytes], str]
+"""Reads a field that may hold more than ASCII; never refuses."""
+
 _BLOCK = 16
 _HEADER = re.compile(rb"\n([0-9A-Fa-f]{4})0([0-9A-Fa-f]{3})")
 _HEADER_SIZE = 9
@@ -116,25 +119,37 @@ def _frame_size(buffer: bytearray) -> int:
 
 def parse(frame: bytes, key_of: KeyOf = lambda _: None) -> Message:
     """Read one frame, LF to CR. `key_of` gives the AES key of an account that may send encrypted."""
-    match = _BODY.fullmatch(_checked_body(frame))
+    return parse_body(_checked_body(frame), key_of)
+
+
+def parse_body(body: bytes, key_of: KeyOf, text: Text | None = None) -> Message:
+    """Read what CRC and length cover, both found right. `text` reads what is no ASCII. An encrypted body that gives no
+    sense is refused as "spoofed", one for whose account no key is known as "unknown_device"."""
+    text = text or _text
+    match = _BODY.fullmatch(body)
     if match is None:
-        raise FrameError(f'frame {frame[:40]!r}: expected "token" and four digits, R, L, #account, [')
+        raise FrameError(f'body {body[:40]!r}: expected "token" and four digits, R, L, #account, [')
     star, name, sequence, route, digits, content = match.groups()
     token, account, encrypted = name.decode(), (digits or b"").decode().upper(), bool(star)
     if encrypted:
         content = _decrypted(content, account, key_of(account))
     parts = _CONTENT.fullmatch(content)
     if parts is None:
-        raise FrameError(f"{token} of account {account}: expected data], extended data in [ ], _timestamp")
+        raise FrameError(
+            f"{token} of account {account}: expected data], extended data in [ ], _timestamp",
+            "spoofed" if encrypted else "malformed",
+        )
     data, xdata, written_at = parts.groups()
     timestamp = None
     if written_at is not None:
         # Advisory on a plain frame: an alarm is not refused for a bad clock. Required when encrypted, where it is also
         # what tells a wrong key from a right one.
         with suppress(FrameError):
-            timestamp = moment(_text(written_at))
+            timestamp = moment(text(written_at))
     if encrypted and timestamp is None:
-        raise FrameError(f"{token} of account {account}: encrypted without a readable timestamp; is the key right?")
+        raise FrameError(
+            f"{token} of account {account}: encrypted without a readable timestamp; is the key right?", "spoofed"
+        )
     receiver, line = _route(route)
     return Message(
         token=token,
@@ -142,8 +157,8 @@ def parse(frame: bytes, key_of: KeyOf = lambda _: None) -> Message:
         account=account,
         receiver=receiver,
         line=line,
-        data=_text(data),
-        xdata=tuple((text[:1], text[1:]) for text in map(_text, _XDATA.findall(xdata))) if xdata else (),
+        data=text(data),
+        xdata=tuple((field[:1], field[1:]) for field in map(text, _XDATA.findall(xdata))) if xdata else (),
         timestamp=timestamp,
         encrypted=encrypted,
     )
@@ -254,14 +269,16 @@ def _encrypted(content: bytes, *, has_data: bool, key: bytes, pad: Pad) -> bytes
 
 def _decrypted(content: bytes, account: str, key: bytes | None) -> bytes:
     if key is None:
-        raise FrameError(f"encrypted frame of account {account}: no key is known for it")
+        raise FrameError(f"encrypted frame of account {account}: no key is known for it", "unknown_device")
     if not content or len(content) % (2 * _BLOCK) or not re.fullmatch(rb"[0-9A-Fa-f]+", content):
-        raise FrameError(f"encrypted frame of account {account}: expected hex digits in whole blocks of 16 bytes")
+        raise FrameError(
+            f"encrypted frame of account {account}: expected hex digits in whole blocks of 16 bytes", "spoofed"
+        )
     cipher = _cipher(key).decryptor()
     clear = cipher.update(bytes.fromhex(content.decode())) + cipher.finalize()
     padding = _PADDED.match(clear)
     if padding is None:
-        raise FrameError(f"encrypted frame of account {account}: no data after the pad; is the key right?")
+        raise FrameError(f"encrypted frame of account {account}: no data after the pad; is the key right?", "spoofed")
     return clear[padding.end() :]
 
 
@@ -285,6 +302,21 @@ def duh(message: Message) -> Message:
 def rsp(message: Message, at: datetime, *, data: str = "", xdata: tuple[tuple[str, str], ...] = ()) -> Message:
     """The answer to a request that needs content, such as a new key."""
     return _answer(RSP, message, at=at if message.encrypted else None, data=data, xdata=xdata)
+
+
+def echo(
+    token: str, head: bytes, *, key: bytes | None = None, at: datetime | None = None, pad: Pad | None = None
+) -> bytes:
+    """The frame of an answer without data that repeats `head`, which stands between token and `[`, byte for byte: some panels
+    take nothing else. Encrypted with its timestamp when a key is given."""
+    if key is None:
+        body = b'"%b"%b[]' % (token.encode(), head)
+    else:
+        assert at is not None
+        assert pad is not None
+        content = _encrypted(f"]_{stamp(at)}".encode(), has_data=False, key=key, pad=pad)
+        body = b'"*%b"%b[%b' % (token.encode(), head, content)
+    return b"\n%04X0%03X%b\r" % (crc(body), len(body), body)
 
 
 def nak(at: datetime) -> Message:

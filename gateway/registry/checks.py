@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gateway.model import Device, Point, Site
+from gateway.model import Device, Geofence, Point, Site, Vehicle
 from gateway.registry.snapshot import NUMBER_MAX, Snapshot
 
 SITES_MAX = 5_000
@@ -18,12 +18,22 @@ DEVICES_MAX = 50_000
 """The largest estate cluster planned for one box, five times over; bounds memory (about 1 KB each) and reload time."""
 POINTS_MAX = 100_000
 """Two points a device on average."""
+VEHICLES_MAX = 5_000
+"""The taxis of a city of a million, twice over."""
+GEOFENCES_MAX = NUMBER_MAX
+"""Each has a number of its own towards 110."""
+CORNERS_MAX = 100
+"""A border of a district, drawn by hand; each fix is held against every edge (some 0.1 ms)."""
+FENCES_OF_VEHICLE_MAX = 8
+RADIUS_M = (20.0, 200_000.0)
+"""Less than a receiver is off says nothing, more than a province neither."""
+LIMIT_KMH = (5.0, 250.0)
 ZONE_MAX = 65_535
 """Zones are one or two bytes in every protocol served."""
 HEARD_WITHIN_MAX_S = 90 * 86_400
 """A device that may be silent for longer than a season is not supervised at all."""
 
-Thing = Site | Point | Device
+Thing = Site | Point | Device | Vehicle | Geofence
 T = TypeVar("T")
 
 
@@ -46,6 +56,7 @@ _CONTACT = re.compile(r"\S.{0,40} \+?[0-9][0-9 -]{2,19}")
 def join(ledger: Snapshot, things: Sequence[Thing]) -> Snapshot:
     """The ledger as it would be with `things` added or replacing those of the same id."""
     sites, points, devices = dict(ledger.sites), dict(ledger.points), dict(ledger.devices)
+    vehicles, geofences = dict(ledger.vehicles), dict(ledger.geofences)
     for thing in things:
         match thing:
             case Site():
@@ -54,7 +65,14 @@ def join(ledger: Snapshot, things: Sequence[Thing]) -> Snapshot:
                 points[thing.id] = thing
             case Device():
                 devices[thing.id] = thing
-    return Snapshot.of(ledger.revision, sites.values(), points.values(), devices.values())
+            case Vehicle():
+                vehicles[thing.id] = thing
+            case Geofence():
+                geofences[thing.id] = thing
+    return Snapshot.of(
+        ledger.revision, sites.values(), points.values(), devices.values(),
+        vehicles=vehicles.values(), geofences=geofences.values(),
+    )  # fmt: skip
 
 
 class Checker:
@@ -68,6 +86,7 @@ class Checker:
             ledger.points, lambda point: None if point.device is None else (point.device, point.zone)
         )
         self._points_of = _groups(ledger.points, lambda point: point.device)
+        self._fence_numbers = _groups(ledger.geofences, lambda fence: fence.number)
 
     def findings(self, thing: Thing) -> Iterator[Finding]:
         """Every mistake in `thing`."""
@@ -78,6 +97,10 @@ class Checker:
                 yield from self._point(thing)
             case Device():
                 yield from self._device(thing)
+            case Vehicle():
+                yield from self._vehicle(thing)
+            case Geofence():
+                yield from self._geofence(thing)
 
     def _site(self, site: Site) -> Iterator[Finding]:
         yield from _slug("id", site.id)
@@ -89,9 +112,8 @@ class Checker:
         if not _KIND.fullmatch(site.kind):
             yield Finding("kind", f"found {site.kind!r}", "a word like residential_estate", "类别应为小写英文单词")
         yield from _text("address", site.address, longest=256)
-        for field, value, limit in (("latitude", site.latitude, 90.0), ("longitude", site.longitude, 180.0)):
-            if value is not None and not -limit <= value <= limit:
-                yield Finding(field, f"found {value!r}", f"degrees between -{limit:g} and {limit:g}", "坐标超出范围")
+        yield from _degrees("latitude", site.latitude, 90.0)
+        yield from _degrees("longitude", site.longitude, 180.0)
         if (site.latitude is None) != (site.longitude is None):
             yield Finding("longitude", "one of two", "latitude and longitude, or neither", "经纬度须同时填写")
         if site.contact and not _CONTACT.fullmatch(site.contact):
@@ -141,6 +163,38 @@ class Checker:
                 )
         yield from _within("device", len(self._ledger.devices), DEVICES_MAX)
 
+    def _vehicle(self, vehicle: Vehicle) -> Iterator[Finding]:
+        if vehicle.id not in self._ledger.devices:
+            yield Finding("id", f"{vehicle.id!r} is not in the ledger", "a device (fangkong device list)", "设备不存在")
+        yield from _between("limit_kmh", vehicle.limit_kmh, LIMIT_KMH, "km/h")
+        for fence in vehicle.geofences:
+            if fence not in self._ledger.geofences:
+                expected = "a geofence (fangkong vehicle geofence list)"
+                yield Finding("geofences", f"{fence!r} is not in the ledger", expected, "电子围栏不存在")
+        if len(vehicle.geofences) > min(FENCES_OF_VEHICLE_MAX, len(set(vehicle.geofences))):
+            found = f"found {len(vehicle.geofences)}"
+            yield Finding("geofences", found, f"at most {FENCES_OF_VEHICLE_MAX}, each once", "围栏数量过多或重复")
+        yield from _within("vehicle", len(self._ledger.vehicles), VEHICLES_MAX)
+
+    def _geofence(self, fence: Geofence) -> Iterator[Finding]:
+        yield from _slug("id", fence.id)
+        yield from _text("name", fence.name, longest=128, needed=True)
+        yield from _within("geofence", len(self._ledger.geofences), GEOFENCES_MAX)
+        if not 1 <= fence.number <= NUMBER_MAX:
+            yield Finding("number", f"found {fence.number}", f"1 to {NUMBER_MAX}", f"围栏编号应为1至{NUMBER_MAX}")
+        elif others := [other for other in self._fence_numbers[fence.number] if other != fence.id]:
+            yield _taken("number", str(fence.number), f"geofence {others[0]}")
+        fewest, most = (1, 1) if fence.radius_m is not None else (3, CORNERS_MAX)
+        if not fewest <= len(set(fence.corners)) <= len(fence.corners) <= most:
+            expected = (
+                f"a circle of one corner and a radius, or 3 to {CORNERS_MAX} corners, each once, without a radius"
+            )
+            yield Finding("corners", f"found {len(fence.corners)}", expected, "应为圆心加半径,或至少三个顶点")
+        yield from _between("radius_m", fence.radius_m, RADIUS_M, "metres")
+        for latitude, longitude in fence.corners:
+            yield from _degrees("corners", latitude, 90.0)
+            yield from _degrees("corners", longitude, 180.0)
+
     def _site_exists(self, site: str) -> Iterator[Finding]:
         if site not in self._ledger.sites:
             yield Finding("site", f"{site!r} is not in the ledger", "a site (fangkong site list)", "场所不存在")
@@ -151,6 +205,16 @@ def _groups(things: Mapping[str, T], key: Callable[[T], Hashable]) -> defaultdic
     for name, thing in things.items():
         groups[key(thing)].append(name)
     return groups
+
+
+def _degrees(field: str, value: float | None, limit: float) -> Iterator[Finding]:
+    if value is not None and not -limit <= value <= limit:
+        yield Finding(field, f"found {value!r}", f"degrees between -{limit:g} and {limit:g}", "坐标超出范围")
+
+
+def _between(field: str, value: float | None, limits: tuple[float, float], unit: str) -> Iterator[Finding]:
+    if value is not None and not limits[0] <= value <= limits[1]:
+        yield Finding(field, f"found {value!r}", f"{limits[0]:g} to {limits[1]:g} {unit}, or nothing", "数值超出范围")
 
 
 def _slug(field: str, value: str) -> Iterator[Finding]:

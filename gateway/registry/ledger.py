@@ -17,10 +17,10 @@ from tortoise.transactions import in_transaction
 from gateway import logs
 from gateway.clock import Clock
 from gateway.errors import ConfigError, GatewayError, Problem
-from gateway.model import Device, Place, Point, Site
+from gateway.model import Device, FenceRule, Geofence, Place, Point, Site, Vehicle, VehicleKind
 from gateway.registry import schema
 from gateway.registry.checks import Checker, Finding, Thing, join
-from gateway.registry.models import DeviceRow, PointRow, SiteRow
+from gateway.registry.models import DeviceRow, GeofenceRow, PointRow, SiteRow, VehicleRow
 from gateway.registry.snapshot import EMPTY, Snapshot
 
 RELOAD_EVERY_S = 1.0
@@ -106,6 +106,20 @@ class Registry:
 
     def devices(self) -> Collection[Device]:
         return self._snapshot.devices.values()
+
+    def vehicle(self, device_id: str) -> Vehicle | None:
+        """The vehicle this device is; None: it is none."""
+        return self._snapshot.vehicles.get(device_id)
+
+    def vehicles(self) -> Collection[Vehicle]:
+        return self._snapshot.vehicles.values()
+
+    def geofences(self) -> Collection[Geofence]:
+        return self._snapshot.geofences.values()
+
+    def geofences_of(self, vehicle: Vehicle) -> Sequence[Geofence]:
+        """Where a vehicle belongs, and where not."""
+        return self._snapshot.geofences_of(vehicle)
 
     # -- following the file --------------------------------------------------------------------------------------------
 
@@ -199,10 +213,11 @@ def _tidy(thing: Thing) -> Thing:
 
 
 def _known(ledger: Snapshot, thing: Thing) -> Thing | None:
-    shelf: Mapping[str, Thing] = (
-        ledger.sites if isinstance(thing, Site) else ledger.points if isinstance(thing, Point) else ledger.devices
-    )
-    return shelf.get(thing.id)
+    shelves: Mapping[type[Thing], Mapping[str, Thing]] = {
+        Site: ledger.sites, Device: ledger.devices, Point: ledger.points,
+        Vehicle: ledger.vehicles, Geofence: ledger.geofences,
+    }  # fmt: skip
+    return shelves[type(thing)].get(thing.id)
 
 
 def _problems(before: Snapshot, wanted: Sequence[Thing], only: str | None, word: Report) -> list[Problem]:
@@ -248,17 +263,36 @@ async def _load(transaction: BaseDBAsyncClient) -> Snapshot:
     points = (
         await PointRow.all().using_db(transaction).values_list("id", "site_id", "number", "name", "device_id", "zone")
     )
+    vehicles = await VehicleRow.all().using_db(transaction).values_list(
+        "id", "kind", "on_duty", "limit_kmh", "geofences"
+    )  # fmt: skip
+    geofences = await GeofenceRow.all().using_db(transaction).values_list(
+        "id", "number", "name", "rule", "corners", "radius_m"
+    )  # fmt: skip
 
     def build() -> Snapshot:
         return Snapshot.of(
-            revision, (Site(*row) for row in sites), (Point(*row) for row in points), (Device(*row) for row in devices)
+            revision,
+            (Site(*row) for row in sites),
+            (Point(*row) for row in points),
+            (Device(*row) for row in devices),
+            vehicles=(
+                Vehicle(row_id, VehicleKind(kind), on_duty, limit_kmh, tuple(fences.split()))
+                for row_id, kind, on_duty, limit_kmh, fences in vehicles
+            ),
+            geofences=(
+                Geofence(row_id, number, name, FenceRule(rule), _corners(corners), radius_m)
+                for row_id, number, name, rule, corners, radius_m in geofences
+            ),
         )
 
     return await asyncio.to_thread(build)
 
 
 async def _write(transaction: BaseDBAsyncClient, before: Snapshot, changes: Sequence[Thing]) -> None:
-    shelves: tuple[tuple[type[Thing], type[Model]], ...] = ((Site, SiteRow), (Device, DeviceRow), (Point, PointRow))
+    shelves: tuple[tuple[type[Thing], type[Model]], ...] = (
+        (Site, SiteRow), (Device, DeviceRow), (Point, PointRow), (Geofence, GeofenceRow), (Vehicle, VehicleRow),
+    )  # fmt: skip
     for kind, model in shelves:  # parents first
         new = [thing for thing in changes if isinstance(thing, kind) and _known(before, thing) is None]
         known = [thing for thing in changes if isinstance(thing, kind) and _known(before, thing) is not None]
@@ -285,4 +319,13 @@ def _columns(thing: Thing) -> dict[str, Any]:
     for key in ("site", "device"):
         if key in values:
             values[f"{key}_id"] = values.pop(key)
+    if isinstance(thing, Vehicle):
+        values["geofences"] = " ".join(thing.geofences)
+    elif isinstance(thing, Geofence):
+        values["corners"] = ";".join(f"{latitude!r} {longitude!r}" for latitude, longitude in thing.corners)
     return values
+
+
+def _corners(text: str) -> tuple[tuple[float, float], ...]:
+    pairs = (corner.split() for corner in text.split(";"))
+    return tuple((float(latitude), float(longitude)) for latitude, longitude in pairs)

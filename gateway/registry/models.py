@@ -55,6 +55,36 @@ class PointRow(Model):
         unique_together = (("site", "number"), ("device", "zone"))
 
 
+class VehicleRow(Model):
+    """A device that drives. A plate or a driver has no column: the device's name is its fleet number."""
+
+    id = fields.CharField(max_length=128, primary_key=True)
+    """Of its device."""
+    kind = fields.CharField(max_length=32)
+    on_duty = fields.BooleanField()
+    limit_kmh = fields.FloatField(null=True)
+    geofences = fields.TextField()
+    """Ids, separated by blanks."""
+
+    class Meta:
+        table = "vehicle"
+
+
+class GeofenceRow(Model):
+    """An area on the ground."""
+
+    id = fields.CharField(max_length=64, primary_key=True)
+    number = fields.IntField(unique=True)
+    name = fields.CharField(max_length=128)
+    rule = fields.CharField(max_length=16)
+    corners = fields.TextField()
+    """Latitude and longitude with a blank between, corners separated by ';'."""
+    radius_m = fields.FloatField(null=True)
+
+    class Meta:
+        table = "geofence"
+
+
 class AccountRow(Model):
     """A person who may log in. The name is the only thing known of them."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from gateway.model import Device, Place, Point, Site
+from gateway.model import Device, Geofence, Place, Point, Site, Vehicle
 
 NUMBER_MAX = 999
 """Contact ID's CCC field has three digits (SIA DC-05)."""
@@ -14,25 +14,42 @@ NUMBER_MAX = 999
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Sites, points and devices at one revision."""
+    """Everything in the ledger at one revision."""
 
     revision: int
     sites: Mapping[str, Site]
     points: Mapping[str, Point]
     devices: Mapping[str, Device]
+    vehicles: Mapping[str, Vehicle]
+    geofences: Mapping[str, Geofence]
     watched: Mapping[tuple[str, int | None], Point]
     """The point that a device's zone watches; zone None: the whole device."""
 
     @classmethod
-    def of(cls, revision: int, sites: Iterable[Site], points: Iterable[Point], devices: Iterable[Device]) -> Snapshot:
+    def of(
+        cls,
+        revision: int,
+        sites: Iterable[Site] = (),
+        points: Iterable[Point] = (),
+        devices: Iterable[Device] = (),
+        *,
+        vehicles: Iterable[Vehicle] = (),
+        geofences: Iterable[Geofence] = (),
+    ) -> Snapshot:
         by_id = {point.id: point for point in points}
         return cls(
             revision=revision,
             sites=MappingProxyType({site.id: site for site in sites}),
             points=MappingProxyType(by_id),
             devices=MappingProxyType({device.id: device for device in devices}),
+            vehicles=MappingProxyType({vehicle.id: vehicle for vehicle in vehicles}),
+            geofences=MappingProxyType({fence.id: fence for fence in geofences}),
             watched=MappingProxyType({(p.device, p.zone): p for p in by_id.values() if p.device is not None}),
         )
+
+    def geofences_of(self, vehicle: Vehicle) -> Sequence[Geofence]:
+        """Where it belongs, and where not."""
+        return [self.geofences[fence] for fence in vehicle.geofences if fence in self.geofences]
 
     def place(self, device_id: str, zone: int | None) -> Place | None:
         """Where an event of this device and zone belongs; None for a device nobody has claimed."""
@@ -53,4 +70,4 @@ class Snapshot:
         )
 
 
-EMPTY = Snapshot.of(0, (), (), ())
+EMPTY = Snapshot.of(0)

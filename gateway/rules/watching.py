@@ -15,6 +15,9 @@ from typing import Generic, Protocol, TypeVar
 from gateway.kinds import Kind, Qualifier
 from gateway.model import Event, Observation
 
+RULES = "rules"
+"""Driver and connection of what follows from other events."""
+
 Words = Mapping[tuple[Kind, int | None], Qualifier]
 """The last stored word of a device on each condition, by kind and zone."""
 

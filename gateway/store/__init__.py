@@ -192,8 +192,9 @@ class Store(Protocol):
     def correct_times(self, boot: str, by: timedelta) -> Awaitable[int]:
         """Move the time of arrival of events that came in this boot while the clock was not set. Returns how many."""
 
-    async def prune(self, before: datetime) -> int:
-        """Remove all events older than `before` that no destination waits for, a few per commit. Returns how many.
+    async def prune(self, before: datetime, *, lane: Lane | None = None) -> int:
+        """Remove all events, or those of a lane, older than `before` that no destination waits for, a few per commit.
+        Returns how many.
 
         What came while the clock was not set has no age and stays.
         """

@@ -94,18 +94,20 @@ def _detail(connection: sqlite3.Connection) -> list[int]:
     return detail or [seq for seq, _ in rows[1:-1:2]]
 
 
-def prune_some(db: sqlite3.Connection, tally: Tally, *, limit: int, after_seq: int) -> tuple[int, int | None]:
-    """Look at the next rows: how many went, and how far the look went (None: nothing older is to be expected beyond)."""
+def prune_some(
+    db: sqlite3.Connection, tally: Tally, *, lane: Lane | None, limit: int, after_seq: int
+) -> tuple[int, int | None]:
+    """Look at the next rows, of one lane or all: how many went, and how far the look went (None: nothing older is to be
+    expected beyond)."""
+    of_lane = "" if lane is None else f"AND lane = {lane:d} "
     rows = db.execute(
         "SELECT seq, lane, received_ms BETWEEN ? AND ? - 1, EXISTS "
         "(SELECT 1 FROM outbox o WHERE o.seq = e.seq AND o.state <> 'accepted') "
-        "FROM events e WHERE seq > ? ORDER BY seq LIMIT ?",
+        f"FROM events e WHERE seq > ? {of_lane}ORDER BY seq LIMIT ?",
         (milliseconds(PROGRAM_DATE), limit, after_seq, PRUNE_ROWS),
     ).fetchall()
     count = sum(
-        remove_events(db, [seq], Lane(lane), tally)
-        for seq, lane, is_old, waited_for in rows
-        if is_old and not waited_for
+        remove_events(db, [seq], Lane(of), tally) for seq, of, is_old, waited_for in rows if is_old and not waited_for
     )
     # Times rise with seq but for a clock that jumped; those rows go when the pruning has come up to them.
     is_last = len(rows) < PRUNE_ROWS or not any(is_old for _, _, is_old, _ in rows)

@@ -24,7 +24,7 @@ from gateway.clock import PROGRAM_DATE, RealClock
 from gateway.codecs import dc09_fields
 from gateway.daemon import Daemon, Parts
 from gateway.driver import Context, FrameError, Session, Stream
-from gateway.model import ClockQuality, Device, Event, Kind, Observation, Point, Qualifier, Site
+from gateway.model import ClockQuality, Device, Event, Kind, Lane, Observation, Point, Qualifier, Site
 from gateway.plan import prepare
 from gateway.registry import Registry
 from gateway.store import EventFilter
@@ -218,9 +218,10 @@ async def test_a_year_too_late_costs_no_history(tmp_path: Path, lines: None, mon
     rounds: list[datetime] = []
     prune = SqliteStore.prune
 
-    async def counted(self: SqliteStore, before: datetime) -> int:
-        rounds.append(before)
-        return await prune(self, before)
+    async def counted(self: SqliteStore, before: datetime, *, lane: Lane | None = None) -> int:
+        if lane is None:
+            rounds.append(before)
+        return await prune(self, before, lane=lane)
 
     monkeypatch.setattr(SqliteStore, "prune", counted)
     clock = SteppedClock()

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.errors import FrameError, StoreError
 from gateway.ids import EventIds
-from gateway.intake import REJECTS_WAITING, Intake, Route, Source
+from gateway.intake import DEVIATING_MAX, REJECTS_WAITING, REUSED_KEY_S, Intake, Route, Source, repeat_key
 from gateway.kinds import FACTS
 from gateway.metrics import Metrics
 from gateway.model import Kind, Lane, Observation, Place, Qualifier, TimeQuality
@@ -265,6 +265,43 @@ async def test_a_device_whose_answer_died_with_us_repeats_and_is_stored_once(ben
     assert await bench.stored() == len(said) + 2
 
 
+def numbered(number: str = "0007/c0ffee") -> Observation:
+    """As of a panel whose four digits begin anew."""
+    return Observation("dc09-A10B", Kind.PANIC, repeat_key=number, key_is_reused=True)
+
+
+async def test_a_number_that_is_given_anew_tells_a_repeat_for_five_minutes(bench: Bench) -> None:
+    """Wherever in the clock's five minutes the first one fell."""
+    await bench.clock.advance(REUSED_KEY_S - 10)
+    for seconds, stored in ((0, 1), (20, 1), (REUSED_KEY_S - 20, 1), (1, 2)):
+        await bench.clock.advance(seconds)
+        await (await bench.intake.report(SOURCE, [numbered()]))
+
+        assert await bench.stored() == stored
+    await (await bench.intake.report(SOURCE, [numbered("0008/c0ffee")]))
+    assert await bench.stored() == 3
+
+
+async def test_it_does_so_across_a_restart_and_its_border(bench: Bench) -> None:
+    await bench.clock.advance(REUSED_KEY_S - bench.clock.now().timestamp() % REUSED_KEY_S - 1)
+    await (await bench.intake.report(SOURCE, [numbered()]))
+    await bench.clock.advance(120)
+    after = intake_on(bench.store, bench.clock, bench.metrics, [])
+    await after.load()
+    await (await after.report(SOURCE, [numbered()]))
+    assert await bench.stored() == 1
+
+    await bench.clock.advance(REUSED_KEY_S)
+    await (await after.report(SOURCE, [numbered()]))
+    assert await bench.stored() == 2
+
+
+def test_a_clock_that_was_not_set_makes_no_repeats_of_another_runs_messages() -> None:
+    at = datetime(1970, 1, 1, 0, 1, tzinfo=UTC)
+
+    assert repeat_key(numbered(), at, "boot-1") != repeat_key(numbered(), at, "boot-2")
+
+
 @pytest.mark.row("C1")
 @pytest.mark.row("C2")
 @pytest.mark.parametrize("back_s", [2 * 3600, 57 * 365 * 86_400], ids=["2 h", "1970"])
@@ -358,6 +395,17 @@ async def test_an_unknown_code_travels_with_the_alarms(bench: Bench) -> None:
 
 def test_every_kind_has_facts() -> None:
     assert set(FACTS) == set(Kind)
+
+
+async def test_departures_are_counted_by_device_up_to_a_bound(bench: Bench) -> None:
+    for number in range(DEVIATING_MAX + 5):
+        bench.intake.deviated(SOURCE, f"dc09-{number:04}", ["crc_raw"])
+    bench.intake.deviated(SOURCE, "dc09-0000", ["crc_raw", "no_timestamp"])
+
+    def count(device: str, deviation: str) -> float:
+        return bench.count("deviations", connection=SOURCE.connection, device=device, deviation=deviation)
+
+    assert (count("dc09-0000", "crc_raw"), count("dc09-0000", "no_timestamp"), count("other", "crc_raw")) == (2, 1, 5)
 
 
 async def test_refused_frames_are_counted_by_reason_and_kept_within_a_bound(bench: Bench) -> None:

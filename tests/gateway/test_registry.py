@@ -185,6 +185,8 @@ async def test_no_column_has_room_for_a_resident(tmp_path: Path) -> None:
         "site": {"id", "name", "account", "kind", "address", "latitude", "longitude", "contact"},
         "device": {"id", "site_id", "name", "heard_within_s"},
         "point": {"id", "site_id", "number", "name", "device_id", "zone"},
+        "vehicle": {"id", "kind", "on_duty", "limit_kmh", "geofences"},
+        "geofence": {"id", "number", "name", "rule", "corners", "radius_m"},
         "account": {"name", "role", "sites", "password", "secret", "secret_until", "disabled", "created"},
         "session": {"digest", "account_id", "created", "until"},
         "token": {"label", "digest", "role", "sites", "created", "until"},

@@ -460,3 +460,16 @@ async def test_prune_takes_all_that_is_old_and_done(tmp_path: Path) -> None:
     assert await store.prune(AT + timedelta(hours=1)) == 6000
     assert recount(tmp_path) == (store.state.stored, {})
     await store.close()
+
+
+async def test_of_one_lane_prune_takes_what_is_old_and_leaves_the_others(tmp_path: Path) -> None:
+    """More than one look of positions, with alarms between them."""
+    store = await SqliteStore.open(tmp_path, RealClock(), inline=True)
+    position = replace(event(), kind=Kind.POSITION, lane=Lane.BULK)
+    entries = [Entry(event()), *(Entry(replace(position, id=f"p{n}")) for n in range(6000))]
+    await (await store.append([*entries, Entry(replace(position, id="new", received_at=AT + timedelta(days=1)))]))
+
+    assert await store.prune(AT + timedelta(hours=1), lane=Lane.BULK) == 6000
+    assert (store.state.stored[Lane.ALARM], store.state.stored[Lane.BULK]) == (1, 1)
+    assert recount(tmp_path) == (store.state.stored, {})
+    await store.close()
