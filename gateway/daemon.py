@@ -249,7 +249,7 @@ class Daemon:
             return
         if secret is not None:
             # Not a log record, whose reader may be anybody. Who reads nothing of it asks for another one.
-            with suppress(OSError):
+            with suppress(OSError, UnicodeError):
                 sys.stdout.write(
                     f"\nfirst log-in 首次登录: {self.api_url}\n  account 账号 {FIRST}\n  one-time secret 一次性口令 {secret}\n"
                     f"  good for {ONE_TIME_S // 3600} h and one use; another one 重新获取: fangkong account passwd {FIRST}\n\n"

@@ -90,18 +90,24 @@ def audit_of(args: argparse.Namespace) -> Audit:
 
 
 async def put(
-    args: argparse.Namespace, registry: Registry, things: Sequence[Thing], *, only: str | None = None,
+    args: argparse.Namespace,
+    registry: Registry,
+    things: Sequence[Thing],
+    *,
+    only: str | None = None,
+    dry_run: bool = False,
     report: Report | None = None,
-) -> Written:  # fmt: skip
+) -> Written:
     """Change the ledger: checked, then recorded, then written. Raises ConfigError, StoreError."""
     from gateway.audit import Deed
 
     planned = await registry.put(things, only=only, dry_run=True, report=report)
-    if planned.added or planned.updated:
-        kind = type(things[0]).__name__.lower()
-        subject = f"{kind} {things[0].id}" + (f" and {len(things) - 1} more" if things[1:] else "")
-        counts = {"added": planned.added, "updated": planned.updated}
-        await audit_of(args).record(os_actor(), Deed.REGISTRY, subject, counts)
+    if dry_run or not (planned.added or planned.updated):
+        return planned
+    kind = type(things[0]).__name__.lower()
+    subject = f"{kind} {things[0].id}" + (f" and {len(things) - 1} more" if things[1:] else "")
+    counts = {"added": planned.added, "updated": planned.updated}
+    await audit_of(args).record(os_actor(), Deed.REGISTRY, subject, counts)
     return await registry.put(things, only=only, report=report)
 
 

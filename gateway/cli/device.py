@@ -116,10 +116,7 @@ async def _import(args: argparse.Namespace) -> int:
     async with _ledger(args) as registry:
         try:
             things = list(wanted.things.values())
-            if args.dry_run:
-                written = await registry.put(things, dry_run=True, report=wanted.report)
-            else:
-                written = await put(args, registry, things, report=wanted.report)
+            written = await put(args, registry, things, dry_run=args.dry_run, report=wanted.report)
         except ConfigError as error:
             raise ConfigError(error.problems[:PROBLEMS_MAX]) from error
     counts = asdict(written)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 
 from gateway import configuration, logs
 from gateway.access import GATEWAY
+from gateway.audit import rows
 from gateway.clock import RealClock
 from gateway.configuration import WISHES_MAX
 from gateway.daemon import Daemon
@@ -401,6 +403,23 @@ async def test_a_hundred_changes_leave_no_task_and_no_descriptor_behind(
                 counts.append((len(asyncio.all_tasks()), len(list(Path("/proc/self/fd").iterdir()))))
 
     assert len(set(counts)) == 1
+
+
+async def test_who_changed_the_configuration_is_recorded_before_it_counts(tmp_path: Path) -> None:
+    text = HEAD
+    async with running(tmp_path, text) as box:
+        before = box.daemon.configuration.plan.sha256
+        assert (await box.take(text + "# another\n")).outcome == "unchanged"
+        after = box.daemon.configuration.plan.sha256
+        newest = next(row for row in rows(tmp_path / "var" / "audit.db") if row.deed == "configuration")
+        (tmp_path / "var" / "audit.db").unlink()
+        (tmp_path / "var" / "audit.db").mkdir()
+        refused = await box.take(text + "# yet another\n")
+
+    assert (newest.actor, newest.deed, newest.subject) == ("gateway", "configuration", f"sha256:{after}")
+    assert json.loads(newest.details) == {"from": f"sha256:{before}", "who": "test"}
+    assert (refused.outcome, refused.sha256) == ("refused", after)
+    assert "an audit record that can be written was expected" in refused.problems[0].found
 
 
 async def test_wishes_wait_up_to_a_bound_and_are_then_turned_away(tmp_path: Path) -> None:
