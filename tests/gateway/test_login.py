@@ -445,6 +445,17 @@ async def test_accounts_and_tokens_are_bounded(box: Box, monkeypatch: pytest.Mon
         await box.accounts.add_token(GATEWAY, "wall", Role.AUDITOR, None, days=1)
 
 
+async def test_a_start_does_not_wait_for_whoever_writes_to_the_ledger(tmp_path: Path) -> None:
+    await (await Registry.open(tmp_path / "registry.db")).close()
+    with closing(sqlite3.connect(tmp_path / "registry.db", isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        registry = await Registry.open(tmp_path / "registry.db")
+        accounts = await Accounts.open(registry, Audit(tmp_path / "audit.db", RealClock()), RealClock())
+        await registry.close()
+
+    assert list(accounts.accounts()) == []
+
+
 async def test_a_role_of_a_later_version_grants_nothing(tmp_path: Path) -> None:
     registry = await Registry.open(tmp_path / "registry.db")
     audit = Audit(tmp_path / "audit.db", RealClock())
