@@ -15,6 +15,7 @@ FAMILIES = (
     "doctor",
     "explain",
     "driver",
+    "tool",
     "simulate",
     "demo",
     "site",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -23,7 +25,7 @@ __all__ = [
     "FACTS", "INTEGER_MAX", "Act", "Bus", "BusDriver", "BusRefused", "Clock", "Command", "Context", "FrameError", "Kind",
     "Lane", "LinkClosed", "Logger", "Message", "NoAnswer", "Observation", "Order", "Orders", "Position", "Qualifier",
     "Receipt", "Refused", "Scalar", "Secret", "Session", "Settings", "Stream", "StreamDriver", "Table", "Topics",
-    "TopicsDriver", "clean_text", "json_object",
+    "TopicsDriver", "Workbench", "clean_text", "json_object",
 ]  # fmt: skip
 
 
@@ -167,6 +169,18 @@ class Session(Generic[LinkT]):
     """What the conversations of one connection share: the driver's own `Memory`; None when the module offers none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What a driver's tools get (`fangkong tool`): a line of their own, and somebody to talk to."""
+
+    open: Callable[[str, int], AbstractAsyncContextManager[Stream]]
+    """A serial port by its path and baud rate, or tcp://HOST:PORT. Raises LinkClosed, ConfigError."""
+    clock: Clock
+    say: Callable[[str], None]
+    secret: Callable[[Path], Secret]
+    """The first line of a file of mode 0600. Raises ConfigError."""
+
+
 # -- the three driver shapes: a driver is a module that satisfies one of these -------------------------------------------
 #
 # What a module may offer beside its shape:
@@ -176,6 +190,8 @@ class Session(Generic[LinkT]):
 #   mistakes(context) -> [(found, expected)]                what only settings and profiles together can show
 #   ASKS = True                                             stream: devices only answer, so one that says nothing is a fault
 #                                                           and what nobody asked for is no event
+#   tools(commands)                                         what helps a person to bring devices into service: argparse commands
+#                                                           whose default `tool` is async (arguments, Workbench) -> exit code
 #   Memory()                                                made once for each connection, see Session.memory
 #   RECEIPTS = True                                         topics: devices repeat until they have our own receipt, so that
 #                                                           the broker between need not keep what it has acknowledged

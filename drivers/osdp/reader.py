@@ -215,6 +215,7 @@ class Conversation:
             case Stage.CRYPTOGRAM:
                 self._accepted(frame)
             case Stage.SERVICE:
+                self._failures, self.trouble = 0, None
                 self._tell(answer)
                 return answer
         return None
@@ -253,8 +254,6 @@ class Conversation:
 
     def _serve(self) -> None:
         self._stage = Stage.SERVICE
-        self._failures = 0
-        self.trouble = None
         self._status.extend(STATUS)
 
     def _refused(self, frame: Frame) -> Answer | None:

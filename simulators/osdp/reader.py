@@ -200,7 +200,31 @@ class Reader:
             return self._obeys(code, data, now_s)
         states = {
             ID: (PDID, b"\xef\xcd\xab\x02\x01" + self.serial.to_bytes(4, "little") + b"\x01\x02\x03"),
-            CAP: (PDCAP, bytes([1, 1, len(self.inputs), 2, 1, len(self.outputs), 4, 1, 1, 5, 1, 1, 8, 1, 0, 9, 1, 0])),
+            CAP: (
+                PDCAP,
+                bytes(
+                    [
+                        1,
+                        1,
+                        len(self.inputs),
+                        2,
+                        1,
+                        len(self.outputs),
+                        4,
+                        1,
+                        1,
+                        5,
+                        1,
+                        1,
+                        8,
+                        1,
+                        0,
+                        9,
+                        int(self.has_channel),
+                        0,
+                    ]
+                ),
+            ),
             LSTAT: (LSTATR, bytes([self.tamper, self.power])),
             ISTAT: (ISTATR, bytes(self.inputs)),
             OSTAT: (OSTATR, bytes(self.outputs)),
