@@ -393,6 +393,22 @@ async def test_what_cannot_be_recorded_does_not_happen(box: Box) -> None:
     assert (list(box.accounts.tokens()), box.accounts.account("li").disabled) == (before, False)  # type: ignore[union-attr]  # it is there
 
 
+async def test_the_record_is_shown_newest_first_page_by_page_also_where_it_was_changed(box: Box) -> None:
+    async with browser(box) as page:
+        await log_in(page, "li", PASSWORD)
+    with closing(sqlite3.connect(box.audit.path)) as db, db:
+        db.execute("UPDATE audit SET details = 'gone' WHERE seq = 2")
+    first = (await box.get("/api/v1/audit", limit=2)).json()
+    second = (await box.get("/api/v1/audit", limit=2, after=first["next"])).json()
+
+    assert [(row["seq"], row["deed"]) for row in first["items"] + second["items"]] == [
+        (3, "log-in"), (2, "password"), (1, "account"),
+    ]  # fmt: skip
+    assert first["items"][0]["details"] == {"peer": "127.0.0.1"}
+    assert first["items"][1]["details"] == {"changed by hand": "gone"}
+    assert (first["next"], second["next"]) == (2, None)
+
+
 # -- what an administrator may ask for ---------------------------------------------------------------------------------
 
 
@@ -427,6 +443,17 @@ async def test_accounts_and_tokens_are_bounded(box: Box, monkeypatch: pytest.Mon
         await box.accounts.add(GATEWAY, "wang", Role.AUDITOR, None)
     with pytest.raises(ConfigError, match="0 are there; expected at most 0"):
         await box.accounts.add_token(GATEWAY, "wall", Role.AUDITOR, None, days=1)
+
+
+async def test_a_start_does_not_wait_for_whoever_writes_to_the_ledger(tmp_path: Path) -> None:
+    await (await Registry.open(tmp_path / "registry.db")).close()
+    with closing(sqlite3.connect(tmp_path / "registry.db", isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        registry = await Registry.open(tmp_path / "registry.db")
+        accounts = await Accounts.open(registry, Audit(tmp_path / "audit.db", RealClock()), RealClock())
+        await registry.close()
+
+    assert list(accounts.accounts()) == []
 
 
 async def test_a_role_of_a_later_version_grants_nothing(tmp_path: Path) -> None:
