@@ -32,7 +32,7 @@ class Permission(StrEnum):
     SEND_AGAIN = "send again"
     """Let a receiver have events once more."""
     OPERATE = "operate"
-    """Commands that change what protects a place: open, lock, unlock, siren, arm, disarm."""
+    """Commands that change what protects a place: open, lock, unlock, siren, arm, disarm; a vehicle's duty."""
     SERVICE = "service"
     """Commands of upkeep: bypass, self-test, locate."""
     CONFIGURE = "configure"

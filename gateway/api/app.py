@@ -21,6 +21,7 @@ from gateway.api.guard import Guard
 from gateway.api.permits import BOX, OPEN, Caller, Callers, check_permit, declared_router, needs
 from gateway.api.problems import RESPONSES, Problem, install, problem
 from gateway.api.stream import CLIENTS_MAX, EventStream, Listeners, Pages
+from gateway.api.vehicles import Fleet, vehicle_routes
 from gateway.api.views import (
     YEARS,
     DeliveryView,
@@ -62,10 +63,9 @@ SERIES_AT_ONCE = 1000
 """A few milliseconds of work."""
 
 
-class Ledger(Protocol):
+class Ledger(Fleet, Protocol):
     """What is shown of the registry."""
 
-    def device(self, device_id: str) -> Device | None: ...
     def devices(self) -> Collection[Device]: ...
     def sites(self) -> Collection[Site]: ...
     def points(self) -> Collection[Point]: ...
@@ -113,7 +113,13 @@ def create_app(looks: Looks) -> FastAPI:
     install(app)
     app.include_router(_open_routes(looks))
     app.include_router(_page_routes(looks))
-    for routes in (_routes(looks), _delivery_routes(looks), _configuration_routes(looks), access_routes(looks)):
+    for routes in (
+        _routes(looks),
+        _delivery_routes(looks),
+        _configuration_routes(looks),
+        access_routes(looks),
+        vehicle_routes(looks.registry, looks.audit),
+    ):
         app.include_router(routes, prefix="/api/v1", dependencies=[Depends(_only_known)])
     describe = app.openapi
 
