@@ -171,7 +171,7 @@ async def test_a_silent_source_is_forgotten_and_an_empty_datagram_is_no_end() ->
 
     async with (
         asyncio.timeout(WAIT_S),
-        udp.listen(ANY, counted, idle_s=0.2) as listener,
+        udp.listen(ANY, counted, idle_s=0.5) as listener,
         source(listener.port) as sock,
     ):
         await send(sock, b"", b"x")
