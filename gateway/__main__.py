@@ -25,6 +25,7 @@ FAMILIES = (
     "account",
     "audit",
     "tail",
+    "command",
     "config",
     "migrate",
     "credential",

@@ -17,14 +17,16 @@ from random import Random
 
 from structlog.typing import FilteringBoundLogger as Logger
 
-from gateway.access import GATEWAY
+from gateway.access import GATEWAY, Actor
 from gateway.accounts import FIRST, ONE_TIME_S, Accounts
+from gateway.acts import CommandRecord
 from gateway.api import Looks, bind, create_app, serve
 from gateway.audit import FILE as AUDIT_FILE
-from gateway.audit import Audit
+from gateway.audit import Audit, Deed
 from gateway.clock import Clock
+from gateway.commands import Commands
 from gateway.configuration import Configuration
-from gateway.errors import Busy, GatewayError
+from gateway.errors import Busy, GatewayError, StoreError
 from gateway.health import Health
 from gateway.housekeeping import Housekeeping
 from gateway.ids import EventIds
@@ -65,6 +67,7 @@ class Parts:
     registry: Registry
     intake: Intake
     health: Health
+    commands: Commands
     south: South
     north: North
     audit: Audit
@@ -117,6 +120,7 @@ class Daemon:
                     group.create_task(parts.intake.keep_rejects(), name="rejects"),
                     group.create_task(parts.intake.sum_up(), name="storms"),
                     group.create_task(parts.health.run(), name="health"),
+                    group.create_task(parts.commands.run(), name="commands"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
                     group.create_task(keeping.run(), name="housekeeping"),
                     group.create_task(keeping.prune(), name="prune"),
@@ -146,6 +150,8 @@ class Daemon:
                 await parts.north.drain()
                 await _end([north, *inside, api])
                 await parts.health.flush()
+                with suppress(StoreError):  # then a start takes up what was last written
+                    await parts.commands.flush()
         self._log.info("stopped")
 
     # -- building ------------------------------------------------------------------------------------------------------
@@ -198,6 +204,15 @@ class Daemon:
             behind=supervisor.behind,
             patience_s=vehicles.patience_s,
         )
+        commands = Commands(
+            store=store,
+            ledger=registry,
+            switchboard=switchboard,
+            clock=clock,
+            metrics=metrics,
+            report=partial(intake.report, about_devices),
+            audit=partial(_record_command, audit),
+        )
         south = South(
             supervisor=supervisor, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics,
             log=self._log, subscribed_before={row.connection for row in await store.all_heard()},
@@ -222,7 +237,8 @@ class Daemon:
         )
         await health.load()
         await intake.load()
-        return Parts(store, registry, intake, health, south, north, audit, accounts, log_in, api_socket)
+        await commands.load()
+        return Parts(store, registry, intake, health, commands, south, north, audit, accounts, log_in, api_socket)
 
     async def _invite(self, accounts: Accounts) -> None:
         """A box that knows nobody says, once, how the first person gets in. Alarms do not wait for it to succeed."""
@@ -247,6 +263,7 @@ class Daemon:
             store=parts.store,
             registry=parts.registry,
             health=parts.health,
+            commands=parts.commands,
             metrics=self._metrics,
             clock=self._clock,
             plan=lambda: self.configuration.plan,
@@ -286,6 +303,20 @@ class Daemon:
             alive=self._notify.watchdog,
             status=self._notify.status,
         )
+
+
+async def _record_command(record: Audit, actor: Actor, asked: CommandRecord) -> None:
+    command = asked.command
+    details = {
+        "id": command.id,
+        "act": command.act.value,
+        "zone": command.zone,
+        "seconds": command.seconds,
+        "until": command.until.isoformat() if command.until else None,
+        "valid_s": command.valid_s,
+        "reason": asked.reason,
+    }
+    await record.record(actor, Deed.COMMAND, command.device, details)
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from gateway.access import Actor, Permission
 from gateway.accounts import Accounts
 from gateway.api.access_routes import access_routes
+from gateway.api.commands import Commander, command_routes
 from gateway.api.guard import Guard
 from gateway.api.permits import BOX, OPEN, Caller, Callers, check_permit, declared_router, needs
 from gateway.api.problems import RESPONSES, Problem, install, problem
@@ -84,6 +85,7 @@ class Looks:
     store: Store
     registry: Ledger
     health: Lives
+    commands: Commander
     metrics: Metrics
     clock: Clock
     plan: Callable[[], Plan]
@@ -114,12 +116,9 @@ def create_app(looks: Looks) -> FastAPI:
     app.include_router(_open_routes(looks))
     app.include_router(_page_routes(looks))
     for routes in (
-        _routes(looks),
-        _delivery_routes(looks),
-        _configuration_routes(looks),
-        access_routes(looks),
-        vehicle_routes(looks.registry, looks.audit),
-    ):
+        _routes(looks), _delivery_routes(looks), _configuration_routes(looks), access_routes(looks),
+        vehicle_routes(looks.registry, looks.audit), command_routes(looks.commands, looks.store, looks.registry),
+    ):  # fmt: skip
         app.include_router(routes, prefix="/api/v1", dependencies=[Depends(_only_known)])
     describe = app.openapi
 

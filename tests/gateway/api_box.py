@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,9 +16,11 @@ from fastapi import FastAPI
 
 from gateway.access import Actor
 from gateway.accounts import Accounts
+from gateway.acts import CommandRecord
 from gateway.api import Looks, bind, create_app, serve
-from gateway.audit import Audit
+from gateway.audit import Audit, Deed
 from gateway.clock import RealClock
+from gateway.commands import Commands
 from gateway.config import DestinationSection, GatewaySection, SiteFile
 from gateway.credentials import KeyFile
 from gateway.difference import Reload
@@ -26,8 +28,10 @@ from gateway.health import DeviceHealth
 from gateway.ids import EventIds
 from gateway.login import LogIn
 from gateway.metrics import Metrics
-from gateway.model import Event, Kind, Lane, Place, Qualifier
+from gateway.model import Event, Kind, Lane, Observation, Place, Qualifier
+from gateway.orders import Switchboard
 from gateway.plan import Plan
+from gateway.receipt import Receipt
 from gateway.registry import Registry
 from gateway.secret import Secret
 from gateway.store import Entry
@@ -75,6 +79,12 @@ class Box:
     ) -> None:
         self.store, self.registry, self.accounts, self.audit, self.clock = store, registry, accounts, audit, clock
         self.health, self.metrics = Health(), Metrics()
+        self.switchboard = Switchboard(lambda _: "")
+        self.told: list[Observation] = []
+        self.commands = Commands(
+            store=store, ledger=registry, switchboard=self.switchboard, clock=RealClock(), metrics=self.metrics,
+            report=self.report, audit=self.record,
+        )  # fmt: skip
         self.failing: dict[str, str | None] = {"store": None}
         self.reloads: list[Reload] = []
         """How wishes for another configuration will end, in turn."""
@@ -87,6 +97,13 @@ class Box:
     async def reload(self, actor: Actor, who: str) -> Reload:
         self.wishes.append(f"{actor.id} {who}")
         return self.reloads.pop(0)
+
+    async def report(self, observations: Sequence[Observation]) -> Receipt:
+        self.told += observations
+        return Receipt.settled()
+
+    async def record(self, actor: Actor, record: CommandRecord) -> None:
+        await self.audit.record(actor, Deed.COMMAND, record.command.device, {"act": record.command.act})
 
     async def keep(self, *events: Event, to: tuple[str, ...] = ()) -> None:
         await (await self.store.append([Entry(each, to) for each in events]))
@@ -118,7 +135,7 @@ class Box:
         )
         log_in = LogIn(self.accounts, self.audit, self.clock)
         self.looks = looks = Looks(
-            store=self.store, registry=self.registry, health=self.health, metrics=self.metrics, version="1.2.3",
+            store=self.store, registry=self.registry, health=self.health, commands=self.commands, metrics=self.metrics, version="1.2.3",
             clock=self.clock, plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,
             accounts=self.accounts, log_in=log_in, audit=self.audit,
         )  # fmt: skip

@@ -14,10 +14,11 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from gateway.access import GATEWAY, Role
+from gateway.acts import Act, Command, CommandRecord
 from gateway.api.permits import OPEN, declared_router
 from gateway.model import Device, Point, Site, Vehicle, VehicleKind
 from gateway.store import EventFilter
-from tests.gateway.api_box import PLACE, TOKEN, UNCLAIMED, Box, closed_box, event
+from tests.gateway.api_box import AT, PLACE, TOKEN, UNCLAIMED, Box, closed_box, event
 
 D, M, T, A, X = Role.DUTY_OFFICER, Role.MAINTENANCE, Role.TEST_ENGINEER, Role.AUDITOR, Role.ADMINISTRATOR
 ALL = frozenset(Role)
@@ -53,6 +54,10 @@ TABLE: dict[str, tuple[frozenset[Role], Reach]] = {
     "POST /api/v1/deliveries/resend": (frozenset({M, X}), "box"),
     "GET /metrics/devices": (frozenset({M, X}), "box"),
     "POST /api/v1/config/reload": (frozenset({X}), "box"),
+    "GET /api/v1/commands": (ALL, "sites"),
+    "GET /api/v1/commands/{command_id}": (ALL, "sites"),
+    # Whose device it is, and what each act needs beyond this: tests/gateway/test_api_commands.py.
+    "POST /api/v1/commands": (frozenset({D, M, T, X}), "self"),
     "GET /api/v1/audit": (frozenset({A, X}), "box"),
 }
 
@@ -68,6 +73,8 @@ async def box(tmp_path: Path) -> AsyncIterator[Box]:
                 Vehicle(device, VehicleKind.TAXI),
             )  # fmt: skip
             parts.health.known.append(replace(UNCLAIMED, device=device, state="heard"))
+            command = Command(f"for-{account}", device, Act.LOCK, valid_s=10)
+            await parts.store.add_command(CommandRecord(command, "account:li", "closing time", site, AT))
         parts.health.known.append(UNCLAIMED)
         for site in ("s1", None, "s2"):
             place = replace(PLACE, site=site, site_name=f"place of {site}") if site else None
@@ -96,7 +103,8 @@ async def ask(client: httpx.AsyncClient, box: Box, route: str, token: str | None
     """Status and text; of the stream, the first event."""
     method, _, path = route.partition(" ")
     [seen, *_] = await box.store.events(EventFilter(), limit=1)
-    path = path.replace("{event_id}", seen.id).replace("{vehicle_id}", "device-of-s1")
+    path = path.replace("{event_id}", seen.id).replace("{command_id}", "for-A10B")
+    path = path.replace("{vehicle_id}", "device-of-s1")
     headers = {"authorization": f"Bearer {token}"} if token else {}
     if path.endswith("/stream"):
         async with asyncio.timeout(20), client.stream(method, path, params={"after": 0}, headers=headers) as answer:
