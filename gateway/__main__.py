@@ -15,6 +15,7 @@ FAMILIES = (
     "doctor",
     "explain",
     "driver",
+    "try_",
     "tool",
     "simulate",
     "demo",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import importlib
+import importlib.util
 import pkgutil
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -50,9 +51,33 @@ def load_module(
         if error.name is None or not (target == error.name or target.startswith(error.name + ".")):
             raise wrong(f"needs {error.name}, which is not installed", "a module whose packages are there") from error
         raise wrong("is not known", "one of " + ", ".join(known), hint) from error
-    if lacking := [part for part in PARTS[package] if not hasattr(module, part)]:
+    if lacking := _lacking(module, package):
         raise wrong(f"lacks {', '.join(lacking)}", f"a module with {', '.join(PARTS[package])}", hint)
     return module
+
+
+def load_file(path: Path) -> ModuleType:
+    """A driver that is nothing but a file, for trying it. Raises ConfigError; what the file itself raises passes."""
+
+    def wrong(found: str, expected: str) -> ConfigError:
+        return ConfigError([Problem(str(path), None, "driver", found, expected, "模块不可用")])
+
+    if not path.is_file():
+        raise wrong("is not there", "a Python file")
+    name = f"tried.{path.stem}"  # no module of the program or of Python has it
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    if lacking := _lacking(module, "drivers"):
+        raise wrong(f"lacks {', '.join(lacking)}", f"a module with {', '.join(PARTS['drivers'])}")
+    return module
+
+
+def _lacking(module: ModuleType, package: str) -> list[str]:
+    return [part for part in PARTS[package] if not hasattr(module, part)]
 
 
 def load_driver(

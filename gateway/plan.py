@@ -261,15 +261,8 @@ def _connection(
 ) -> PlannedConnection:
     file = str(path)
     driver, of_profile = load_driver(section.driver, own_profiles, file=file, line=line_of(lines, (*at, "driver")))
-    scheme = urlsplit(section.link).scheme
-    if scheme not in LINKS_OF[driver.LINK]:
-        expected = f"a link for a {driver.LINK} driver: " + ", ".join(sorted(LINKS_OF[driver.LINK]))
-        problem = Problem(
-            file, line_of(lines, (*at, "link")), f"connection.{section.name}.link", f"{scheme}://", expected,
-            "连接方式与驱动不符",
-        )  # fmt: skip
-        raise ConfigError([problem])
-    _check_link(section, file, line_of(lines, (*at, "link")))
+    with _at(path, line_of(lines, (*at, "link")), f"connection.{section.name}.link"):
+        check_link(driver, section.link)
     content = section.settings if of_profile is None else _of_profile(section, of_profile, file, lines, at)
     settings = load_settings(driver, content, file=file, lines=lines, at=(*at, "settings"))
     profiles = load_profiles(driver, own_profiles)
@@ -293,13 +286,16 @@ def _of_profile(
     return {**section.settings, "profile": profile}
 
 
-def _check_link(section: ConnectionSection, file: str, line: int | None) -> None:
-    key, link = f"connection.{section.name}.link", section.link
+def check_link(driver: ModuleType, link: str) -> None:
+    """That the driver can use it and that it is written right. Raises ConfigError."""
+    scheme = urlsplit(link).scheme
+    if scheme not in LINKS_OF[driver.LINK]:
+        expected = f"a link for a {driver.LINK} driver: " + ", ".join(sorted(LINKS_OF[driver.LINK]))
+        raise ConfigError([Problem("site file", None, "link", f"{scheme}://", expected, "连接方式与驱动不符")])
     try:
-        with _at(Path(file), line, key):
-            READERS[urlsplit(link).scheme](link)
+        READERS[scheme](link)
     except ValueError as error:
-        raise ConfigError([Problem(file, line, key, f"found {link!r}", str(error), "取值不符")]) from None
+        raise ConfigError([Problem("site file", None, "link", f"found {link!r}", str(error), "取值不符")]) from None
 
 
 def _check_together(driver: ModuleType, context: Context, file: str, line: int | None) -> None:

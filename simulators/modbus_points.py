@@ -5,7 +5,7 @@ One `Spec` is one slave. Slaves with the same `connect` hang on the same wire:
     modbus+tcp://127.0.0.1:1502            a listening port
     modbus+rtu:///dev/ttyS1?baud=9600      a serial line; a path that does not exist becomes a pseudo terminal of that name
 
-Options: `model` (fence8, relay_io16, loop_eol8; default relay_io16), `unit` (default: the lowest free number on the
+Options: `model` (one of MODELS; default relay_io16), `unit` (default: the lowest free number on the
 wire), `late_s` (default 0.5). With `baud` in the address every exchange takes the time its bytes would need.
 
 `do` takes the kinds the model knows, and as misbehaviour: silent, back, late, wrong_unit, garble (one bit of the answer
@@ -26,7 +26,7 @@ from simulators._world import Simulated, Spec, World
 # -- the models: what stands where, as their maker would document it ------------------------------------------------------
 
 COILS, INPUTS, HOLDING, INPUT_WORDS = 1, 2, 3, 4  # by the function that reads them
-SIZES = {COILS: 16, INPUTS: 32, HOLDING: 128, INPUT_WORDS: 64}
+SIZES = {COILS: 32, INPUTS: 32, HOLDING: 128, INPUT_WORDS: 64}
 PULSES_LOW, PULSES_HIGH = 100, 101
 
 
@@ -42,6 +42,17 @@ class Place:
 
 Model = dict[tuple[str, int], Place]
 
+
+def _doors(count: int, table: int, inputs: int, relays: int) -> Model:
+    """For each door a contact (closed = 1), an exit button and the relay of its lock: zones n1, n2, n3."""
+    places: Model = {}
+    for door in range(count):
+        places["door_open", 10 * door + 11] = Place(table, inputs + 2 * door, 0, 1)
+        places["exit_request", 10 * door + 12] = Place(table, inputs + 2 * door + 1, 1, 0)
+        places["unlocked", 10 * door + 13] = Place(COILS, relays + door, 1, 0)
+    return places
+
+
 MODELS: dict[str, Model] = {
     "fence8": {
         **{("perimeter", zone): Place(INPUTS, zone - 1, 1, 0) for zone in range(1, 9)},
@@ -52,6 +63,22 @@ MODELS: dict[str, Model] = {
     "relay_io16": {
         **{("burglary", zone): Place(INPUTS, zone - 1, 0, 1) for zone in range(1, 16)},
         ("burglary", 16): Place(HOLDING, PULSES_LOW, 1, 0),  # a pulse: it adds to the counter
+    },
+    "door_io4": _doors(2, INPUTS, 0, 0),
+    "door_relay8": _doors(4, INPUTS, 0, 0),
+    "door_adam6050": _doors(6, COILS, 0, 16),
+    "perimeter_io12": {
+        **{("door_open", 11 + n): Place(INPUTS, n, 0, 1) for n in range(4)},
+        **{("device_fault", 21 + n): Place(INPUTS, 4 + n, 1, 0) for n in range(4)},
+        **{("device_fault", 31 + n): Place(INPUTS, 8 + n, 0, 1) for n in range(2)},
+        ("ac_loss", 41): Place(INPUTS, 10, 0, 1),
+        ("tamper", 42): Place(INPUTS, 11, 0, 1),
+    },
+    "vibration4": {
+        ("tamper", 100): Place(INPUTS, 0, 1, 0),
+        ("tamper", 101): Place(INPUTS, 1, 1, 0),
+        ("ac_loss", 102): Place(INPUTS, 2, 1, 0),
+        **{("device_fault", 11 + n): Place(INPUT_WORDS, 16 + n, 1000, 20) for n in range(4)},
     },
     "loop_eol8": {
         **{("burglary", zone): Place(INPUT_WORDS, zone - 1, 4400, 2200) for zone in range(1, 9)},

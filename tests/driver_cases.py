@@ -41,7 +41,8 @@ CREDENTIAL = partial(hashed, bytes(32))
 
 EXPECTED = (*OBSERVED, "latitude", "longitude", "speed_kmh")
 KEYS = {"origin", "bytes", "topic", "payload", "profile", "settings", "error", "observations", "observation", "answer",
-        "secrets"}  # fmt: skip
+        "secrets", "keyed"}  # fmt: skip
+"""`keyed`: the answer depends on the key of the vectors, so that another process gives another."""
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ def test_every_vector_is_explained_as_it_is_meant(driver: Driver, tmp_path: Path
                 assert hashless({key: seen[key] for key in named}) == hashless(named)
         if len(printed) == len(vectors) and hasattr(driver.module, "answer"):
             for one, vector in zip(printed, vectors, strict=True):
-                assert same_answer(one["answer"], vector.row.get("answer"))
+                if not vector.row.get("keyed"):
+                    assert same_answer(one["answer"], vector.row.get("answer"))
 
 
 def test_a_frame_as_hex_argument_gives_the_whole_object() -> None:

@@ -164,7 +164,7 @@ class Conversation:
             self._session.reject(frame.raw, error)
             self._reply(general(frame, WRONG))
             return
-        seen = [news for report in found for news in await self._news(report)]
+        seen = [news for report in found for news in await self._news(report, whole.serial)]
         if frame.device in self._admitted:
             self._settle_order(whole)
         else:
@@ -175,13 +175,13 @@ class Conversation:
         if frame.id == DEREGISTER:
             self._dismiss(frame.device)
 
-    async def _news(self, report: Sequence[Observation]) -> Sequence[Observation]:
+    async def _news(self, report: Sequence[Observation], serial: int) -> Sequence[Observation]:
         if report[0].kind is not Kind.POSITION:
             return report
         if not self._has_true_time(report[0]):
             report = [replace(one, repeat_key=None) for one in report]
         terminal = await self._memory.terminal(report[0].device, self._session)
-        return list(terminal.news(report, self._session.clock.monotonic()))
+        return list(terminal.news(report, serial, self._session.clock.monotonic()))
 
     def _has_true_time(self, position: Observation) -> bool:
         """A clock that starts at the same moment whenever the terminal does would give old keys to new alarms."""

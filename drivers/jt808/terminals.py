@@ -29,8 +29,8 @@ class Terminal:
     """The alarm bits of its last word."""
     is_suspect: bool
     """Somebody has spoken in its name without its code, and it has not shown it since."""
-    changed: dict[int, datetime] = field(default_factory=dict)
-    """When, by its own time, a bit last changed."""
+    changed: dict[int, tuple[datetime, int]] = field(default_factory=dict)
+    """When, by its own time, a bit last changed, and the serial number of that message."""
     answered_s: float | None = None
     """When the last press that stands was answered."""
     told: deque[str] = field(default_factory=lambda: deque(maxlen=TOLD_MAX))
@@ -45,7 +45,7 @@ class Terminal:
         bits = {bit for bit, alarm in ALARMS.items() if _stands(latest, alarm.kind, bit)}
         return cls(bits, is_suspect=_stands(latest, Kind.SECURITY, None))
 
-    def news(self, report: Sequence[Observation], now_s: float) -> Iterator[Observation]:
+    def news(self, report: Sequence[Observation], serial: int, now_s: float) -> Iterator[Observation]:
         """The position, alarms that were not there before, and the end of those that are gone. A repeat has no news."""
         self._take_back(now_s)
         position = report[0]
@@ -59,11 +59,11 @@ class Terminal:
             assert alarm.zone is not None
             gone.discard(alarm.zone)
             is_late = bool(position.values.get("late"))
-            if alarm.zone not in self.bits and (self._changes(alarm.zone, position) or not is_late):
+            if alarm.zone not in self.bits and (self._changes(alarm.zone, position, serial) or not is_late):
                 self.bits.add(alarm.zone)
                 yield alarm
         for bit in sorted(gone):
-            if self._changes(bit, position):
+            if self._changes(bit, position, serial):
                 self.bits.discard(bit)
                 if not FACTS[ALARMS[bit].kind].momentary:
                     yield _ended(bit, position)
@@ -86,15 +86,16 @@ class Terminal:
             self.bits -= PRESSES
             self.answered_s = None
 
-    def _changes(self, bit: int, position: Observation) -> bool:
+    def _changes(self, bit: int, position: Observation, serial: int) -> bool:
         """Whether this is newer than the last change, as far as its time can be believed. Terminals send what was not answered after what
         was, and what they make up after a gap at any time: an old word ends nothing."""
         if position.at is None or position.repeat_key is None:
             return True
-        changed = self.changed.get(bit)
-        if changed is not None and position.at < changed:
+        at, before = self.changed.get(bit, (position.at, serial))
+        is_before = (serial - before) & 0xFFFF >= 0x8000  # they wrap; its time has whole seconds only
+        if position.at < at or (position.at == at and is_before):
             return False
-        self.changed[bit] = position.at
+        self.changed[bit] = position.at, serial
         return True
 
 

@@ -144,7 +144,7 @@ async def _tell(session: Session[Bus], unit: Polled, poll: Poll) -> None:
         states, edges = interpret(unit.device, unit.profile, poll.image, unit.states, now_s)
     if faults or edges:
         await (await session.report([*faults, *edges]))
-    unit.at_rest = poll.image if states == unit.states and not unit.profile.watches_for_standstill else None
+    unit.at_rest = poll.image if states == unit.states and not unit.profile.depends_on_time else None
     unit.states = states
     for edge in faults:
         is_new = edge.qualifier is Qualifier.NEW

@@ -110,6 +110,8 @@ class Point(Section):
     """What the device can truly measure; outside it the detector is faulty, whatever the thresholds say."""
     stuck_after_s: Annotated[float, Field(ge=1, le=86_400)] | None = None
     """A live value that has not moved at all for so long is none."""
+    flaps_max: Annotated[int, Field(ge=4, le=100)] | None = None
+    """More changes between normal and not in a minute (`readings.FLAP_WINDOW_S`) are a contact that is loose."""
     debounce: Annotated[int, Field(ge=1, le=20)] = 1
     """Equal readings in a row before a condition counts: alarms open fast."""
     restore_after: Annotated[int, Field(ge=1, le=20)] = 2
@@ -137,6 +139,8 @@ class Point(Section):
             raise ValueError("a range from the lower to the higher value")
         if self.below and self.above and max(self.below) + 2 * self.hysteresis >= min(self.above):
             raise ValueError("a normal band between `below` and `above` that is wider than twice the hysteresis")
+        if self.flaps_max is not None and self.counter is not None:
+            raise ValueError("`flaps_max` on a state: a counter goes on and does not flap")
         if self.guard and not self.means:
             raise ValueError("a guard judged by `means`")
         return self
@@ -145,7 +149,8 @@ class Point(Section):
     def may_be_implausible(self) -> bool:
         """Whether a reading can be refused, which is a detector fault in this zone."""
         unlisted = bool(self.means) and not (self.read.type == "bit" and self.means.keys() >= {0, 1})
-        return unlisted or self.range is not None or self.stuck_after_s is not None or self.read.type == "f32"
+        limits = (self.range, self.stuck_after_s, self.flaps_max)
+        return unlisted or any(limit is not None for limit in limits) or self.read.type == "f32"
 
     @cached_property
     def kinds(self) -> tuple[Kind, ...]:
@@ -175,9 +180,9 @@ class Profile(Section):
         return self
 
     @cached_property
-    def watches_for_standstill(self) -> bool:
+    def depends_on_time(self) -> bool:
         """Whether time alone can make an unchanged value news."""
-        return any(point.stuck_after_s is not None for point in self.point)
+        return any(point.stuck_after_s is not None or point.flaps_max is not None for point in self.point)
 
 
 def _same_edge(points: Sequence[Point]) -> Iterator[str]:

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from drivers.modbus_points.profile import Level, Point, Profile, Read, Request
-from gateway.driver import Kind, Observation, Qualifier, Scalar, Table
+from gateway.driver import FACTS, Kind, Observation, Qualifier, Scalar, Table
 
 IMPLAUSIBLE_READINGS = 3
 """One garbled reading is noise on the line; three in a row are a detector fault."""
+
+FLAP_WINDOW_S = 60.0
+"""`flaps_max` counts within it."""
 
 Image = Mapping[tuple[Table, int], int]
 """What has been read, by table and wire address. What is not in it is unknown, never false."""
@@ -29,6 +32,11 @@ class PointState:
     """None: never read."""
     moved_at: float = 0.0
     """Monotonic time at which the value last changed."""
+    shown: Level = None
+    """What the last reading showed, were the detector sound."""
+    flips_s: tuple[float, ...] = ()
+    """When that last changed between normal and not, where it is counted: one more than is allowed at most."""
+    is_flapping: bool = False
 
 
 def image_of(request: Request, values: Sequence[int]) -> dict[tuple[Table, int], int]:
@@ -135,21 +143,36 @@ def _step(
 ) -> tuple[PointState, list[tuple[Kind, Qualifier]]]:
     moved_at = before.moved_at if value == before.value else now_s
     is_stuck = point.stuck_after_s is not None and now_s - moved_at >= point.stuck_after_s
-    level = Kind.DEVICE_FAULT if is_stuck else level_of(point, value, before)
+    shown = level_of(point, value, before)
+    flips_s = _flips_s(point, before, shown, now_s)
+    # Over only when half as many are left: a contact that flaps at the limit is one fault.
+    is_flapping = point.flaps_max is not None and len(flips_s) > point.flaps_max // (2 if before.is_flapping else 1)
+    level = Kind.DEVICE_FAULT if is_stuck or is_flapping else shown
     count = before.count + 1 if level == before.level else 1
     needed = _needed(point, level)
-    state = PointState(before.active, level, min(count, needed), value, moved_at)
+    state = PointState(before.active, level, min(count, needed), value, moved_at, shown, flips_s, is_flapping)
     if count < needed:
         return state, []
     if level is None:
         if not before.active:
             return state, []
-        over = [kind for kind in point.kinds if kind in before.active]
+        over = [
+            kind for kind in point.kinds if kind in before.active and not FACTS[kind].momentary
+        ]  # a press has no end
         return replace(state, active=frozenset()), [(kind, Qualifier.RESTORE) for kind in over]
     # A cut loop hides the alarm behind it: what is active ends with a normal reading only, never with a worse one.
     if level in before.active:
         return state, []
     return replace(state, active=before.active | {level}), [(level, Qualifier.NEW)]
+
+
+def _flips_s(point: Point, before: PointState, shown: Level, now_s: float) -> tuple[float, ...]:
+    if point.flaps_max is None:
+        return ()
+    recent = tuple(flip_s for flip_s in before.flips_s if now_s - flip_s < FLAP_WINDOW_S)
+    if (shown is None) is (before.shown is None) or before.value is None:
+        return recent
+    return (*recent, now_s)[-point.flaps_max - 1 :]
 
 
 def _needed(point: Point, level: Level) -> int:

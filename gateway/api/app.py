@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from gateway.api.guard import Guard
 from gateway.api.problems import RESPONSES, Problem, install, problem
 from gateway.api.stream import CLIENTS_MAX, EventStream, Listeners, Pages
+from gateway.api.vehicles import Fleet, vehicle_routes
 from gateway.api.views import (
     YEARS,
     DeliveryView,
@@ -58,10 +59,9 @@ SERIES_AT_ONCE = 1000
 """A few milliseconds of work."""
 
 
-class Ledger(Protocol):
+class Ledger(Fleet, Protocol):
     """What is shown of the registry."""
 
-    def device(self, device_id: str) -> Device | None: ...
     def devices(self) -> Collection[Device]: ...
     def sites(self) -> Collection[Site]: ...
     def points(self) -> Collection[Point]: ...
@@ -102,7 +102,12 @@ def create_app(looks: Looks) -> FastAPI:
     install(app)
     app.include_router(_open_routes(looks))
     app.include_router(_page_routes(looks))
-    for routes in (_routes(looks), _delivery_routes(looks), _configuration_routes(looks)):
+    for routes in (
+        _routes(looks),
+        _delivery_routes(looks),
+        _configuration_routes(looks),
+        vehicle_routes(looks.registry),
+    ):
         app.include_router(routes, prefix="/api/v1", dependencies=[Depends(_only_known)])
     describe = app.openapi
 

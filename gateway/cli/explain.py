@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Print what a driver makes of frames, one JSON object each.
 
-PROTOCOL is a driver (or one by its dotted path) or a device profile. Stream and bus drivers take HEX, one argument a
+PROTOCOL is a driver (or one by its dotted path, or its FILE.py) or a device profile. Stream and bus drivers take HEX, one argument a
 frame; blanks and colons are skipped, and arguments of single bytes are one frame together. MQTT drivers take
 TOPIC<TAB>PAYLOAD. "-" reads one frame per line from standard input.
 Exit codes: 0 every frame is good, 1 a frame is not, 2 the command or a profile is wrong."""
@@ -36,12 +36,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("protocol", metavar="PROTOCOL", help="driver or profile name")
     parser.add_argument("frames", metavar="HEX", nargs="+", help='frames, or "-" for standard input')
+    add_driver_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_driver_options(parser: argparse.ArgumentParser) -> None:
+    """What a driver needs to know that runs without a site file."""
     parser.add_argument("--profile", metavar="NAME", help="device profile (the driver's setting `profile`)")
     parser.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="any setting, VALUE as in TOML"
     )
     parser.add_argument("--profiles-dir", metavar="D", type=Path, help="own profiles, as in [gateway] profiles_dir")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,9 +88,11 @@ def prepare(
 ) -> tuple[ModuleType, Context]:
     """The driver module and the context to decode in. Raises ConfigError."""
     from gateway.driver import Context
-    from gateway.loader import load_driver, load_profiles, load_secrets, load_settings
+    from gateway.loader import load_driver, load_file, load_profiles, load_secrets, load_settings
 
-    driver, of_profile = load_driver(protocol, profiles_dir)
+    driver, of_profile = (
+        (load_file(Path(protocol)), None) if protocol.endswith(".py") else load_driver(protocol, profiles_dir)
+    )
     content: dict[str, Any] = dict(_setting(text) for text in settings)
     if chosen := profile or of_profile:
         content["profile"] = chosen

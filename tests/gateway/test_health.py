@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 
 import pytest
 
@@ -53,7 +55,9 @@ class Box:
 
 
 @asynccontextmanager
-async def box(folder: Path, clock: JumpingClock, *devices: Device) -> AsyncIterator[Box]:
+async def box(
+    folder: Path, clock: JumpingClock, *devices: Device, patience: Mapping[str, float | None] = MappingProxyType({})
+) -> AsyncIterator[Box]:
     store = await SqliteStore.open(folder, clock, inline=True)
     ledger = Ledger(*devices)
     intake = Intake(
@@ -67,6 +71,7 @@ async def box(folder: Path, clock: JumpingClock, *devices: Device) -> AsyncItera
         store=store, ledger=ledger, clock=clock, metrics=metrics, report=partial(intake.report, own),
         line_is_up=lambda _: up[0].up,
         behind=lambda _, device: "bridge" if device.startswith("leaf") else None,
+        patience_s=patience.get,
     )  # fmt: skip
     made = Box(store, health, metrics, partial(intake.report, own))
     up.append(made)
@@ -403,3 +408,35 @@ async def test_a_device_that_is_silent_behind_a_living_bridge_is_told(
             await jumping_clock.advance(60)
 
         assert await here.told() == [("leaf-0", Qualifier.NEW)]
+
+
+async def test_patience_may_grow_and_shrink_and_end(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    """A vehicle: sooner with its ignition on, at no time off duty, and its whole time when it is on duty again."""
+    patience: dict[str, float | None] = {"van": 300.0}
+    async with box(tmp_path, jumping_clock, Device("van", "s1"), patience=patience) as here:
+        here.health.heard("van", "c1", 15.0)
+        await jumping_clock.advance(290)
+        assert await here.told() == []
+        patience["van"] = 60.0
+        here.health.heard("van", "c1", 15.0)  # a deadline that is to be met before the one already in the heap
+        patience["van"] = 50.0
+        here.health.heard("van", "c1", 15.0)
+        await jumping_clock.advance(49)
+        assert await here.told() == []
+        await jumping_clock.advance(2)
+        assert await here.told() == [("van", Qualifier.NEW)]
+        here.health.heard("van", "c1", 15.0)
+        await jumping_clock.advance(1)
+        assert (await here.told())[1:] == [("van", Qualifier.RESTORE)]
+
+        patience["van"] = math.inf
+        here.health.ledger_changed()
+        await jumping_clock.advance(10_000)
+        assert len(await here.told()) == 2
+        patience["van"] = 300.0
+        here.health.ledger_changed()
+        await jumping_clock.advance(299)
+        assert len(await here.told()) == 2
+        await jumping_clock.advance(2)
+        assert (await here.told())[2:] == [("van", Qualifier.NEW)]
+        assert len(here.health._deadlines) <= 3, "a heap that grows with every change"

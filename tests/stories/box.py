@@ -17,8 +17,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.cli.demo_community import SITE_FILE, enrol
-from gateway.model import Device, Point
-from gateway.registry import Registry
+from gateway.registry import Registry, Thing
 
 ROOT = Path(__file__).parents[2]
 READY_WITHIN_S = 30.0
@@ -104,7 +103,7 @@ class Box(Api):
     async def enrol(self) -> None:
         await enrol(self.folder / "var")
 
-    async def register(self, *things: Device | Point) -> None:
+    async def register(self, *things: Thing) -> None:
         """Change the ledger as `fangkong device` does: in the file, from outside."""
         registry = await Registry.open(self.folder / "var" / "registry.db")
         await registry.put(things)

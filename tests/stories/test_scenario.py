@@ -40,7 +40,7 @@ count = {restores}
 """
 
 
-async def play(*arguments: str | Path) -> tuple[int, str, str]:
+async def play(*arguments: str | Path, within_s: float = 20) -> tuple[int, str, str]:
     """Exit code, output and complaints of `python -m simulators`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -50,7 +50,7 @@ async def play(*arguments: str | Path) -> tuple[int, str, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(within_s):
         output, complaints = await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode(), complaints.decode()

@@ -15,7 +15,7 @@ import aiomqtt
 from gateway.cli.demo_audit import ACCEPTED, Audit, balance
 from gateway.cli.demo_community import where
 from gateway.kinds import FACTS, Kind
-from gateway.model import Device, Point
+from gateway.registry import Thing
 from simulators import alarm_json, modbus_points, rf_serial
 from simulators._clock import RealClock
 from simulators._tasks import Tasks
@@ -121,7 +121,7 @@ class Town:
 
 @asynccontextmanager
 async def town(
-    folder: Path, *things: Device | Point, centre: PoliceCentre | None = None, port: int = 0, **box: Any
+    folder: Path, *things: Thing, centre: PoliceCentre | None = None, port: int = 0, **box: Any
 ) -> AsyncIterator[Town]:
     """A town whose gateway is ready. `things` change the demo's ledger; `centre` is open already, `port` a proxy's before it."""
     clock = RealClock()
