@@ -66,7 +66,8 @@ def understood(
             FrameError if message.token in ANSWERS else CannotUse
         )  # two receivers must not answer each other for ever
         raise refusal(f"token {message.token}: this receiver serves {', '.join(sorted(SERVED))}")
-    _check_account(message, context)
+    if not message.encrypted and not settings_of(context).may_be_plain(message.account):
+        raise CannotUse(f"account {message.account} has a key, and this frame is in the clear", "spoofed")
     if message.extended("K") is not None:
         raise CannotUse(f"account {message.account} asks for a new key: keys are set in the site file alone")
     try:
@@ -84,16 +85,9 @@ def understood(
     return reading, said.observations, deviations
 
 
-def _check_account(message: Message, context: Context) -> None:
-    settings = settings_of(context)
-    own = settings.account(message.account)
-    if own.key_file is not None and not message.encrypted and not own.plain:
-        raise CannotUse(f"account {message.account} has a key, and this frame is in the clear", "spoofed")
-
-
 def _life(piece: bytes, context: Context) -> Observation | None:
     """The heartbeat of an Osborne-Hoffman panel. Nothing protects it, so its account must be listed. Raises FrameError."""
-    life = heartbeat(piece)
+    life = heartbeat(piece) if piece[:1] == b"S" else None
     if life is None:
         return None
     if "osborne_hoffman" not in profile_of(context).accepts:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from drivers.dc09 import payload
 from drivers.dc09.codes import CONTACT_ID, SIA, UNNAMED, Meaning
@@ -69,40 +67,35 @@ def meant(message: Message, frame: bytes, context: Context, now: datetime | None
     if read.extra_block:
         deviations.append("sia_extra_block")
     happened = _happened(message, now)
-    shared = Observation(
-        device,
-        Kind.UNKNOWN,
-        at=happened or _sent(message, now),
-        repeat_key=_key(message),
-        key_is_reused=happened is None,
-        text=message.extended("I"),
-        values=_shared(message, read),
-        position=_position(message),
-        raw=frame,
-    )
+    shared: dict[str, Any] = {
+        "at": happened or _sent(message, now),
+        "key_is_reused": happened is None,
+        "position": _position(message),
+        "raw": frame,
+    }
     profile = profile_of(context)
     own = profile.contact_id if message.token == ADM_CID else profile.sia
     table = CONTACT_ID if message.token == ADM_CID else SIA
-    return Meant([_coded(shared, index, said, table, own) for index, said in enumerate(read.said)], deviations)
-
-
-def _coded(
-    shared: Observation, index: int, said: Said, table: Mapping[str, Meaning], own: Mapping[str, Kind]
-) -> Observation:
-    """One code of a message with what it shares with the others."""
-    meaning = table.get(said.code, UNNAMED)
-    zone, numbered = _number(said, meaning)
-    text = said.text or shared.text
-    return replace(
-        shared,
-        kind=own.get(said.code, meaning.kind),
-        qualifier=said.qualifier or meaning.qualifier,
-        zone=zone,
-        repeat_key=f"{shared.repeat_key}.{index}" if index and shared.repeat_key else shared.repeat_key,
-        code=said.code,
-        text=clean_text(text, TEXT_MAX) if text else meaning.words or None,
-        values={**shared.values, **numbered},
-    )
+    key, values, words = _key(message), _shared(message, read), message.extended("I")
+    seen = []
+    for index, said in enumerate(read.said):
+        meaning = table.get(said.code, UNNAMED)
+        zone, numbered = _number(said, meaning)
+        text = said.text or words
+        seen.append(
+            Observation(
+                device,
+                own.get(said.code, meaning.kind),
+                said.qualifier or meaning.qualifier,
+                zone=zone,
+                repeat_key=f"{key}.{index}" if index and key else key,
+                code=said.code,
+                text=clean_text(text, TEXT_MAX) if text else meaning.words or None,
+                values={**values, **numbered},
+                **shared,
+            )
+        )
+    return Meant(seen, deviations)
 
 
 def _number(said: Said, meaning: Meaning) -> tuple[int | None, dict[str, Scalar]]:
@@ -119,8 +112,8 @@ def _shared(message: Message, read: Payload) -> dict[str, Scalar]:
     values: dict[str, Scalar] = {}
     if area := read.modifiers.get("ri"):
         values["partition"] = int(area) if area.isdecimal() else area
-    for modifier, name in _MODIFIERS.items():
-        if given := read.modifiers.get(modifier):
+    for modifier, given in read.modifiers.items():
+        if given and (name := _MODIFIERS.get(modifier)):
             values[name] = given
     for letter, given in message.xdata:
         if name := _NAMED.get(letter, ""):

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from gateway.driver import FrameError, Qualifier
 
+CODES_MAX = 64
+"""In one frame. Panels send a handful; two letters a code would make 2000 events of one frame from a stranger."""
+
 
 class Said(NamedTuple):
     """One code of a message, as it stands there."""
@@ -78,8 +81,8 @@ def sia(data: str) -> Payload:
             slash_missing |= _event_block(block, said, modifiers)
         else:
             extra_block |= bool(block)
-    if not said:
-        raise FrameError(f"SIA: no code in {data[:60]!r}")
+    if not 1 <= len(said) <= CODES_MAX:
+        raise FrameError(f"SIA: {len(said)} codes in {data[:60]!r}, expected 1 to {CODES_MAX}")
     if texts:
         said[-1] = said[-1]._replace(text=" ".join([*filter(None, [said[-1].text]), *texts]))
     return Payload(account, said, modifiers, slash_missing, extra_block)

@@ -58,14 +58,23 @@ class Settings(Base):
     strangers: Literal["keep", "refuse"] = "keep"
     """What becomes of an account that is not listed: kept and shown as unclaimed, or answered DUH."""
 
-    def account(self, name: str) -> Account:
-        """The account's own table over the common one."""
-        own = self.accounts.get(name)
-        if own is None:
-            return Account(key_file=self.key_file, plain=self.plain, every_s=self.every_s)
-        return Account(
-            key_file=own.key_file or self.key_file, plain=own.plain or self.plain, every_s=own.every_s or self.every_s
-        )
+    def key_file_of(self, account: str) -> str | None:
+        """The account's own word, else the common one."""
+        own = self.accounts.get(account)
+        return (own and own.key_file) or self.key_file
+
+    def may_be_plain(self, account: str) -> bool:
+        """Whether frames in the clear are accepted."""
+        own = self.accounts.get(account)
+        return self.plain or (own is not None and own.plain) or self.key_file_of(account) is None
+
+    def every_s_of(self, account: str) -> float | None:
+        """The panel's interval of supervision."""
+        own = self.accounts.get(account)
+        return (own and own.every_s) or self.every_s
+
+
+DEFAULT = Settings()
 
 
 class Profile(Base):
@@ -77,18 +86,18 @@ class Profile(Base):
 
 
 DEVIATIONS: frozenset[str] = frozenset((*get_args(FrameDeviation), *get_args(ContentDeviation)))
-CLOCK_DEVIATIONS: frozenset[str] = frozenset(get_args(ClockDeviation))
+NOTHING_ACCEPTED = Profile()
 
 
 def settings_of(context: Context) -> Settings:
     settings: Settings | None = context.settings
-    return settings or Settings()
+    return DEFAULT if settings is None else settings
 
 
 def profile_of(context: Context) -> Profile:
     """The profile of the settings; one that accepts nothing where there are no profiles."""
     profile: Profile | None = context.profiles.get(settings_of(context).profile)
-    return profile or Profile()
+    return NOTHING_ACCEPTED if profile is None else profile
 
 
 def device_of(account: str, context: Context) -> str:
@@ -97,8 +106,10 @@ def device_of(account: str, context: Context) -> str:
 
 def key_of(account: str, context: Context) -> bytes | None:
     """The AES key of an account; None where it has none. Those that are none were found by `mistakes`."""
-    file = settings_of(context).account(account).key_file
-    return key_bytes(context.secrets[file].reveal()) if file is not None and file in context.secrets else None
+    file = settings_of(context).key_file_of(account)
+    if file is None or file not in context.secrets:
+        return None
+    return key_bytes(context.secrets[file].reveal())
 
 
 def secret_files(settings: Settings) -> Sequence[str]:
@@ -110,7 +121,7 @@ def secret_files(settings: Settings) -> Sequence[str]:
 def heard_within_s(device: str, context: Context) -> float | None:
     """The panel's interval with a margin of half of it."""
     settings = settings_of(context)
-    every_s = settings.account(device.removeprefix(settings.prefix)).every_s
+    every_s = settings.every_s_of(device.removeprefix(settings.prefix))
     return HEARD_WITHIN_S if every_s is None else every_s + max(MARGIN_MIN_S, every_s / 2)
 
 

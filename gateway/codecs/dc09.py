@@ -78,7 +78,10 @@ class Message:
 
     def extended(self, letter: str) -> str | None:
         """The first extended data field with this letter, without the letter."""
-        return next((value for key, value in self.xdata if key == letter), None)
+        for key, value in self.xdata:
+            if key == letter:
+                return value
+        return None
 
 
 # -- the stream -------------------------------------------------------------------------------------------------------

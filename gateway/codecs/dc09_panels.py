@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from gateway.codecs import dc09
@@ -27,6 +28,7 @@ NOISE_BYTES_MAX = 512
 _ASCII = re.compile(rb'\n([0-9A-Fa-f]{4})0([0-9A-Fa-f]{3})"')
 _RAW = re.compile(rb'\n([\x00-\xff]{2})0([0-9A-Fa-f]{3})"')
 _BLANK = b"\x00\r\n \t"
+_LINE_ENDS = re.compile(rb"[\r\n]+")
 _HEARTBEAT = re.compile(rb"SR(\d{4})L(\d{4})[ \x00]{1,8}(\w{4,8})[ \x00]{1,8}\[ID(\w{8})\]", re.ASCII)
 _HEAD = re.compile(rb'"\*?[A-Z0-9-]{1,16}"([^\[\]]*)\[')
 _ACCOUNT = re.compile(rb"#([0-9A-Za-z]{1,16})\[")
@@ -55,26 +57,16 @@ def split(buffer: bytearray) -> Iterator[bytes]:
     while buffer:
         if buffer[0] != 0x0A:
             size = _heartbeat_size(buffer)
-            if size == 0:
-                return
-            yield from _taken(buffer, size)
-            continue
-        if len(buffer) < HEADER_SIZE:
+        elif len(buffer) < HEADER_SIZE:
             return
-        size = _frame_size(buffer)
+        else:
+            size = _frame_size(buffer)
         if size == 0:
             return
-        if size == 1:  # this LF begins nothing, the next byte may
-            del buffer[0]
-        else:
-            yield from _taken(buffer, size)
-
-
-def _taken(buffer: bytearray, size: int) -> Iterator[bytes]:
-    piece = bytes(buffer[:size])
-    del buffer[:size]
-    if piece.strip(_BLANK):
-        yield piece
+        piece = bytes(buffer[:size])
+        del buffer[:size]
+        if piece.strip(_BLANK):
+            yield piece
 
 
 def _heartbeat_size(buffer: bytearray) -> int:
@@ -89,13 +81,14 @@ def _heartbeat_size(buffer: bytearray) -> int:
 
 
 def _frame_size(buffer: bytearray) -> int:
-    """Bytes of the frame at the front with its CR and a NUL behind; 1: none begins here, 0: not all of it is here yet."""
+    """Bytes of the frame at the front with its CR and a NUL behind; or of what begins none; 0: not all of
+    it is here yet."""
     header = _ASCII.match(buffer)
     body_from = 9
     if header is None:
         header, body_from = _RAW.match(buffer), 7
         if header is None:
-            return 1
+            return _blank_size(buffer)
     end = body_from + int(header[2], 16)
     next_line = buffer.find(b"\n", body_from, end + 1)
     if next_line > 0:  # broken off, or its length is wrong: what follows is whole, perhaps
@@ -109,6 +102,12 @@ def _frame_size(buffer: bytearray) -> int:
     else:
         return 1
     return size + 1 if buffer[size : size + 1] == b"\0" else size
+
+
+def _blank_size(buffer: bytearray) -> int:
+    """Line ends at the front that begin no frame; the last three may yet be an LF and a raw CRC."""
+    blank = _LINE_ENDS.match(buffer)
+    return max(1, blank.end() - 3) if blank else 1
 
 
 def read(frame: bytes, key_of: KeyOf = lambda _: None) -> Reading:
@@ -128,9 +127,14 @@ def read(frame: bytes, key_of: KeyOf = lambda _: None) -> Reading:
     assert head is not None, "parse_body has read it"
     if message.line == "" and _BARE_LINE.match(head[1]):
         deviations.append("line_without_digits")
-    if message.account and not _HEX_ACCOUNT.fullmatch(message.account):
+    if message.account and not _is_hex(message.account):
         deviations.append("account_not_hex")
     return Reading(message, head[1], deviations)
+
+
+@lru_cache(dc09.HEADS_KEPT)
+def _is_hex(account: str) -> bool:
+    return _HEX_ACCOUNT.fullmatch(account) is not None
 
 
 def heartbeat(piece: bytes) -> Heartbeat | None:

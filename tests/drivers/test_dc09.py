@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +20,12 @@ from siadc09.xdata import Data
 from drivers import dc09 as driver
 from drivers.dc09 import codes, conversation, meaning
 from gateway.clock import Clock, RealClock
-from gateway.driver import Context, Kind, Observation, Qualifier, Secret
+from gateway.driver import Context, FrameError, Kind, Observation, Qualifier, Secret
+from gateway.errors import ConfigError
 from gateway.links import tcp, udp
 from gateway.links.stream import StreamLink
 from gateway.loader import load_profiles
+from gateway.plan import prepare
 from tests.conftest import JumpingClock
 from tests.driver_cases import Desk
 from tests.driver_cases import driver as read_vectors
@@ -337,6 +340,13 @@ async def test_strangers_are_kept_up_to_a_bound_or_refused(
     async with talking(jumping_clock, context_of(KEYS[128], plain=True, strangers="refuse")) as line:
         assert await line.ask(BURGLARY, frames[0]) == ACK_1 + framed(b'"DUH"0001L0#0001[]')
 
+    context = context_of(strangers="refuse")
+    desk = Desk(is_prompt=True)
+    session = replace(desk.session(memory_pair()[0], context, jumping_clock), is_enrolled=lambda d: d == "dc09-0002")
+    for frame in frames[:2]:
+        await conversation.Receiver(session).take(frame)
+    assert [seen.device for seen in desk.reported] == ["dc09-0002"], "one that is enrolled is no stranger"
+
 
 # -- identity and time -------------------------------------------------------------------------------------------------
 
@@ -424,6 +434,46 @@ def test_a_mistake_is_found_before_the_start(profile: str, secret: str, found: s
 
     assert told == found
     assert "GATEKEY" not in str(driver.mistakes(context))
+
+
+def test_one_frame_is_not_made_into_more_events_than_a_panel_has() -> None:
+    assert len(decoded(b'"SIA-DCS"0007L0#A10B[#A10B|N' + b"/".join([b"BA001"] * 64) + b"]")) == 64
+    with pytest.raises(FrameError, match="65 codes"):
+        decoded(b'"SIA-DCS"0007L0#A10B[#A10B|N' + b"/".join([b"BA001"] * 65) + b"]")
+
+
+SITE = """
+[[connection]]
+name = "panels"
+driver = "dc09"
+link = "tcp-listen://127.0.0.1:4109?peers=5000"
+[connection.settings.accounts.A10B]
+key_file = "a10b.key"
+
+[[connection]]
+name = "panels-udp"
+driver = "dc09"
+link = "udp-listen://127.0.0.1:{udp}"
+"""
+
+
+def test_one_port_is_had_by_tcp_and_by_udp_once_each_and_a_bad_key_is_found(tmp_path: Path) -> None:
+    site, key = tmp_path / "site.toml", tmp_path / "a10b.key"
+    key.write_text("text:GATEKEY-AES128-1\n")
+    key.chmod(0o600)
+    site.write_text(SITE.format(udp=4109))
+    plan = prepare(site)
+    assert [planned.section.name for planned in plan.connections] == ["panels", "panels-udp"]
+    assert "GATEKEY" not in repr(plan)
+
+    site.write_text(SITE.format(udp=4109) + SITE.format(udp=4109).replace('"panels', '"again'))
+    with pytest.raises(ConfigError, match=r"(?s)port 4109 is taken by .*UDP port 4109 is taken by"):
+        prepare(site)
+
+    site.write_text(SITE.format(udp=4110))
+    key.write_text("GATEKEY-AES128-1")
+    with pytest.raises(ConfigError, match=r"key file a10b\.key; expected an AES key is written text:"):
+        prepare(site)
 
 
 def test_a_site_names_codes_anew() -> None:
