@@ -45,6 +45,10 @@ FLUSH_SHARE = 0.05
 FLUSH_S = 5.0
 """How often what changed is written."""
 
+BRIDGE_DOUBT_S = 30.0
+"""How much longer a device behind a bridge is waited for: a bridge's last will is held for 20 s before it is reported, and
+what is behind it must not be blamed meanwhile. Most of these devices have windows of hours."""
+
 LOST = frozenset({Qualifier.NEW, Qualifier.UPDATE})
 
 LIVES_MAX = 60_000
@@ -127,7 +131,7 @@ class Health:
         self._counts: Counter[tuple[str, State]] = Counter()
         self._recounted: set[str] = set()
         """Sites whose counts are to be shown anew."""
-        self._flushed_mono = clock.monotonic()
+        self._flushed_mono = self._started_mono = clock.monotonic()
 
     # -- the hot path --------------------------------------------------------------------------------------------------
 
@@ -287,8 +291,10 @@ class Health:
             life.heard_mono = None  # unproven
             self._count(life)
             return now + STARTUP_GRACE_S
+        within_s = life.within_s or 0
         back = self._away.get(bridge, -math.inf) + STARTUP_GRACE_S  # at the latest: so often we look
-        due = back + (life.within_s or 0)
+        own_end = self._started_mono if life.heard_mono is None else life.heard_mono + within_s
+        due = max(back + within_s, own_end + BRIDGE_DOUBT_S)
         return due if due > now else None
 
     async def _is_away(self, bridge: str, life: Life) -> bool:

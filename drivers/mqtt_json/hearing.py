@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from typing import TypeVar
 
-from drivers.mqtt_json.profile import bridge_of, profile_of
+from drivers.mqtt_json.obeying import Obeying
+from drivers.mqtt_json.profile import bridge_of, profile_of, settings_of
 from drivers.mqtt_json.reading import Reading, Said, read
 from gateway.driver import (
     FrameError,
@@ -40,9 +41,10 @@ async def run(session: Session[Topics]) -> None:
     hearing = Hearing(session)
     try:
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(hearing.watch(), name="availability")
+            others = [group.create_task(work(), name=name) for name, work in hearing.others().items()]
             await hearing.hear()
-            watching.cancel()
+            for task in others:
+                task.cancel()
     except ExceptionGroup as ended:  # a lost line is to end this as plain LinkClosed, as with every other driver
         if len(ended.exceptions) > 1:
             raise
@@ -62,8 +64,16 @@ class Hearing:
         self._on_air: OrderedDict[Hashable, float] = OrderedDict()
         self._held: dict[str, tuple[float, Observation]] = {}
         """Who is said to be away and since when not long enough."""
+        self._obeying = Obeying(session)
         self._turn = asyncio.Lock()
         """Between asking what is stored and reporting, nobody else may report."""
+
+    def others(self) -> Mapping[str, Callable[[], Coroutine[None, None, None]]]:
+        """What is done beside hearing, by name."""
+        work = {"availability": self.watch}
+        if settings_of(self._session.context).roles:
+            work |= {"orders": self._obeying.obey, "doors": self._obeying.lock_again}
+        return work
 
     async def hear(self) -> None:
         """Report together what was read together: one commit, and every PUBACK after it. Raises LinkClosed."""
@@ -87,6 +97,8 @@ class Hearing:
         for problem in reading.not_understood:
             self._session.reject(message.payload, FrameError(problem))
         is_live = not message.retained
+        if is_live:
+            self._obeying.seen(reading)
         news = [said.seen for said in reading.said if await self._is_news(said, reading, is_live=is_live)]
         if is_live and self._bridge is not None and any(not _is_loss(said.seen) for said in reading.said):
             self._session.heard(self._bridge)  # whatever comes, comes through it

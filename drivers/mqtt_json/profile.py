@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
-from gateway.driver import FACTS, Context, Kind, Qualifier
+from gateway.driver import FACTS, Act, Context, Kind, Qualifier
 from gateway.driver import Settings as Section
 
 ONE_LEVEL, REST = r"[^/]+", r".+"
@@ -22,6 +22,10 @@ Member = Annotated[str, Field(min_length=1, max_length=64)]
 """A member of the payload; `a.b` is member b of the object a."""
 DeviceId = Annotated[str, Field(min_length=1, max_length=128)]
 
+PublishedId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^+#\x00]+$")]
+"""A device id that is to stand in a topic we publish to (MQTT 3.1.1, 4.7.1)."""
+ROLES_MAX = 1000
+
 
 class Settings(Section):
     """Which family hangs on this connection, and under which topic."""
@@ -31,6 +35,8 @@ class Settings(Section):
     """The base topic, where it is not the profile's."""
     bridge: DeviceId | None = None
     """The device id of the bridge itself; left out: the base topic."""
+    roles: Annotated[dict[PublishedId, str], Field(max_length=ROLES_MAX)] = Field(default_factory=dict)
+    """What can be told to do something, by device id: "lock" or "siren", as far as the profile has the role."""
     utc_offset: Annotated[str, Field(pattern=r"^[+-](0\d|1[0-4]):[0-5]\d$")] | None = None
     """Of a bridge that gives its local time without saying which ("+08:00"). Left out: its time is not believed."""
 
@@ -150,6 +156,23 @@ class Low(Section):
         return self
 
 
+class Saying(Section):
+    """What is published to have something done, and what the device then says of itself: the only evidence."""
+
+    payload: str
+    """`{seconds}` is how long."""
+    shows: Annotated[dict[Member, Plain], Field(min_length=1)]
+
+
+class Doing(Saying):
+    """How a device is told to do one thing."""
+
+    topic: str
+    """`{topic}` is the base topic, `{device}` the device's id."""
+    silence: Saying | None = None
+    """For an act of 0 seconds, which ends what sounds."""
+
+
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -179,6 +202,14 @@ class Profile(Section):
     condition: dict[Member, Condition] = Field(default_factory=dict)
     words: tuple[Words, ...] = ()
     low: dict[Member, Low] = Field(default_factory=dict)
+    role: dict[str, dict[Act, Doing]] = Field(default_factory=dict)
+    """What a lock, a siren can be told to do."""
+
+    @model_validator(mode="after")
+    def _locks_again(self) -> Profile:
+        if any(Act.OPEN in acts and Act.LOCK not in acts for acts in self.role.values()):
+            raise ValueError("`lock` beside `open`: what is opened for a moment is locked again")
+        return self
 
 
 HEARD_WITHIN_S: float | None = None
@@ -219,7 +250,15 @@ def mistakes(context: Context) -> Sequence[tuple[str, str]]:
         return [(f'profile "{settings.profile}" is not known', f"one of {', '.join(sorted(context.profiles))}{hint}")]
     if not base_of(context) and any("{topic}" in filter_ for filter_ in profile_of(context).subscribe):
         return [("no topic", f'`topic`: the name of this one, as profile "{settings.profile}" knows none')]
-    return []
+    known = profile_of(context).role
+    return [
+        (
+            f'role "{role}" of {device!r} is not known',
+            f"one of {', '.join(sorted(known)) or 'none: it cannot be told anything'}",
+        )
+        for device, role in settings.roles.items()
+        if role not in known
+    ]
 
 
 def heard_within_s(device: str, context: Context) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,6 +49,8 @@ class Reading:
     """What a message says."""
 
     said: Sequence[Said] = ()
+    device: str = ""
+    content: Mapping[str, Any] = field(default_factory=dict)
     is_availability: bool = False
     repeats_state: bool = False
     moment_s: float | None = None
@@ -73,7 +75,7 @@ def read(topic: str, payload: bytes, context: Context) -> Reading:
             return Reading()  # an empty payload clears a retained topic: nothing is known any more
         if row.when:
             content = content or json_object(payload, size_max=PAYLOAD_MAX_BYTES)
-            if not _has(content, row.when):
+            if not has(content, row.when):
                 continue
         device = row.prefix + clean_text(found.groupdict().get("device", ""), ID_MAX)
         if row.says == "alive":
@@ -111,7 +113,8 @@ def _same(value: Any, wanted: object) -> bool:
     return isinstance(value, bool) == isinstance(wanted, bool) and value == wanted
 
 
-def _has(content: Mapping[str, Any], wanted: Mapping[str, object]) -> bool:
+def has(content: Mapping[str, Any], wanted: Mapping[str, object]) -> bool:
+    """Whether all these members have these values."""
     return all(_same(_at(content, member), value) for member, value in wanted.items())
 
 
@@ -156,8 +159,8 @@ def _content(row: Message, device: str, content: dict[str, Any], payload: bytes,
     own_id = _at(content, profile.id) if profile.id else time_key
     if isinstance(own_id, str) and own_id:
         said = [_keyed(one, clean_text(own_id, ID_MAX)) for one in said]
-    repeats = bool(row.repeats_state) and _has(content, row.repeats_state)
-    return Reading(said, repeats_state=repeats, moment_s=moment_s, not_understood=unclear)
+    repeats = bool(row.repeats_state) and has(content, row.repeats_state)
+    return Reading(said, whom, content, repeats_state=repeats, moment_s=moment_s, not_understood=unclear)
 
 
 def _keyed(said: Said, own_id: str) -> Said:
@@ -234,7 +237,7 @@ def _is_low(low: Low, value: float) -> bool | None:
 def _words(profile: Profile, content: Mapping[str, Any], blank: Observation) -> Iterator[Said]:
     for words in profile.words:
         value = _at(content, words.member)
-        if value is None or isinstance(value, dict | list) or not _has(content, words.when):
+        if value is None or isinstance(value, dict | list) or not has(content, words.when):
             continue
         word = str(value).lower() if isinstance(value, bool) else clean_text(str(value), CODE_MAX)
         meaning = words.means.get(word)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -16,12 +18,24 @@ from hypothesis import strategies as st
 from drivers import mqtt_json
 from drivers.mqtt_json.hearing import LOOK_S, OFFLINE_HOLD_S, REMEMBERED_MAX
 from drivers.mqtt_json.reading import PAYLOAD_MAX_BYTES
-from gateway.driver import Context, FrameError, Kind, LatestKey, LinkClosed, Observation, Qualifier, Receipt, Session
+from gateway.driver import (
+    Act,
+    Command,
+    Context,
+    FrameError,
+    Kind,
+    LatestKey,
+    LinkClosed,
+    Observation,
+    Qualifier,
+    Receipt,
+    Session,
+)
 from gateway.errors import ConfigError, StoreError
 from gateway.loader import load_profiles
 from gateway.plan import prepare
 from tests.conftest import JumpingClock
-from tests.driver_cases import FakeOrders
+from tests.driver_cases import FakeOrder, FakeOrders
 
 PROFILES = load_profiles(mqtt_json)
 HELD = OFFLINE_HOLD_S + LOOK_S
@@ -32,14 +46,14 @@ OPEN, CLOSED = '{"contact":false}', '{"contact":true}'
 GONE, THERE = '{"state":"offline"}', '{"state":"online"}'
 
 
-def context(profile: str, **settings: str) -> Context:
+def context(profile: str, **settings: Any) -> Context:
     return Context(settings=mqtt_json.Settings(profile=profile, **settings), profiles=PROFILES, connection="c1")
 
 
 class Line:
     """Stands for the link and the store: delivers what it is given, and knows what was reported, accepted and stored."""
 
-    def __init__(self, clock: JumpingClock, profile: str = "zigbee2mqtt", **settings: str) -> None:
+    def __init__(self, clock: JumpingClock, profile: str = "zigbee2mqtt", **settings: Any) -> None:
         self.clock = clock
         self.context = context(profile, **settings)
         self.reported: list[Observation] = []
@@ -48,7 +62,11 @@ class Line:
         self.rejected: list[str] = []
         self.heard: list[str] = []
         self.stored: dict[str, dict[LatestKey, Qualifier]] = {}
+        self.asked: Counter[str] = Counter()
+        """How often the store was asked about a device."""
         self.orders = FakeOrders()
+        self.published: list[tuple[str, str]] = []
+        self.memory = mqtt_json.Memory()
         self.course: Sequence[Letter | Sequence[Letter] | float] = ()
 
     async def hear(self, *course: Letter | Sequence[Letter] | float) -> list[str]:
@@ -56,7 +74,7 @@ class Line:
         self.course, before = course, len(self.reported)
         session = Session(
             link=self, report=self.report, reject=lambda _, error: self.rejected.append(str(error)),
-            heard=self.heard.append, latest=self.latest, orders=self.orders, context=self.context, clock=self.clock,
+            heard=self.heard.append, latest=self.latest, orders=self.orders, context=self.context, clock=self.clock, memory=self.memory,
             log=structlog.get_logger(),
         )  # fmt: skip
         async with asyncio.timeout(20):
@@ -74,12 +92,17 @@ class Line:
         await self.clock.settle()
         raise LinkClosed("the end")
 
+    def publish(self, topic: str, payload: bytes, *, after: Receipt) -> None:
+        assert after.is_settled
+        self.published.append((topic, payload.decode()))
+
     async def report(self, seen: Sequence[Observation]) -> Receipt:
         self.reported += seen
         self.receipts.append(Receipt())
         return self.receipts[-1]
 
     async def latest(self, device: str) -> Mapping[LatestKey, Qualifier]:
+        self.asked[device] += 1
         return self.stored.get(device, {})
 
     def commit(self, error: StoreError | None = None) -> None:
@@ -133,14 +156,13 @@ async def test_what_was_not_stored_is_news_again(jumping_clock: JumpingClock) ->
 
 
 async def test_a_missing_key_is_unknown_and_never_false(jumping_clock: JumpingClock) -> None:
-    """Nothing about the door in a report of its battery: it stays open."""
+    """Nothing about door and lid in a report of the battery: the door stays closed, and the lid off."""
     line = Line(jumping_clock)
-    said = await line.hear((DOOR, OPEN), (DOOR, '{"battery":90}'), (DOOR, '{"contact":null}'), (DOOR, "{}"))
+    said = await line.hear(
+        (DOOR, '{"contact":true,"tamper":true}'), (DOOR, '{"battery":90}'), (DOOR, '{"contact":null}')
+    )
 
-    assert said == [
-        "door burglary new",
-    ]
-    assert await line.hear((DOOR, OPEN)) == ["door burglary new"]
+    assert said == ["door tamper new"]
 
 
 async def test_retained_is_state_and_never_news(jumping_clock: JumpingClock) -> None:
@@ -342,7 +364,9 @@ async def test_beyond_the_bound_the_store_is_asked_again(jumping_clock: JumpingC
     await line.hear(many)
     line.commit()
 
-    assert await line.hear(many, ("zigbee2mqtt/d0", OPEN)) == []
+    line.asked.clear()
+    assert await line.hear(many, ("zigbee2mqtt/d0", OPEN), ("zigbee2mqtt/d0", OPEN)) == []
+    assert line.asked["d0"] == 2
 
 
 async def test_a_phone_given_up_by_its_will_is_back_with_its_next_place(jumping_clock: JumpingClock) -> None:
@@ -361,6 +385,71 @@ def test_everything_but_the_bridge_is_behind_the_bridge(profile: str) -> None:
     assert mqtt_json.behind("door", given) == "here"
     assert mqtt_json.behind("here", given) is None
     assert mqtt_json.heard_within_s("here", given) == PROFILES[profile].bridge_heard_within_s  # type: ignore[attr-defined]  # a Profile of this driver
+
+
+# -- locks and sirens ----------------------------------------------------------------------------------------------------
+
+LOCKED, UNLOCKED = '{"lock_state":"locked"}', '{"lock_state":"unlocked"}'
+SET = "zigbee2mqtt/front/set"
+
+
+def house(clock: JumpingClock) -> Line:
+    return Line(clock, roles={"front": "lock", "horn": "siren"})
+
+
+def order_for(line: Line, act: Act, device: str = "front", seconds: int | None = None, **more: Any) -> FakeOrder:
+    return line.orders.give(FakeOrder(Command(f"{act}-{device}", device, act, seconds=seconds), **more))
+
+
+async def test_a_lock_is_told_once_and_believed_only_by_what_it_says_itself(jumping_clock: JumpingClock) -> None:
+    line = house(jumping_clock)
+    order = order_for(line, Act.LOCK)
+    before, after = ("zigbee2mqtt/front", UNLOCKED), ("zigbee2mqtt/front", LOCKED)
+    await line.hear(1.0, before, ("zigbee2mqtt/front", LOCKED, True), ("zigbee2mqtt/back", LOCKED))
+    assert order.steps == [("sent", "")]
+
+    assert line.published == [(SET, '{"state":"LOCK"}')]
+    again = order_for(line, Act.LOCK)
+    await line.hear(1.0, after, after)
+    assert again.steps == [("sent", ""), ("executed", "lock_state is locked")]
+
+
+async def test_a_late_order_never_leaves(jumping_clock: JumpingClock) -> None:
+    line = house(jumping_clock)
+    order = order_for(line, Act.OPEN, seconds=5, is_overdue=True)
+    await line.hear(60.0)
+
+    assert (line.published, order.steps) == ([], [])
+
+
+async def test_a_door_opened_for_a_moment_is_locked_again_also_when_the_line_broke(jumping_clock: JumpingClock) -> None:
+    line = house(jumping_clock)
+    order = order_for(line, Act.OPEN, seconds=5)
+    await line.hear(1.0, ("zigbee2mqtt/front", UNLOCKED), 2.0)
+    assert order.steps == [("sent", ""), ("executed", "lock_state is unlocked")]
+    assert line.published == [(SET, '{"state":"UNLOCK"}')]
+
+    await line.hear(10.0)
+    assert line.published[1:] == [(SET, '{"state":"LOCK"}')]
+
+
+async def test_a_siren_sounds_and_is_silenced(jumping_clock: JumpingClock) -> None:
+    line = house(jumping_clock)
+    orders = [order_for(line, Act.SIREN, "horn", 60)]
+    await line.hear(1.0, ("zigbee2mqtt/horn", '{"alarm":true}'))
+    orders.append(order_for(line, Act.SIREN, "horn", 0))
+    await line.hear(1.0, ("zigbee2mqtt/horn", '{"alarm":false}'))
+
+    assert [payload for _, payload in line.published] == ['{"alarm":true,"duration":60}', '{"alarm":false}']
+    assert [order.steps[-1][1] for order in orders] == ["alarm is True", "alarm is False"]
+
+
+def test_only_what_has_a_role_obeys() -> None:
+    roles = context("zigbee2mqtt", roles={"front": "lock", "horn": "siren"})
+
+    assert mqtt_json.obeys("front", roles) == {Act.LOCK, Act.OPEN}
+    assert mqtt_json.obeys("horn", roles) == {Act.SIREN}
+    assert mqtt_json.obeys("window", roles) == frozenset()
 
 
 # -- input ---------------------------------------------------------------------------------------------------------------
@@ -440,6 +529,8 @@ def test_a_site_file_names_the_profile_and_has_its_driver(tmp_path: Path) -> Non
         ("zigbee2mqtt", 'profile = "rtl_433"', 'found "rtl_433"'),
         ("mqtt_json", 'profile = "zigbee"', 'did you mean "zigbee2mqtt"?'),
         ("tasmota_rf_bridge", "", "no topic"),
+        ("rtl_433", 'roles = { a = "lock" }', "it cannot be told anything"),
+        ("zigbee2mqtt", 'roles = { a = "door" }', "one of lock, siren"),
         ("zigbee2mqt", "", 'did you mean "zigbee2mqtt"?'),
     ],
 )

@@ -410,15 +410,26 @@ async def test_a_device_that_is_silent_behind_a_living_bridge_is_told(
         assert await here.told() == [("leaf-0", Qualifier.NEW)]
 
 
+async def test_a_bridge_whose_loss_is_still_held_is_told_alone(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    """Those behind it come due within the 20 s for which its last will is held."""
+    async with box(tmp_path, jumping_clock, *LEAVES) as here:
+        for leaf in LEAVES:
+            here.health.heard(leaf.id, "c1", None)
+        await jumping_clock.advance(121)  # cut at 100, reported at 121
+        await say_of_bridge(here, Qualifier.NEW)
+        await jumping_clock.advance(500)
+
+        assert await here.told() == []
+
+
 async def test_patience_may_grow_and_shrink_and_end(tmp_path: Path, jumping_clock: JumpingClock) -> None:
     """A vehicle: sooner with its ignition on, at no time off duty, and its whole time when it is on duty again."""
     patience: dict[str, float | None] = {"van": 300.0}
     async with box(tmp_path, jumping_clock, Device("van", "s1"), patience=patience) as here:
         here.health.heard("van", "c1", 15.0)
         await jumping_clock.advance(290)
-        assert await here.told() == []
-        patience["van"] = 60.0
-        here.health.heard("van", "c1", 15.0)  # a deadline that is to be met before the one already in the heap
+        here.health.heard("van", "c1", 15.0)
+        await jumping_clock.advance(15)  # past the first deadline: the heap now has the second, 275 s ahead
         patience["van"] = 50.0
         here.health.heard("van", "c1", 15.0)
         await jumping_clock.advance(49)

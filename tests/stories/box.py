@@ -71,11 +71,13 @@ class Box(Api):
         centre: int,
         ports: str = "rf0",
         receiver: str = "",
+        topics: Sequence[str] = (),
         broker: str = "",
         var: Path | None = None,
         under: Sequence[str] = (),
     ) -> None:
-        """`ports`: name or glob of the serial port; `receiver`: more settings of the 110 line; `broker`: "amqtt" hides
+        """`ports`: name or glob of the serial port; `receiver`: more settings of the 110 line, and more tables; `topics`: what the
+        devices' user may say beside the demo's; `broker`: "amqtt" hides
         mosquitto; `var`: the data directory as we reach it; `under`: a command that becomes the gateway, strace say."""
         self.folder = folder
         self.var = var or folder / "var"
@@ -90,7 +92,9 @@ class Box(Api):
         for name in ("api.token", "demo.password"):
             (folder / name).touch(mode=0o600)
             (folder / name).write_text("for-this-test-only\n")
-        (folder / "site.toml").write_text(SITE_FILE.format(**settings) + receiver)
+        allowed = "".join(f', "{topic}"' for topic in topics)
+        site = SITE_FILE.format(**settings).replace('"fangkong/v1/#"', f'"fangkong/v1/#"{allowed}')
+        (folder / "site.toml").write_text(site + receiver)
 
     @property
     def broker_url(self) -> str:
