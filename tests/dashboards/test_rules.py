@@ -39,7 +39,7 @@ BOUNDED_BY = {
     "outcome": "the closed list of request outcomes",
     "hash": "one configuration in force",
     "reason": "gateway.errors.Reason; gateway.rules.storms.Reason",
-    "act": "gateway.commands.Act",
+    "act": "gateway.acts.Act",
     "deviation": "the closed list of a driver's deviations",
     "device": "gateway.intake.DEVIATING_MAX devices, then other",
 }
