@@ -35,6 +35,8 @@ class Permission(StrEnum):
     """Commands that change what protects a place: open, lock, unlock, siren, arm, disarm; a vehicle's duty."""
     SERVICE = "service"
     """Commands of upkeep: bypass, self-test, locate."""
+    LOCATE = "locate"
+    """See where an enrolled vehicle is, once it has raised an alarm."""
     CONFIGURE = "configure"
     AUDIT = "audit"
     """Read the record of who did what."""
@@ -45,7 +47,7 @@ class Permission(StrEnum):
 _EVERYBODY = frozenset({Permission.WATCH})
 
 GRANTS: Mapping[Role, frozenset[Permission]] = {
-    Role.DUTY_OFFICER: _EVERYBODY | {Permission.DELIVERIES, Permission.OPERATE, Permission.SERVICE},
+    Role.DUTY_OFFICER: _EVERYBODY | {Permission.DELIVERIES, Permission.OPERATE, Permission.SERVICE, Permission.LOCATE},
     Role.MAINTENANCE: _EVERYBODY
     | {Permission.DELIVERIES, Permission.SEND_AGAIN, Permission.SERVICE, Permission.MEASURE},
     Role.TEST_ENGINEER: _EVERYBODY | {Permission.OPERATE, Permission.SERVICE},

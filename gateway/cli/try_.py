@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 from contextlib import suppress
@@ -48,6 +47,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit codes: 0 ended by its time or Ctrl-C, 1 the line never opened, 2 the command is wrong."""
+    import asyncio
+
     from gateway import logs
     from gateway.cli.explain import prepare
     from gateway.errors import ConfigError
@@ -79,6 +80,8 @@ def _say(what: Mapping[str, Any]) -> None:
 async def _try(
     arguments: argparse.Namespace, driver: ModuleType, context: Context, broker: BrokerAddress | None
 ) -> int:
+    import asyncio
+
     from gateway import logs
     from gateway.cli._trial import Trial
     from gateway.clock import RealClock
@@ -109,6 +112,7 @@ async def _converse(
     link: str, trial: Trial, up: Callable[[], None], broker: BrokerAddress | None, subscriptions: Sequence[str]
 ) -> None:
     """Once: open the line and run the driver on it until the line is gone. Raises what ends it."""
+    import asyncio
     from urllib.parse import urlsplit
 
     from gateway import logs
