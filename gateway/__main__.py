@@ -16,6 +16,8 @@ FAMILIES = (
     "explain",
     "driver",
     "try_",
+    "replay",
+    "replay",
     "tool",
     "simulate",
     "demo",

@@ -23,6 +23,7 @@ from gateway.clock import Clock
 from gateway.driver import Bus, Logger, Table
 from gateway.errors import BusRefused, ConfigError, LinkClosed, NoAnswer, Problem
 from gateway.metrics import Metrics
+from gateway.recording import Tap, transaction
 
 CONNECT_S = 5.0
 """A TCP handshake over a poor radio link takes up to two repeated SYNs (1 s + 2 s); beyond that it is down."""
@@ -162,6 +163,8 @@ class ModbusBus:
     """`gateway.driver.Bus` over one pymodbus client."""
 
     def __init__(self, client: Client, wire: Line, clock: Clock, metrics: Metrics, connection: str) -> None:
+        self.tap: Tap | None = None
+        self.peer = wire.host
         self._client = client
         self._wire = wire
         self._clock = clock
@@ -174,6 +177,11 @@ class ModbusBus:
 
     async def read(self, unit: int, table: Table, address: int, count: int) -> Sequence[int]:
         """See Bus.read."""
+        request = {"read": [unit, table, address, count]}
+        values: Sequence[int] = await transaction(self.tap, request, self._read(unit, table, address, count))
+        return values
+
+    async def _read(self, unit: int, table: Table, address: int, count: int) -> Sequence[int]:
         is_bits = table in BIT_TABLES
         assert 1 <= count <= (BITS_MAX if is_bits else REGISTERS_MAX), f"{count} of {table} do not fit one request"
         request = {
@@ -192,6 +200,10 @@ class ModbusBus:
 
     async def write(self, unit: int, table: Table, address: int, values: Sequence[int]) -> None:
         """See Bus.write."""
+        request = {"write": [unit, table, address, list(values)]}
+        await transaction(self.tap, request, self._write(unit, table, address, values))
+
+    async def _write(self, unit: int, table: Table, address: int, values: Sequence[int]) -> None:
         assert table in {"coil", "holding_register"}, f"{table} cannot be written"
         assert 1 <= len(values) <= (WRITE_BITS_MAX if table in BIT_TABLES else WRITE_REGISTERS_MAX)
         client = self._client
