@@ -6,20 +6,27 @@ A device repeats an event until it has the receipt, which leaves after the commi
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 import zlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any, Literal
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from gateway.driver import (
     INTEGER_MAX,
+    Act,
+    Command,
     Context,
     FrameError,
     Kind,
     LinkClosed,
     Message,
+    NoAnswer,
     Observation,
     Position,
     Qualifier,
@@ -30,6 +37,7 @@ from gateway.driver import (
     clean_text,
     json_object,
 )
+from gateway.driver import Settings as Section
 
 LINK: Literal["topics"] = "topics"
 RECEIPTS = True
@@ -51,19 +59,36 @@ LOOK_S = 1.0
 HELD_MAX = 10_000
 """Devices whose "offline" is held, some 5 MB; that of one more is reported at once."""
 
-_TOPIC = re.compile(r"fangkong/v1/([A-Za-z0-9_.-]{1,64})/(event|heartbeat|availability)")
+OBEYING_MAX = 10_000
+"""Devices listed with what they obey."""
+
+_TOPIC = re.compile(r"fangkong/v1/([A-Za-z0-9_.-]{1,64})/(event|heartbeat|availability|result)")
 _SESSION = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _VALUE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:)(\d\d)(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")  # RFC 3339
 _CRC = re.compile(rb',[ \t\r\n]*"crc"[ \t\r\n]*:[ \t\r\n]*"([0-9A-Fa-f]{8})"[ \t\r\n]*\}[ \t\r\n]*\Z')
 
-_KINDS = {kind.value: kind for kind in Kind if kind is not Kind.HEARTBEAT}
+# What the gateway says of its own commands is not for a device to say.
+_KINDS = {kind.value: kind for kind in Kind if kind not in (Kind.HEARTBEAT, Kind.COMMAND)}
 _QUALIFIERS = {qualifier.value: qualifier for qualifier in Qualifier}
 _AVAILABILITY = {b"online": Qualifier.RESTORE, b"offline": Qualifier.NEW}
 
 
+class Settings(Section):
+    """What devices can be told: nothing that does not stand here."""
+
+    obeys: Annotated[dict[str, frozenset[Act]], Field(max_length=OBEYING_MAX)] = Field(default_factory=dict)
+    """Device, or `*` for all that are not named -> acts."""
+
+
+def obeys(device: str, context: Context) -> frozenset[Act]:
+    """As the settings say."""
+    listed = context.settings.obeys if isinstance(context.settings, Settings) else {}
+    return frozenset(listed.get(device, listed.get("*", ())))
+
+
 def subscriptions(context: Context) -> Sequence[str]:
-    return [f"fangkong/v1/+/{name}" for name in ("event", "heartbeat", "availability")]
+    return [f"fangkong/v1/+/{name}" for name in ("event", "heartbeat", "availability", "result")]
 
 
 def decode(topic: str, payload: bytes, context: Context) -> Sequence[Observation]:
@@ -72,6 +97,13 @@ def decode(topic: str, payload: bytes, context: Context) -> Sequence[Observation
     if name == "availability":
         return _availability(device, payload)
     message = _message(device, payload)
+    if name == "result":
+        result = _result(message)
+        return [
+            Observation(
+                device, Kind.HEARTBEAT, code=result.word, text=result.text, values={"command": result.id}, raw=payload
+            )
+        ]
     if name == "heartbeat":
         return [Observation(device, Kind.HEARTBEAT, at=_time(message), values=_values(message), raw=payload)]
     return [_event(device, message, payload)]
@@ -89,9 +121,13 @@ async def run(session: Session[Topics]) -> None:
     availability = Availability(session)
     try:
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(availability.watch(), name="availability")
+            beside = [
+                group.create_task(availability.watch(), name="availability"),
+                group.create_task(_obey(session), name="orders"),
+            ]
             await _hear(session, availability)
-            watching.cancel()
+            for task in beside:
+                task.cancel()
     except ExceptionGroup as ended:  # a lost line is to end this as plain LinkClosed, as with every other driver
         if len(ended.exceptions) > 1:
             raise
@@ -112,8 +148,79 @@ async def _hear(session: Session[Topics], availability: Availability) -> None:
                 read = []
                 message.accept(after=await availability.changed(seen[0], is_live=not message.retained))
             else:
+                if message.topic.endswith("/result"):
+                    _end(session, seen)
                 read.append((message, seen))
         await _keep(session, read)
+
+
+# -- commands ------------------------------------------------------------------------------------------------------------
+
+
+async def _obey(session: Session[Topics]) -> None:
+    """Send what is asked, for ever. The device's result is found by the command's id."""
+    async for order in session.orders:
+        topic, now = f"fangkong/v1/{order.command.device}/command", session.clock.now()
+        left_s = order.command.valid_s - order.age_s
+        payload = _command(order.command, now + timedelta(seconds=left_s))
+        if order.is_late():
+            continue
+        try:
+            session.link.send(topic, payload, expiry_s=max(1, math.ceil(left_s)))
+        except NoAnswer as error:
+            order.failed(f"not sent: {error}")
+        else:
+            order.sent()
+
+
+def _command(command: Command, expires_at: datetime) -> bytes:
+    """The message to the device, with its checksum."""
+    content = {
+        "v": 1,
+        "id": command.id,
+        "act": command.act.value,
+        "expires_at": _rfc3339(expires_at),
+        "zone": command.zone,
+        "seconds": command.seconds,
+        "until": _rfc3339(command.until) if command.until else None,
+    }
+    named = {name: value for name, value in content.items() if value is not None}
+    body = json.dumps(named, separators=(",", ":")).encode()[:-1]
+    return body + b',"crc":"%08x"}' % zlib.crc32(body)
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a device says of a command."""
+
+    id: str
+    word: str
+    text: str
+
+
+def _result(message: dict[str, Any]) -> Result:
+    command_id, word = message.get("id"), message.get("result")
+    if not isinstance(command_id, str) or not _SESSION.fullmatch(command_id):
+        raise FrameError('"id" is not 1 to 64 letters, digits or _ . : -')
+    if word not in ("executed", "failed", "expired"):
+        raise FrameError('"result" is none of executed, failed, expired')
+    return Result(command_id, word, _text(message, "text", TEXT_MAX) or "")
+
+
+def _end(session: Session[Topics], seen: Sequence[Observation]) -> None:
+    """A device's word counts for its own commands only."""
+    for result in seen:
+        order = session.orders.awaiting(str(result.values["command"]))
+        if order is None or order.command.device != result.device:
+            continue
+        if result.code == "executed":
+            order.executed(f"its result: {result.text or result.code}")
+        else:
+            order.failed(f"its result: {result.code} {result.text or ''}".rstrip())
 
 
 async def _keep(session: Session[Topics], read: Sequence[tuple[Message, Sequence[Observation]]]) -> None:
@@ -204,8 +311,8 @@ def _news(message: Message, context: Context) -> Sequence[Observation]:
     seen = decode(message.topic, message.payload, context)
     if not message.retained or message.topic.endswith("/availability"):
         return seen
-    if message.topic.endswith("/heartbeat"):
-        return ()  # was true once; no proof that the device lives
+    if not message.topic.endswith("/event"):
+        return ()  # was true once; no proof that the device lives, or that it did what it was told now
     raise FrameError("an event was published with the retain flag: it would come back at every start")
 
 

@@ -32,7 +32,7 @@ class Permission(StrEnum):
     SEND_AGAIN = "send again"
     """Let a receiver have events once more."""
     OPERATE = "operate"
-    """Commands that change what protects a place: open, lock, unlock, siren, arm, disarm."""
+    """Commands that change what protects a place: open, lock, unlock, siren, arm, disarm; a vehicle's duty."""
     SERVICE = "service"
     """Commands of upkeep: bypass, self-test, locate."""
     CONFIGURE = "configure"
@@ -63,6 +63,11 @@ class Actor:
     """`account:li`, `token:grafana`, `box` (the site file's token), `os:root` (the command line), `gateway`."""
     role: Role
     sites: frozenset[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The id without what kind of actor it is."""
+        return self.id.rpartition(":")[2]
 
     def may(self, permission: Permission) -> bool:
         """Whether the role grants it; which sites it is granted for, `sees` says."""

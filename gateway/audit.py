@@ -21,7 +21,7 @@ from pathlib import Path
 from gateway.access import GATEWAY, Actor
 from gateway.clock import Clock
 from gateway.errors import StoreError
-from gateway.model import Scalar
+from gateway.model import NOTHING, Scalar
 
 FILE = "audit.db"
 GENESIS = "0" * 64
@@ -109,7 +109,7 @@ class Audit:
     """The record of one box. Opened anew for every row: a file that was exchanged underneath does not go unnoticed."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        self._path = path
+        self.path = path
         self._clock = clock
         self._turn = asyncio.Lock()
         self.head = Head()
@@ -117,11 +117,9 @@ class Audit:
         self.fault = ""
         """Set for good when what this process had seen is not there any more."""
 
-    async def record(
-        self, actor: Actor, deed: Deed, subject: str, details: Mapping[str, Scalar | None] | None = None
-    ) -> None:
+    async def record(self, actor: Actor, deed: Deed, subject: str, details: Mapping[str, Scalar] = NOTHING) -> None:
         """Durable when it returns; call it before the act takes effect. Raises StoreError: then the act must not happen."""
-        text = _json(dict(sorted((details or {}).items())))
+        text = _json(dict(sorted(details.items())))
         if len(subject) > SUBJECT_MAX or len(text.encode()) > DETAILS_MAX_BYTES:
             raise ValueError(f"{deed}: a subject of {SUBJECT_MAX} characters and {DETAILS_MAX_BYTES} bytes are enough")
         at = self._now()
@@ -145,16 +143,16 @@ class Audit:
     # -- in a thread -----------------------------------------------------------------------------------------------------
 
     def _append(self, content: tuple[str, str, str, str, str, str]) -> None:
-        with _writing(self._path) as db:
+        with _writing(self.path) as db:
             self._write(db, content)
 
     def _look(self) -> None:
-        if self._path.exists() or self.head.seq:
-            with _writing(self._path) as db:
+        if self.path.exists() or self.head.seq:
+            with _writing(self.path) as db:
                 self._newest(db)
 
     def _prune(self, cutoff: str, at: str) -> int:
-        with _writing(self._path) as db:
+        with _writing(self.path) as db:
             last = self._newest(db).seq
             old = "SELECT seq, hash FROM audit WHERE (at < ? OR seq <= ?) AND seq <= ? ORDER BY seq DESC LIMIT 1"
             found = db.execute(old, (cutoff, last - ROWS_MAX, last)).fetchone()
@@ -191,6 +189,7 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection for one change, with the write lock of the file: nobody comes between reading the head and following it.
     Raises StoreError."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
             # Not WAL: one file that can be copied and looked at; EXTRA syncs the folder too, so a row survives a power cut.

@@ -104,11 +104,11 @@ class GatewaySection(Section):
 
 
 class ApiSection(Section):
-    """HTTP. Loopback and a token unless this file says otherwise."""
+    """HTTP. Loopback unless this file says otherwise."""
 
     listen: Address = "127.0.0.1:8110"
     token_file: Path | None = None
-    """A file with the bearer token, mode 0600. None: only /healthz, /readyz and /metrics answer."""
+    """A file with the box's own token, mode 0600: an administrator's, for the commands of this box."""
     metrics_without_token: bool = True
 
 

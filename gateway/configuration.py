@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from structlog.typing import FilteringBoundLogger as Logger
 
+from gateway.access import Actor
+from gateway.audit import Audit, Deed
 from gateway.clock import Clock
 from gateway.difference import Difference, Reload, difference
 from gateway.errors import Busy, ConfigError, Problem, Refused, StoreError
@@ -40,6 +42,7 @@ class Configuration:
         doors: Doors,
         store: Store,
         own: Source,
+        audit: Audit,
         clock: Clock,
         metrics: Metrics,
         log: Logger,
@@ -51,16 +54,18 @@ class Configuration:
         self._doors = doors
         self._store = store
         self._own = own
+        self._audit = audit
         self._clock = clock
         self._metrics = metrics
         self._log = log
         self._history = History(plan.data_dir)
-        self._wishes: asyncio.Queue[tuple[str, asyncio.Future[Reload]]] = asyncio.Queue(WISHES_MAX)
+        self._wishes: asyncio.Queue[tuple[Actor, str, asyncio.Future[Reload]]] = asyncio.Queue(WISHES_MAX)
         self._unanswered: set[asyncio.Future[Reload]] = set()
         self._is_stopping = False
 
-    def reload(self, who: str) -> asyncio.Future[Reload]:
-        """Wish for the site file as it stands now. The answer comes when the wish has ended. Raises Busy."""
+    def reload(self, actor: Actor, who: str) -> asyncio.Future[Reload]:
+        """Wish, as somebody (`who`: as the history calls them), for the site file as it stands now. The answer comes when the
+        wish has ended. Raises Busy."""
         if self._is_stopping:
             raise Busy(STOPPING)
         if self._wishes.full():
@@ -68,7 +73,7 @@ class Configuration:
         answer: asyncio.Future[Reload] = asyncio.get_running_loop().create_future()
         self._unanswered.add(answer)
         answer.add_done_callback(self._unanswered.discard)
-        self._wishes.put_nowait((who, answer))
+        self._wishes.put_nowait((actor, who, answer))
         return answer
 
     async def run(self) -> None:
@@ -76,8 +81,8 @@ class Configuration:
         await self._in_force(self.plan, "start")
         try:
             while True:
-                who, answer = await self._wishes.get()
-                reload = await self._fulfil(who)
+                actor, who, answer = await self._wishes.get()
+                reload = await self._fulfil(actor, who)
                 self._metrics.config_reloads.labels(reload.outcome).inc()
                 if not answer.done():
                     answer.set_result(reload)
@@ -87,9 +92,17 @@ class Configuration:
                 answer.set_exception(Busy(STOPPING))
                 answer.exception()  # whoever asked by a signal does not look
 
-    async def _fulfil(self, who: str) -> Reload:
+    async def _fulfil(self, actor: Actor, who: str) -> Reload:
         try:
-            change = await self._change_to(await asyncio.to_thread(prepare, self.plan.path))
+            new = await asyncio.to_thread(prepare, self.plan.path)
+            await self._audit.record(
+                actor, Deed.CONFIGURATION, f"sha256:{new.sha256}", {"who": who, "from": f"sha256:{self.plan.sha256}"}
+            )
+            change = await self._change_to(new)
+        except StoreError as error:
+            return self._refused(
+                who, [Problem(str(self.plan.path), None, "audit", str(error), "a record of who did it", "审计无法写入")]
+            )
         except ConfigError as error:
             return self._refused(who, error.problems)
         except Exception as error:  # noqa: BLE001  # the task boundary: a fault met while changing must not end the gateway

@@ -17,14 +17,21 @@ from random import Random
 
 from structlog.typing import FilteringBoundLogger as Logger
 
+from gateway.access import GATEWAY, Actor
+from gateway.accounts import FIRST, ONE_TIME_S, Accounts
+from gateway.acts import CommandRecord
 from gateway.api import Looks, bind, create_app, serve
+from gateway.audit import FILE as AUDIT_FILE
+from gateway.audit import Audit, Deed
 from gateway.clock import Clock
+from gateway.commands import Commands
 from gateway.configuration import Configuration
-from gateway.errors import Busy
+from gateway.errors import Busy, GatewayError, StoreError
 from gateway.health import Health
 from gateway.housekeeping import Housekeeping
 from gateway.ids import EventIds
 from gateway.intake import Intake, Source
+from gateway.login import LogIn
 from gateway.metrics import Metrics
 from gateway.model import Place
 from gateway.north import North, routes
@@ -60,8 +67,12 @@ class Parts:
     registry: Registry
     intake: Intake
     health: Health
+    commands: Commands
     south: South
     north: North
+    audit: Audit
+    accounts: Accounts
+    log_in: LogIn
     api_socket: socket.socket
 
 
@@ -96,7 +107,7 @@ class Daemon:
         """Take the site file as it stands now. During the start this means nothing: it was read just now."""
         if self.ready.is_set():
             with suppress(Busy):  # those that wait read the file as it stands then
-                self.configuration.reload("SIGHUP")
+                self.configuration.reload(GATEWAY, "SIGHUP")
 
     async def run(self) -> None:
         """Start everything, serve until `stop`, take everything down. Raises StoreError, ConfigError when it cannot start."""
@@ -109,10 +120,13 @@ class Daemon:
                     group.create_task(parts.intake.keep_rejects(), name="rejects"),
                     group.create_task(parts.intake.sum_up(), name="storms"),
                     group.create_task(parts.health.run(), name="health"),
+                    group.create_task(parts.commands.run(), name="commands"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
                     group.create_task(keeping.run(), name="housekeeping"),
                     group.create_task(keeping.prune(), name="prune"),
                     group.create_task(keeping.watch_loop(), name="loop lag"),
+                    group.create_task(keeping.watch_audit(), name="audit"),
+                    group.create_task(self._invite(parts.accounts), name="first log-in"),
                 ]
                 north = group.create_task(parts.north.run(self._plan), name="destinations")
                 south = group.create_task(parts.south.run(self._plan), name="connections")
@@ -136,6 +150,8 @@ class Daemon:
                 await parts.north.drain()
                 await _end([north, *inside, api])
                 await parts.health.flush()
+                with suppress(StoreError):  # then a start takes up what was last written
+                    await parts.commands.flush()
         self._log.info("stopped")
 
     # -- building ------------------------------------------------------------------------------------------------------
@@ -155,6 +171,10 @@ class Daemon:
         plan.credential.make()
         registry = await Registry.open(plan.data_dir / "registry.db")
         stack.push_async_callback(registry.close)
+        audit = Audit(plan.data_dir / AUDIT_FILE, clock)
+        accounts = await Accounts.open(registry, audit, clock)
+        log_in = LogIn(accounts, audit, clock)
+        stack.callback(log_in.close)
         doors, vehicles = Doors(site.door), Vehicles(registry)
         intake = Intake(
             store=store,
@@ -184,6 +204,15 @@ class Daemon:
             behind=supervisor.behind,
             patience_s=vehicles.patience_s,
         )
+        commands = Commands(
+            store=store,
+            ledger=registry,
+            switchboard=switchboard,
+            clock=clock,
+            metrics=metrics,
+            report=partial(intake.report, about_devices),
+            audit=partial(_record_command, audit),
+        )
         south = South(
             supervisor=supervisor, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics,
             log=self._log, subscribed_before={row.connection for row in await store.all_heard()},
@@ -201,13 +230,31 @@ class Daemon:
             doors=doors,
             store=store,
             own=self._own,
+            audit=audit,
             clock=clock,
             metrics=metrics,
             log=self._log,
         )
         await health.load()
         await intake.load()
-        return Parts(store, registry, intake, health, south, north, api_socket)
+        await commands.load()
+        return Parts(store, registry, intake, health, commands, south, north, audit, accounts, log_in, api_socket)
+
+    async def _invite(self, accounts: Accounts) -> None:
+        """A box that knows nobody says, once, how the first person gets in. Alarms do not wait for it to succeed."""
+        try:
+            secret = await accounts.first()
+        except GatewayError as error:
+            self._log.warning("the first account cannot be made; the next start tries again", error=str(error))
+            return
+        if secret is not None:
+            # Not a log record, whose reader may be anybody. Who reads nothing of it asks for another one.
+            with suppress(OSError, UnicodeError):
+                sys.stdout.write(
+                    f"\nfirst log-in 首次登录: {self.api_url}\n  account 账号 {FIRST}\n  one-time secret 一次性口令 {secret}\n"
+                    f"  good for {ONE_TIME_S // 3600} h and one use; another one 重新获取: fangkong account passwd {FIRST}\n\n"
+                )
+                sys.stdout.flush()
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -216,9 +263,13 @@ class Daemon:
             store=parts.store,
             registry=parts.registry,
             health=parts.health,
+            commands=parts.commands,
             metrics=self._metrics,
             clock=self._clock,
             plan=lambda: self.configuration.plan,
+            accounts=parts.accounts,
+            log_in=parts.log_in,
+            audit=parts.audit,
             reload=self.configuration.reload,
             version=VERSION,
             checks=partial(self._checks, parts),
@@ -241,6 +292,7 @@ class Daemon:
             registry=parts.registry,
             health=parts.health,
             intake=parts.intake,
+            audit=parts.audit,
             metrics=self._metrics,
             clock=self._clock,
             log=self._log,
@@ -251,6 +303,20 @@ class Daemon:
             alive=self._notify.watchdog,
             status=self._notify.status,
         )
+
+
+async def _record_command(record: Audit, actor: Actor, asked: CommandRecord) -> None:
+    command = asked.command
+    details = {
+        "id": command.id,
+        "act": command.act.value,
+        "zone": command.zone,
+        "seconds": command.seconds,
+        "until": command.until.isoformat() if command.until else None,
+        "valid_s": command.valid_s,
+        "reason": asked.reason,
+    }
+    await record.record(actor, Deed.COMMAND, command.device, details)
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -91,6 +91,11 @@ class Topics(Protocol):
         """Publish at QoS 0 once `after` is on disk, in the order of the calls: a receipt that gets lost is asked for by
         the repeat, and a broker that saves every QoS 1 message falls behind a crowd of repeating devices for ever."""
 
+    def send(self, topic: str, payload: bytes, *, expiry_s: int) -> None:
+        """Publish at QoS 1, now, past all that waits for commits, and never again. An MQTT 5 broker drops it after `expiry_s`;
+        others may hand it out later, so the payload says itself until when it holds. Raises NoAnswer when the broker does not
+        take what we send, LinkClosed."""
+
 
 Table = Literal["coil", "discrete_input", "holding_register", "input_register"]
 
@@ -101,8 +106,11 @@ class Bus(Protocol):
     async def read(self, unit: int, table: Table, address: int, count: int) -> Sequence[int]:
         """`count` registers (0..65535) or bits (0/1) from wire address `address`. Raises NoAnswer, BusRefused, LinkClosed."""
 
-    async def write(self, unit: int, table: Table, address: int, values: Sequence[int]) -> None:
-        """Write coils or holding registers. Raises as `read`."""
+    async def write(
+        self, unit: int, table: Table, address: int, values: Sequence[int], *, unless: Callable[[], bool] | None = None
+    ) -> bool:
+        """Write coils or holding registers. `unless` is asked directly before the bytes leave, after all waiting for the
+        wire: True, and nothing is sent. Returns whether it was. Raises as `read`."""
 
 
 # -- the way to the device ---------------------------------------------------------------------------------------------
@@ -113,6 +121,10 @@ class Order(Protocol):
 
     @property
     def command(self) -> Command: ...
+
+    @property
+    def age_s(self) -> float:
+        """Since it was asked for: what is left of `command.valid_s` is for protocols that tell the device."""
 
     def is_late(self) -> bool:
         """Whether its time has run out, which ends it. Ask directly before the bytes leave, with no await between; a late

@@ -47,6 +47,22 @@ class StoreError(GatewayError):
     """The event could not be made durable. Nothing is acknowledged until the store works again."""
 
 
+class Denied(GatewayError):
+    """Who asks is not known, or may not. Never says which part of a log-in was wrong."""
+
+
+class WeakPassword(GatewayError):
+    """Not good enough to be kept; says why."""
+
+
+class TooOften(GatewayError):
+    """Too many tries. The next one is free after `wait_s`."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(f"too many tries; the next one in {wait_s:.0f} s")
+        self.wait_s = wait_s
+
+
 class Busy(GatewayError):
     """Too many wait for the same already. Asking again later may help."""
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from structlog.typing import FilteringBoundLogger as Logger
 
+from gateway.audit import Audit
 from gateway.clock import PROGRAM_DATE, Clock
 from gateway.errors import StoreError
 from gateway.health import Health
@@ -40,6 +41,9 @@ DAY_S = 86_400
 LAG_LOOK_S = 0.1
 """Between two looks at how late the loop wakes: a stop of 50 ms is met in every second case, at ten wake-ups a second."""
 
+AUDIT_LOOK_S = 10.0
+"""Between two looks at whether the audit record is what it was; what is scraped is seldom younger."""
+
 
 @dataclass(slots=True)
 class Housekeeping:
@@ -49,6 +53,7 @@ class Housekeeping:
     registry: Registry
     health: Health
     intake: Intake
+    audit: Audit
     metrics: Metrics
     clock: Clock
     log: Logger
@@ -106,6 +111,7 @@ class Housekeeping:
                     longest, bulk = self.keep()
                     await self.store.prune(self.clock.now() - longest)
                     await self.store.prune(self.clock.now() - bulk, lane=Lane.BULK)
+                    await self.audit.prune()
 
     async def _ages_are_true(self) -> bool:
         now = self.clock.now()
@@ -120,6 +126,26 @@ class Housekeeping:
             before = self.clock.monotonic()
             await self.clock.sleep(LAG_LOOK_S)
             self.metrics.loop_lag_seconds.observe(max(0.0, self.clock.monotonic() - before - LAG_LOOK_S))
+
+    async def watch_audit(self) -> None:
+        """Hold, for ever, the audit record against what was seen of it, and show its head: who has scraped that can tell later
+        whether rows were cut off."""
+        complaint = ""
+        while True:
+            before, complaint = complaint, await self._audit_complaint()
+            if complaint and not before:
+                self.log.error("the audit record is not in order", found=complaint)
+            self.metrics.audit_ok.set(not complaint)
+            self.metrics.audit_rows.set(self.audit.head.seq)
+            self.metrics.audit_head.set(self.audit.head.mark)
+            await self.clock.sleep(AUDIT_LOOK_S)
+
+    async def _audit_complaint(self) -> str:
+        try:
+            await self.audit.look()
+        except StoreError as error:
+            return str(error)
+        return self.audit.fault
 
     # -- the clock -----------------------------------------------------------------------------------------------------
 

@@ -75,6 +75,7 @@ class Kind(StrEnum):
     UNLOCKED = "unlocked"
     OVERSPEED = "overspeed"
     IGNITION = "ignition"
+    COMMAND = "command"
     LOG = "log"
     TEST_MANUAL = "test_manual"
     TEST_PERIODIC = "test_periodic"
@@ -163,6 +164,8 @@ FACTS: dict[Kind, KindFacts] = {
     Kind.UNLOCKED: KindFacts(Lane.STATUS, None, "门锁打开", "unlocked"),
     Kind.OVERSPEED: KindFacts(Lane.STATUS, "754", "车辆超速", "overspeed"),
     Kind.IGNITION: KindFacts(Lane.STATUS, None, "车辆点火", "ignition on"),
+    # The gateway's own word on what it was told to have a device do.
+    Kind.COMMAND: KindFacts(Lane.STATUS, None, "控制指令", "command", momentary=True),
     # What a panel writes into its own log (programming, schedules, listen-in): kept with its code, told to nobody.
     Kind.LOG: KindFacts(Lane.STATUS, None, "主机日志", "panel log", momentary=True),
     Kind.TEST_MANUAL: KindFacts(Lane.STATUS, "601", "手动测试", "manual test", momentary=True),

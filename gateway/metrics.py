@@ -13,12 +13,17 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.process_collector import ProcessCollector
 
+from gateway.acts import Act
 from gateway.kinds import FACTS, Kind, Lane
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client ships this function without annotations
 
 Outcome = Literal["applied", "unchanged", "refused"]
 """How the wish for another configuration may end."""
+
+CommandOutcome = Literal["executed", "failed", "expired", "refused", "repeated"]
+"""How the wish for a command may end: an expired one was late and dropped, a refused one never began."""
+LogInOutcome = Literal["ok", "refused", "limited"]
 
 FAST_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 DELIVERY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0, 3600.0)
@@ -27,7 +32,7 @@ DELIVERY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.
 class Metrics:
     """One set per gateway object, so that tests run side by side."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: PLR0915  # a list of metrics, not a story
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
 
@@ -121,9 +126,23 @@ class Metrics:
         self.driver_errors = counter("driver_errors", "Conversations ended by a fault in our own code.", "connection")
         self.bus_requests = counter("bus_requests", "Modbus requests by outcome.", "connection", "outcome")
         self.devices = gauge("devices", "Devices by site (empty: unclaimed) and state.", "site", "state")
+        # commands
+        self.commands = counter("commands", "Commands, by act and how they ended.", "act", "outcome")
+        self.commands_open = gauge("commands_open", "Commands that have not ended.")
+        self.command_seconds = histogram(
+            "command_seconds", "From the wish to the device's own evidence.", DELIVERY_SECONDS, "act"
+        )
         # api
         self.stream_clients = gauge("stream_clients", "Listeners on the live stream.")
         self.stream_dropped = counter("stream_dropped", "Listeners dropped because they did not keep up.")
+        # who may do what
+        self.log_ins = counter("log_ins", "Tries to log in or to choose a password, by how they ended.", "outcome")
+        self.audit_rows = gauge("audit_rows", "Number of the newest row of the audit record; it never falls.")
+        self.audit_head = gauge(
+            "audit_head",
+            "First 48 bits of the newest row's hash: `fangkong audit verify --noted` holds the record against it.",
+        )
+        self.audit_ok = gauge("audit_ok", "0 when the audit record cannot be written, or rows of it are gone.")
 
         self._show_zeros()
 
@@ -134,8 +153,15 @@ class Metrics:
                 self.events.labels(kind.value, facts.lane.name.lower())
         for lane in Lane:
             self.shed.labels(lane.name.lower())
+        for act in Act:
+            self.command_seconds.labels(act.value)
+            for ending in get_args(CommandOutcome):
+                self.commands.labels(act.value, ending)
         for outcome in get_args(Outcome):
             self.config_reloads.labels(outcome)
+        for attempt in get_args(LogInOutcome):
+            self.log_ins.labels(attempt)
+        self.audit_ok.set(1)
         self.store_up.set(1)
 
     def forget(self, **labels: str) -> None:

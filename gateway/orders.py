@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from datetime import datetime
 from functools import partial
 from types import ModuleType
 
 from gateway.acts import Act, Command, CommandRecord, CommandState
 from gateway.clock import Clock
 from gateway.driver import Context
-from gateway.rules.orders import after, lateness
+from gateway.rules.orders import after, lateness, patience_s
+from gateway.untrusted import clean_text
 
 ROUTES_MAX = 60_000
 """Devices whose conversation is remembered; beyond the registry's bound there is only noise."""
+
+DETAIL_MAX = 256
+"""Of what a driver says of a command, which may be a device's own words."""
 
 NOTHING: frozenset[Act] = frozenset()
 
@@ -26,14 +29,15 @@ Take = Callable[["GivenOrder"], Awaitable[bool]]
 class GivenOrder:
     """A `driver.Order`. It keeps its record up to date and tells whoever keeps the records."""
 
-    def __init__(self, record: CommandRecord, clock: Clock, *, changed: Changed, take: Take) -> None:
+    def __init__(self, record: CommandRecord, clock: Clock, *, begun_s: float, changed: Changed, take: Take) -> None:
+        """`begun_s`: when it was asked for, by the monotonic clock."""
         self.record = record
         self._clock = clock
         self._changed = changed
         self.take = partial(take, self)
         """Write down that a conversation has it, before it has. False: it must not have it."""
-        self._begun_s = clock.monotonic()
-        self._begun_at: datetime = clock.now()
+        self._begun_s = begun_s
+        self.patience_s = patience_s(record)
 
     @property
     def command(self) -> Command:
@@ -44,8 +48,13 @@ class GivenOrder:
         """Since it was given, by the monotonic clock."""
         return self._clock.monotonic() - self._begun_s
 
+    @property
+    def is_waiting(self) -> bool:
+        """Nobody has it yet."""
+        return self.record.state is CommandState.CREATED and not self.record.taken
+
     def is_late(self) -> bool:
-        wall_elapsed_s = (self._clock.now() - self._begun_at).total_seconds()
+        wall_elapsed_s = (self._clock.now() - self.record.created_at).total_seconds()
         why = lateness(self.command.valid_s, elapsed_s=self.age_s, wall_elapsed_s=wall_elapsed_s)
         if why is not None:
             self.step(CommandState.EXPIRED, why)
@@ -62,7 +71,7 @@ class GivenOrder:
 
     def step(self, state: CommandState, detail: str = "") -> None:
         """Go on where that follows; else nothing happens."""
-        self.put(after(self.record, state, self._clock.now(), detail))
+        self.put(after(self.record, state, self._clock.now(), clean_text(detail, DETAIL_MAX)))
 
     def put(self, record: CommandRecord | None) -> None:
         """Take over the next record, if there is one."""

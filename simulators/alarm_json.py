@@ -26,6 +26,8 @@ OPTIONS = frozenset(
 PENDING_MAX = 1000
 """Events a device remembers until they are acknowledged: what a small microcontroller's flash holds."""
 REPEAT_MAX_S = 10.0
+RESULTS_KEPT = 100
+"""Commands whose ids a device remembers with what became of them: the same id again does nothing twice."""
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.5, 10.0
 PUBLISH_TIMEOUT_S = 5.0
 PENDING_CALLS = 10 * PENDING_MAX
@@ -67,6 +69,10 @@ class Alarm:
         self._connected = asyncio.Event()
         self._hushed = asyncio.Event()
         self._is_cut = False
+        self._mood = ""
+        self._results: dict[str, bytes] = {}
+        self.done: list[str] = []
+        """Acts that took effect, in order; a test reads it."""
 
     async def run(self) -> None:
         """Be the device, for ever."""
@@ -79,12 +85,16 @@ class Alarm:
         """Any word is sent: what the gateway does not know travels on as an unknown alarm."""
 
     async def do(self, what: str, *, restore: bool = False, zone: int | None = None) -> None:
-        """A kind of alarm, or: "silent" (gone without a word, no will), "offline" (line cut, the will follows), "back"."""
-        if what in ("silent", "offline"):
+        """A kind of alarm, or: "silent" (gone without a word, no will), "offline" (line cut, the will follows), "deaf" (no
+        answer to commands), "jammed" (cannot do what it is told), "back" (from all of these)."""
+        if what in ("deaf", "jammed"):
+            self._mood = what
+        elif what in ("silent", "offline"):
             self._may_speak.clear()
             self._is_cut = what == "offline"
             self._hushed.set()
         elif what == "back":
+            self._mood = ""
             self._hushed.clear()
             self._may_speak.set()
         else:
@@ -119,7 +129,7 @@ class Alarm:
 
     async def _converse(self, client: aiomqtt.Client) -> None:
         """Until told to be quiet, or the line breaks."""
-        await client.subscribe(f"{self._topic}/receipt", qos=1)
+        await client.subscribe([(f"{self._topic}/receipt", 1), (f"{self._topic}/command", 1)])
         await self._publish(client, "availability", b"online", retain=True)
         self._client = client
         self._connected.set()
@@ -193,6 +203,8 @@ class Alarm:
 
     async def _hear(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
+            if str(message.topic) == f"{self._topic}/command" and not message.retain and self._mood != "deaf":
+                await self._publish(client, "result", self._obey(json.loads(bytes(message.payload))))
             if str(message.topic) != f"{self._topic}/receipt":
                 continue  # amqtt hands out retained messages that nobody here subscribed to
             receipt = json.loads(bytes(message.payload))
@@ -204,6 +216,23 @@ class Alarm:
                     "alarm_json", self._name, pending.what,
                     restore=pending.restore, zone=pending.zone, ref=pending.ref,
                 )  # fmt: skip
+
+    def _obey(self, command: dict[str, str]) -> bytes:
+        """Do what is asked, once and in time, and say what became of it."""
+        if (known := self._results.get(command["id"])) is not None:
+            return known
+        if datetime.fromisoformat(command["expires_at"]).timestamp() <= self._world.clock.now():
+            result, text = "expired", f"it was over at {command['expires_at']}"
+        elif self._mood == "jammed":
+            result, text = "failed", "the bolt does not move"
+        else:
+            self.done.append(command["act"])
+            result, text = "executed", f"{command['act']} done"
+        answer = self._sealed({"v": 1, "device": self._name, "id": command["id"], "result": result, "text": text})
+        self._results[command["id"]] = answer
+        while len(self._results) > RESULTS_KEPT:
+            self._results.pop(next(iter(self._results)))
+        return answer
 
     def _sealed(self, message: dict[str, object]) -> bytes:
         """JSON with the checksum of the page's section "Checksum" as its last member."""

@@ -9,17 +9,20 @@ Options: `model` (one of MODELS; default relay_io16), `unit` (default: the lowes
 wire), `late_s` (default 0.5). With `baud` in the address every exchange takes the time its bytes would need.
 
 `do` takes the kinds the model knows, and as misbehaviour: silent, back, late, wrong_unit, garble (one bit of the answer
-is flipped), exception (its code as `zone`, default 4). `back` ends all of these. Written from the Modbus Application
+is flipped), exception (its code as `zone`, default 4), stuck (relays acknowledge and do not move). `back`
+ends all of these. Written from the Modbus Application
 Protocol V1.1b3 and Modbus over Serial Line V1.02. Modbus has no acknowledgement, so the ledger knows only "raised".
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from struct import pack, unpack
 
+from simulators._clock import Clock
 from simulators._modbus_wire import wire_of
 from simulators._world import Simulated, Spec, World
 
@@ -28,6 +31,8 @@ from simulators._world import Simulated, Spec, World
 COILS, INPUTS, HOLDING, INPUT_WORDS = 1, 2, 3, 4  # by the function that reads them
 SIZES = {COILS: 32, INPUTS: 32, HOLDING: 128, INPUT_WORDS: 64}
 PULSES_LOW, PULSES_HIGH = 100, 101
+PULSE_TENTHS = 40
+SWITCHED_MAX = 1000
 
 
 @dataclass(frozen=True)
@@ -90,9 +95,20 @@ MODEL_NUMBER = 0x4508  # loop_eol8 shows it in holding register 0
 
 
 class Memory:
-    """A slave's four tables and its answers to requests."""
+    """A slave's four tables and its answers to requests.
 
-    def __init__(self, model: str) -> None:
+    The relays of relay_io16 are its coils; holding register 40 + n holds the length of relay n's pulse in tenths of a
+    second, 0: it stays as it is written.
+    """
+
+    def __init__(self, model: str, clock: Clock) -> None:
+        self._clock = clock
+        self._off_at: dict[int, float] = {}
+        """Relays under way, and when they fall back."""
+        self.is_stuck = False
+        """Writes are acknowledged and change nothing: a relay whose contact does not move."""
+        self.switched: deque[tuple[int, int]] = deque(maxlen=SWITCHED_MAX)
+        """Coil and value of each write that took effect, also of pulses that ended."""
         self.tables = {table: [0] * size for table, size in SIZES.items()}
         self.tables[HOLDING][0] = MODEL_NUMBER if model == "loop_eol8" else 0
         for place in MODELS[model].values():
@@ -101,6 +117,7 @@ class Memory:
     def answer(self, pdu: bytes) -> bytes:
         """The answer to function and data of a request; an exception for what the device does not have."""
         function = pdu[0]
+        self._fall_back()
         try:
             if function in {COILS, INPUTS, HOLDING, INPUT_WORDS}:
                 return bytes([function]) + self._read(function, *unpack(">HH", pdu[1:5]))
@@ -133,7 +150,7 @@ class Memory:
         if value not in {0x0000, 0xFF00}:
             raise _DeviceError(3)
         self._span(COILS, address, 1, 1)
-        self.tables[COILS][address] = value // 0xFF00
+        self._switch(address, [value // 0xFF00])
 
     def _write_many(self, function: int, pdu: bytes) -> None:
         address, count, size = unpack(">HHB", pdu[1:6])
@@ -142,8 +159,26 @@ class Memory:
         self._span(table, address, count, count_max)
         if not size == len(body) == expected:
             raise _DeviceError(3)
-        bits = [body[index // 8] >> index % 8 & 1 for index in range(count)] if function == 15 else []
-        self.tables[table][address : address + count] = bits or unpack(f">{count}H", body)
+        if function == 15:
+            self._switch(address, [body[index // 8] >> index % 8 & 1 for index in range(count)])
+        else:
+            self.tables[table][address : address + count] = unpack(f">{count}H", body)
+
+    def _switch(self, address: int, bits: Sequence[int]) -> None:
+        if self.is_stuck:
+            return
+        for coil, bit in enumerate(bits, address):
+            self.tables[COILS][coil] = bit
+            self.switched.append((coil, bit))
+            self._off_at.pop(coil, None)
+            tenths = self.tables[HOLDING][PULSE_TENTHS + coil]
+            if bit and tenths:
+                self._off_at[coil] = self._clock.monotonic() + tenths / 10
+
+    def _fall_back(self) -> None:
+        now = self._clock.monotonic()
+        for coil in [coil for coil, at in self._off_at.items() if at <= now]:
+            self._switch(coil, [0])
 
     def _span(self, table: int, address: int, count: int, count_max: int) -> list[int]:
         if not 1 <= count <= count_max:
@@ -162,7 +197,7 @@ class _DeviceError(Exception):
 # -- one slave ------------------------------------------------------------------------------------------------------------
 
 OPTIONS = frozenset({"model", "unit", "late_s"})
-MISBEHAVIOUR = frozenset({"silent", "late", "wrong_unit", "garble", "exception"})
+MISBEHAVIOUR = frozenset({"silent", "late", "wrong_unit", "garble", "exception", "stuck"})
 
 
 class Slave:
@@ -173,7 +208,7 @@ class Slave:
         if self.model not in MODELS:
             raise ValueError(f'model "{self.model}" of {spec.device} is not known; one of {", ".join(MODELS)}')
         self.device = spec.device
-        self.memory = Memory(self.model)
+        self.memory = Memory(self.model, world.clock)
         self.late_s = float(spec.options.get("late_s") or 0.5)
         self.wire = wire_of(spec.connect, world)
         self.unit = self.wire.join(self, int(spec.options.get("unit") or 0))
@@ -201,6 +236,9 @@ class Slave:
         """See Simulated.do."""
         if what == "back" or (what in MISBEHAVIOUR and restore):
             self.mood = ""
+            self.memory.is_stuck = False
+        elif what == "stuck":
+            self.memory.is_stuck = True
         elif what in MISBEHAVIOUR:
             self.mood, self.exception_code = what, zone or 4
         else:

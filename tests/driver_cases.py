@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tomllib
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -214,6 +214,7 @@ class FakeOrder:
 
     command: Command
     is_overdue: bool = False
+    age_s: float = 0.0
     steps: list[tuple[str, str]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set at every step."""
@@ -352,6 +353,7 @@ class FakeTopics:
         self._log = log
         self._ended = asyncio.Event()
         self.published: list[tuple[str, bytes]] = []
+        self.sent: list[tuple[str, bytes, int]] = []
 
     def end(self) -> None:
         self._ended.set()
@@ -369,6 +371,9 @@ class FakeTopics:
 
         after.when_settled(send)
 
+    def send(self, topic: str, payload: bytes, *, expiry_s: int) -> None:
+        self.sent.append((topic, payload, expiry_s))
+
 
 class DeadBus:
     """A bus on which no unit answers, and which is pulled out after some requests."""
@@ -383,8 +388,11 @@ class DeadBus:
             raise LinkClosed("the bus is gone")
         raise NoAnswer("no unit answers")
 
-    async def write(self, unit: int, table: str, address: int, values: Sequence[int]) -> None:
+    async def write(
+        self, unit: int, table: str, address: int, values: Sequence[int], *, unless: Callable[[], bool] | None = None
+    ) -> bool:
         await self.read(unit, table, address, 0)
+        return True
 
 
 def variants_of_bits(payload: bytes) -> Iterator[bytes]:

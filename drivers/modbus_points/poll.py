@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from drivers.modbus_points.capture import exception_text
+from drivers.modbus_points.outputs import Outputs
 from drivers.modbus_points.profile import Profile, Request, Settings, Unit, mistakes, plan
 from drivers.modbus_points.readings import Image, PointState, image_of, interpret
 from gateway.driver import (
@@ -70,8 +72,17 @@ class Poll:
 
 
 async def run(session: Session[Bus]) -> None:
-    """Poll for ever. Ends by LinkClosed, or by StoreError when an edge could not be stored."""
+    """Poll and obey for ever. Ends by LinkClosed, or by StoreError when an edge could not be stored."""
     units = await _units(session)
+    outputs = Outputs(session)
+    if not outputs.are_there:
+        await _poll_units(session, units)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_poll_units(session, units), name="polls")
+        tasks.create_task(outputs.run(), name="outputs")
+
+
+async def _poll_units(session: Session[Bus], units: Sequence[Polled]) -> None:
     start = session.clock.monotonic()
     # Staggered: units of one pace do not queue up behind each other at the same moment.
     due = [(start + unit.every_s * index / len(units), index) for index, unit in enumerate(units)]

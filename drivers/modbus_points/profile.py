@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
-from gateway.driver import FACTS, Context, Kind, Refused, Table
+from gateway.driver import FACTS, Act, Context, Kind, Refused, Table
 from gateway.driver import Settings as Section
 
 REGISTERS_MAX = 125
@@ -20,6 +20,7 @@ GAP_REGISTERS = 8
 GAP_BITS = 128
 """Unused addresses read along rather than asked around: 16 bytes, about what a second RTU transaction costs."""
 POINTS_MAX = 512
+OUTPUTS_MAX = 64
 EVERY_S_MAX = 30.0
 """Slower polling is no supervision: a lost unit would be noticed after minutes."""
 HEARD_WITHIN_S: float | None = 2 * EVERY_S_MAX
@@ -27,7 +28,7 @@ HEARD_WITHIN_S: float | None = 2 * EVERY_S_MAX
 
 BIT_TABLES = frozenset({"coil", "discrete_input"})
 WIDTH = {"bit": 1, "u16": 1, "s16": 1, "u32": 2, "s32": 2, "f32": 2}
-NO_CONDITION = frozenset({Kind.HEARTBEAT, Kind.TELEMETRY, Kind.POSITION})
+NO_CONDITION = frozenset({Kind.HEARTBEAT, Kind.TELEMETRY, Kind.POSITION, Kind.COMMAND})
 """Kinds that do not begin and end, so that no value can mean them."""
 
 
@@ -160,6 +161,71 @@ class Point(Section):
         return tuple(sorted(kinds, key=lambda kind: FACTS[kind].lane))
 
 
+class Place(Section):
+    """A coil or holding register, by its address on the wire."""
+
+    table: Literal["coil", "holding_register"]
+    address: Annotated[int, Field(ge=0, le=65535)]
+
+
+class Proof(Section):
+    """Where an output shows: best a contact of the lock itself, which no relay can feign."""
+
+    table: Table
+    address: Annotated[int, Field(ge=0, le=65535)]
+    on: Annotated[int, Field(ge=0, le=65535)] = 1
+    off: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
+class Timer(Section):
+    """The register that says how long the device's own pulse lasts, written just before it."""
+
+    address: Annotated[int, Field(ge=0, le=65535)]
+    per_s: Annotated[int, Field(ge=1, le=1000)]
+    """Its counts in a second."""
+
+
+class Output(Section):
+    """Something that can be switched: a lock or a siren."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    does: Literal["lock", "siren"]
+    """Switched on, a lock is released and a siren sounds."""
+    zone: Annotated[int, Field(ge=0, le=999)] | None = None
+    """Commands that name it are for this output; None: those without a zone."""
+    write: Place
+    on: Annotated[int, Field(ge=0, le=65535)] = 1
+    off: Annotated[int, Field(ge=0, le=65535)] = 0
+    proof: Proof | None = None
+    """None: the output itself is read back."""
+    ends: Literal["device", "gateway"]
+    """Who ends a pulse. The device also when the gateway has died or the cable is cut; the gateway only while it lives."""
+    timer: Timer | None = None
+    """None with `ends = "device"`: the pulse is as long as the device is set to."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Output:
+        if self.on == self.off:
+            raise ValueError("`on` and `off` that differ")
+        if self.write.table == "coil" and {self.on, self.off} != {0, 1}:
+            raise ValueError("`on` and `off` of a coil as 0 and 1")
+        if self.timer is not None and self.ends != "device":
+            raise ValueError('`timer` together with ends = "device"')
+        return self
+
+    @property
+    def shown(self) -> Proof:
+        """Where it is read back."""
+        return self.proof or Proof(table=self.write.table, address=self.write.address, on=self.on, off=self.off)
+
+    @property
+    def acts(self) -> frozenset[Act]:
+        """What it can be told. A lock that its device locks again by itself cannot be held open."""
+        if self.does == "siren":
+            return frozenset({Act.SIREN})
+        return frozenset({Act.OPEN, Act.LOCK, Act.UNLOCK} if self.ends == "gateway" else {Act.OPEN, Act.LOCK})
+
+
 class Profile(Section):
     """One model of device."""
 
@@ -169,10 +235,11 @@ class Profile(Section):
     holes: bool = True
     """False: the device refuses a request that touches an unused address, so none is read along."""
     point: Annotated[tuple[Point, ...], Field(min_length=1, max_length=POINTS_MAX)]
+    output: Annotated[tuple[Output, ...], Field(max_length=OUTPUTS_MAX)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Profile:
-        mistakes = [*_same_edge(self.point), *_same_address(self.point)]
+        mistakes = [*_same_edge(self.point), *_same_address(self.point), *_same_output(self.output)]
         if self.heard_within_s is not None and self.heard_within_s <= self.every_s:
             mistakes.append(f"heard_within_s longer than every_s ({self.every_s:g} s)")
         if mistakes:
@@ -197,6 +264,16 @@ def _same_edge(points: Sequence[Point]) -> Iterator[str]:
             if owner != f'"{point.name}"':
                 zone = "without a zone" if point.zone is None else f"in zone {point.zone}"
                 yield f'one point for {kind.value} {zone}, but {owner} and "{point.name}" report it: give it another zone'
+
+
+def _same_output(outputs: Sequence[Output]) -> Iterator[str]:
+    """Two outputs that one command could mean, or that are one."""
+    for what, keys in (
+        ("zone for each thing it does", [(output.does, output.zone) for output in outputs]),
+        ("output at one place", [(output.write.table, output.write.address) for output in outputs]),
+    ):
+        if twice := _first_twice(keys):
+            yield f"one {what}, but two have {' '.join(map(str, twice))}"
 
 
 def _same_address(points: Sequence[Point]) -> Iterator[str]:
@@ -321,11 +398,21 @@ def _profiles_like(name: str | None, context: Context) -> str:
     return f"one of {', '.join(sorted(context.profiles))}{hint}"
 
 
-def heard_within_s(device: str, context: Context) -> float | None:
-    """How often a unit must be heard: its profile's word, else the driver's."""
+def unit_of(device: str, context: Context) -> tuple[Unit, Profile] | None:
+    """The unit that carries this id, and its profile."""
     settings = context.settings
     assert isinstance(settings, Settings)
-    for unit in settings.units:
-        if unit.device == device:
-            return settings.profile_of(unit, context).heard_within_s or HEARD_WITHIN_S
-    return HEARD_WITHIN_S
+    found = next((unit for unit in settings.units if unit.device == device), None)
+    return None if found is None else (found, settings.profile_of(found, context))
+
+
+def obeys(device: str, context: Context) -> frozenset[Act]:
+    """What the outputs of its profile can do."""
+    found = unit_of(device, context)
+    return frozenset(act for output in found[1].output for act in output.acts) if found else frozenset()
+
+
+def heard_within_s(device: str, context: Context) -> float | None:
+    """How often a unit must be heard: its profile's word, else the driver's."""
+    found = unit_of(device, context)
+    return (found[1].heard_within_s if found else None) or HEARD_WITHIN_S

@@ -1,4 +1,4 @@
-"""The routes. Each reads one part and shows it; the token is asked for everywhere but at health, metrics and the page."""
+"""The routes. Each reads one part and shows the caller what is theirs; what it needs stands beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from fastapi.dependencies.models import Dependant
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from gateway.access import Actor, Permission
+from gateway.accounts import Accounts
+from gateway.api.access_routes import access_routes
+from gateway.api.commands import Commander, command_routes
 from gateway.api.guard import Guard
+from gateway.api.permits import BOX, OPEN, Caller, Callers, check_permit, declared_router, needs
 from gateway.api.problems import RESPONSES, Problem, install, problem
 from gateway.api.stream import CLIENTS_MAX, EventStream, Listeners, Pages
 from gateway.api.vehicles import Fleet, vehicle_routes
@@ -42,11 +47,12 @@ from gateway.api.views import (
     reload_view,
     site_view,
 )
+from gateway.audit import Audit, Deed
 from gateway.clock import Clock
 from gateway.difference import Reload
-from gateway.errors import Busy
 from gateway.health import DeviceHealth, State
 from gateway.kinds import Kind, Lane
+from gateway.login import LogIn
 from gateway.logs import logger
 from gateway.metrics import Metrics
 from gateway.model import DeliveryState, Device, Point, Site
@@ -54,7 +60,6 @@ from gateway.plan import Plan
 from gateway.store import EventFilter, Store
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-PAGE = {"/", "/page.js", "/page.css", "/language"}
 SERIES_AT_ONCE = 1000
 """A few milliseconds of work."""
 
@@ -80,11 +85,15 @@ class Looks:
     store: Store
     registry: Ledger
     health: Lives
+    commands: Commander
     metrics: Metrics
     clock: Clock
     plan: Callable[[], Plan]
     """The configuration in force."""
-    reload: Callable[[str], Awaitable[Reload]]
+    accounts: Accounts
+    log_in: LogIn
+    audit: Audit
+    reload: Callable[[Actor, str], Awaitable[Reload]]
     """Take the site file as it stands now, in the name of somebody. Raises Busy."""
     version: str
     checks: Callable[[], Mapping[str, str | None]]
@@ -97,17 +106,19 @@ After = Annotated[int, Query(ge=0, le=2**62, description="cursor: `next` of the 
 
 def create_app(looks: Looks) -> FastAPI:
     """The whole HTTP side of one gateway."""
-    app = FastAPI(title="Fangkong", version=looks.version, docs_url=None, redoc_url=None, responses=RESPONSES)
-    app.add_middleware(Guard, token=lambda: looks.plan().token, open_paths=lambda: _open_paths(looks.plan()))
+    app = FastAPI(
+        title="Fangkong", version=looks.version, openapi_url=None, docs_url=None, redoc_url=None, responses=RESPONSES,
+        dependencies=[Depends(check_permit)],
+    )  # fmt: skip
+    callers = Callers(looks.accounts, lambda: looks.plan().token)
+    app.add_middleware(Guard, callers=callers, is_open=lambda method, path: _is_open(looks.plan(), method, path))
     install(app)
     app.include_router(_open_routes(looks))
     app.include_router(_page_routes(looks))
     for routes in (
-        _routes(looks),
-        _delivery_routes(looks),
-        _configuration_routes(looks),
-        vehicle_routes(looks.registry),
-    ):
+        _routes(looks), _delivery_routes(looks), _configuration_routes(looks), access_routes(looks),
+        vehicle_routes(looks.registry, looks.audit), command_routes(looks.commands, looks.store, looks.registry),
+    ):  # fmt: skip
         app.include_router(routes, prefix="/api/v1", dependencies=[Depends(_only_known)])
     describe = app.openapi
 
@@ -121,14 +132,9 @@ def create_app(looks: Looks) -> FastAPI:
     return app
 
 
-def _open_paths(plan: Plan) -> set[str]:
-    """What answers without a token: deny by default, so a route that is not named here is closed."""
-    paths = {"/healthz", "/readyz"}
-    if plan.site.api.metrics_without_token:
-        paths.add("/metrics")
-    if plan.token is not None:
-        paths |= PAGE  # it holds nothing; what it shows it fetches with the token
-    return paths
+def _is_open(plan: Plan, method: str, path: str) -> bool:
+    """What answers a stranger: deny by default, so a route that is not named here is closed."""
+    return (method, path) in OPEN or (path == "/metrics" and plan.site.api.metrics_without_token)
 
 
 def _only_known(request: Request) -> None:
@@ -144,28 +150,38 @@ def _query_names(dependant: Dependant) -> set[str]:
 
 
 def _open_routes(looks: Looks) -> APIRouter:
-    router = APIRouter()
+    router = declared_router()
 
     @router.get("/healthz", response_class=PlainTextResponse)
+    @needs(None)
     async def healthz() -> str:
         """The process is alive. Asks nobody else."""
         return "ok\n"
 
     @router.get("/readyz", responses={503: {"description": "not ready, with the failing checks by name"}})
+    @needs(None)
     async def readyz() -> Response:
         """Store open, ledger read, broker up, listeners bound."""
         failing = {name: complaint for name, complaint in looks.checks().items() if complaint}
         return JSONResponse({"ready": not failing, "failing": failing}, 503 if failing else 200)
 
     @router.get("/metrics")
+    @needs(Permission.MEASURE, whole_box=True)
     async def metrics() -> Response:
         """Prometheus, aggregated."""
         return Response(looks.metrics.text(), media_type=PROMETHEUS)
 
     @router.get("/metrics/devices")
+    @needs(Permission.MEASURE, whole_box=True)
     async def metrics_devices() -> Response:
-        """Prometheus, one series per enrolled device: as many as the ledger has. Ids may be phone numbers: needs the token."""
+        """Prometheus, one series per enrolled device: as many as the ledger has. Ids may be phone numbers: not for strangers."""
         return StreamingResponse(_device_series(looks), media_type=PROMETHEUS)
+
+    @router.get("/openapi.json", include_in_schema=False)
+    @needs(Permission.WATCH)
+    async def openapi(request: Request) -> JSONResponse:
+        """What can be asked for, for machines."""
+        return JSONResponse(request.app.openapi())
 
     return router
 
@@ -189,16 +205,16 @@ def _label(value: str) -> str:
 
 
 def _page_routes(looks: Looks) -> APIRouter:
-    router = APIRouter(include_in_schema=False)
+    router = declared_router(include_in_schema=False)
     folder = files("gateway.api") / "page"
 
     def page(name: str, media_type: str) -> Callable[[], Response]:
         content = (folder / name).read_bytes()
-        return lambda: Response(content, media_type=media_type)
+        return needs(None)(lambda: Response(content, media_type=media_type))
 
     router.add_api_route("/", page("index.html", "text/html; charset=utf-8"))
     router.add_api_route("/page.js", page("page.js", "text/javascript; charset=utf-8"))
-    router.add_api_route("/language", lambda: PlainTextResponse(looks.plan().site.gateway.language))
+    router.add_api_route("/language", needs(None)(lambda: PlainTextResponse(looks.plan().site.gateway.language)))
     router.add_api_route("/page.css", page("page.css", "text/css; charset=utf-8"))
     return router
 
@@ -207,6 +223,7 @@ Text = Annotated[str, Query(min_length=1, max_length=128)]
 
 
 def _wanted(
+    caller: Caller,
     *,
     device: Text | None = None,
     site: Text | None = None,
@@ -219,7 +236,15 @@ def _wanted(
     for name, moment in (("since", since), ("until", until)):
         if moment is not None and (moment.tzinfo is None or moment.year not in YEARS):
             raise HTTPException(422, f"query.{name}: a time with its offset is expected, like 2026-03-01T00:00:00Z")
-    return EventFilter(device, site, kind, Lane[lane.upper()] if lane else None, claimed, since, until)
+    _must_be_within(caller, site)
+    sites = None if caller.sites is None else tuple(sorted(caller.sites))
+    return EventFilter(device, site, kind, Lane[lane.upper()] if lane else None, claimed, since, until, sites)
+
+
+def _must_be_within(caller: Actor, site: str | None) -> None:
+    """A filter on a site that is not theirs would look as if nothing happened there."""
+    if site is not None and not caller.sees(site):
+        raise HTTPException(403, f"site {site} is not one of those you are limited to")
 
 
 Wanted = Annotated[EventFilter, Depends(_wanted)]
@@ -233,11 +258,12 @@ async def _must_be_known(looks: Looks, destination: str) -> None:
 
 
 def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a decision
-    router = APIRouter(tags=["api"])
+    router = declared_router(tags=["api"])
     store, registry = looks.store, looks.registry
     listeners, pages = Listeners(looks.metrics), Pages(looks.store)
 
     @router.get("/events")
+    @needs(Permission.WATCH)
     async def events(
         wanted: Wanted, after: After = 0, limit: Limit = 100, *, newest_first: bool = False
     ) -> Page[EventView]:
@@ -247,15 +273,18 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
         return Page(items=[event_view(event) for event in found], next=following)
 
     @router.get("/events/{event_id}")
-    async def event(event_id: str) -> EventView:
+    @needs(Permission.WATCH)
+    async def event(event_id: str, caller: Caller) -> EventView:
         """One event."""
         found = await store.event(event_id)
-        if found is None:
+        if found is None or not caller.sees(found.place.site if found.place else None):
             raise HTTPException(404, f"there is no event {event_id}")
         return event_view(found)
 
     @router.get("/stream", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}})
+    @needs(Permission.WATCH)
     async def stream(
+        request: Request,
         wanted: Wanted,
         after: Annotated[int | None, Query(ge=0, le=2**62)] = None,
         last_event_id: Annotated[str | None, Header()] = None,
@@ -268,13 +297,20 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
         if after is None:
             newest = await store.events(EventFilter(), limit=1, newest_first=True)
             after = newest[0].seq if newest else 0
-        return EventStream(pages, looks.clock, listeners, wanted, after)
+        return EventStream(pages, looks.clock, listeners, wanted, after, may_listen=request.state.is_still)
+
+    def site_of(device_id: str) -> str | None:
+        device = registry.device(device_id)
+        return device.site if device else None
 
     @router.get("/devices")
-    async def devices(state: State | None = None, after: After = 0, limit: Limit = 100) -> Page[DeviceView]:
+    @needs(Permission.WATCH)
+    async def devices(
+        caller: Caller, state: State | None = None, after: After = 0, limit: Limit = 100
+    ) -> Page[DeviceView]:
         """Devices, claimed or not, with their proof of life, by id."""
         lives = sorted(looks.health.states(), key=lambda life: life.device)
-        chosen = [life for life in lives if state is None or life.state == state]
+        chosen = [life for life in lives if state in (None, life.state) and caller.sees(site_of(life.device))]
         items = [
             device_view(life.device, registry.device(life.device), life.state, life.last_heard, life.deadline)
             for life in chosen[after : after + limit]
@@ -282,18 +318,22 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
         return Page(items=items, next=after + limit if after + limit < len(chosen) else None)
 
     @router.get("/sites")
-    async def sites() -> Page[SiteView]:
+    @needs(Permission.WATCH)
+    async def sites(caller: Caller) -> Page[SiteView]:
         """The sites of the ledger."""
-        return Page(items=[site_view(site) for site in registry.sites()])
+        return Page(items=[site_view(site) for site in registry.sites() if caller.sees(site.id)])
 
     @router.get("/points")
-    async def points(site: Text | None = None, after: After = 0, limit: Limit = 100) -> Page[PointView]:
+    @needs(Permission.WATCH)
+    async def points(caller: Caller, site: Text | None = None, after: After = 0, limit: Limit = 100) -> Page[PointView]:
         """Protection points."""
-        chosen = [point for point in registry.points() if site is None or point.site == site]
+        _must_be_within(caller, site)
+        chosen = [point for point in registry.points() if site in (None, point.site) and caller.sees(point.site)]
         page = [point_view(point) for point in chosen[after : after + limit]]
         return Page(items=page, next=after + limit if after + limit < len(chosen) else None)
 
     @router.get("/destinations")
+    @needs(Permission.DELIVERIES, whole_box=True)
     async def destinations() -> Page[DestinationView]:
         """Each destination, whether it answers, and its backlog by lane."""
         gauges = looks.metrics.destination_up.collect()
@@ -308,6 +348,7 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
         )
 
     @router.get("/rejected")
+    @needs(Permission.DELIVERIES, whole_box=True)
     async def rejected(limit: Limit = 100) -> Page[RejectedView]:
         """The newest refused frames, with the reason and the bytes as they came."""
         return Page(items=[rejected_view(row) for row in await store.rejected(limit=limit)])
@@ -316,15 +357,14 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
 
 
 def _configuration_routes(looks: Looks) -> APIRouter:
-    router = APIRouter(tags=["api"])
+    router = declared_router(tags=["api"])
 
     @router.post("/config/reload", response_model=ReloadView)
-    async def reload(request: Request, wish: Wish) -> ReloadView | JSONResponse:
+    @needs(Permission.CONFIGURE, whole_box=True)
+    async def reload(request: Request, caller: Caller, wish: Wish) -> ReloadView | JSONResponse:
         """Take the site file as it stands now: all of it, or nothing."""
-        try:
-            done = await looks.reload(wish.who)
-        except Busy as error:
-            raise HTTPException(503, str(error)) from error
+        # The command line comes with the box's token and says which person it works for; others are who they are.
+        done = await looks.reload(caller, wish.who if caller == BOX else caller.name)
         if done.outcome == "refused":
             detail = "the configuration stays as it was"
             return problem(request.url.path, 409, detail, [problem_view(each) for each in done.problems])
@@ -334,10 +374,11 @@ def _configuration_routes(looks: Looks) -> APIRouter:
 
 
 def _delivery_routes(looks: Looks) -> APIRouter:
-    router = APIRouter(tags=["api"])
+    router = declared_router(tags=["api"])
     store = looks.store
 
     @router.get("/deliveries")
+    @needs(Permission.DELIVERIES, whole_box=True)
     async def deliveries(
         destination: Text, state: DeliveryState | None = None, after: After = 0, limit: Limit = 100
     ) -> Page[DeliveryView]:
@@ -348,16 +389,21 @@ def _delivery_routes(looks: Looks) -> APIRouter:
         return Page(items=[delivery_view(delivery) for delivery in found], next=following)
 
     @router.post("/deliveries/requeue", status_code=202)
-    async def requeue(what: Requeue) -> dict[str, int]:
+    @needs(Permission.SEND_AGAIN, whole_box=True)
+    async def requeue(caller: Caller, what: Requeue) -> dict[str, int]:
         """Send dead rows again, under their old numbers."""
         await _must_be_known(looks, what.destination)
+        await looks.audit.record(caller, Deed.DELIVERIES, what.destination, {"requeued": len(what.seqs)})
         await store.requeue(what.destination, what.seqs)
         return {"asked": len(what.seqs)}
 
     @router.post("/deliveries/resend", status_code=202)
-    async def resend(what: Resend) -> dict[str, int]:
+    @needs(Permission.SEND_AGAIN, whole_box=True)
+    async def resend(caller: Caller, what: Resend) -> dict[str, int]:
         """Send what was accepted once more, under the old numbers, by time of arrival: for a receiver that lost its data."""
         await _must_be_known(looks, what.destination)
+        span = {"since": what.since.isoformat(), "until": what.until.isoformat()}
+        await looks.audit.record(caller, Deed.DELIVERIES, what.destination, span)
         resent = await store.resend(what.destination, what.since, what.until)
         looks.metrics.asked_again.labels(what.destination).inc(resent.queued)
         logger().warning("accepted events are sent once more", **what.model_dump(mode="json"), **asdict(resent))

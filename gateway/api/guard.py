@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-from collections.abc import Callable, Collection, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.access import Actor
+from gateway.api.permits import Callers
 from gateway.api.problems import problem
-from gateway.secret import Secret
 
 BODY_MAX_BYTES = 64 * 1024
 """The largest body anybody needs is a list of 1000 numbers; what is longer is not for us."""
 BODY_WITHIN_S = 10.0
 """A body of 64 KiB that takes longer is a slow-body attack."""
+COOKIE = "fangkong_session"
+READING = {"GET", "HEAD", "OPTIONS"}
+"""Methods that change nothing (RFC 9110, section 9.2.1)."""
 QUERY_MAX_BYTES = 4096
 """All filters at their longest, URL-encoded, stay below."""
 
@@ -34,15 +38,13 @@ SECURITY_HEADERS = {
 
 
 class Guard:
-    """ASGI middleware around the whole application. `open_paths` answer without a token; everything else wants it. Both are
-    asked for at every request: the configuration may change."""
+    """ASGI middleware around the whole application: says who asks. What is not open wants somebody who is known; what they may,
+    the route says."""
 
-    def __init__(
-        self, app: ASGIApp, *, token: Callable[[], Secret | None], open_paths: Callable[[], Collection[str]]
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, callers: Callers, is_open: Callable[[str, str], bool]) -> None:
         self._app = app
-        self._token = token
-        self._open_paths = open_paths
+        self._callers = callers
+        self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,11 +62,15 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         path = scope["path"]
-        token = self._token()
-        if path not in self._open_paths() and not _knows(token, headers.get("authorization", "")):
-            closed = "no [api] token_file is set in the site file: the API is closed"
-            wanted = "send Authorization: Bearer TOKEN; the token stands in [api] token_file"
-            return problem(path, 401, wanted if token else closed)
+        identify = self._identity(scope, headers)
+        actor = identify()
+        is_open = self._is_open(scope["method"], path)
+        scope.setdefault("state", {}).update(actor=actor, is_open=is_open, is_still=lambda: identify() == actor)
+        if actor is None and not is_open:
+            return problem(path, 401, "send Authorization: Bearer TOKEN, or log in at /")
+        by_cookie = actor is not None and "authorization" not in headers
+        if scope["method"] not in READING and not _is_meant(headers, by_cookie=by_cookie):
+            return problem(path, 403, "this came from a page of another origin, or from one that does not say which")
         if len(scope["query_string"]) > QUERY_MAX_BYTES:
             return problem(path, 414, f"the query is longer than {QUERY_MAX_BYTES} bytes")
         length = headers.get("content-length", "0")
@@ -72,17 +78,22 @@ class Guard:
             return problem(path, 413, f"the body is longer than {BODY_MAX_BYTES} bytes")
         return None
 
+    def _identity(self, scope: Scope, headers: Headers) -> Callable[[], Actor | None]:
+        """Who asks, as often as it is asked: a token may be revoked while a stream runs."""
+        if "authorization" in headers:
+            scheme, _, given = headers["authorization"].partition(" ")
+            return lambda: self._callers.by_token(given.strip()) if scheme.lower() == "bearer" else None
+        session = HTTPConnection(scope).cookies.get(COOKIE, "")
+        return lambda: self._callers.by_session(session)
 
-def _knows(token: Secret | None, authorization: str) -> bool:
-    scheme, _, given = authorization.partition(" ")
-    if token is None or scheme.lower() != "bearer":
-        return False
-    # Digests of equal length: the comparison tells nothing about the token's length either.
-    return hmac.compare_digest(_digest(given.strip()), _digest(token.reveal()))
 
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+def _is_meant(headers: Headers, *, by_cookie: bool) -> bool:
+    """Whether a change is asked for by our own page, or by a program. A browser sends the cookie for any page that asks; it
+    names the page's origin whenever something is to be changed (Fetch standard, "append a request Origin header")."""
+    origin = headers.get("origin")
+    if origin is None:
+        return not by_cookie
+    return urlsplit(origin).netloc == headers.get("host")
 
 
 class _Bounded:

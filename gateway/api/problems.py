@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 from typing import Any
 
@@ -11,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from gateway.errors import StoreError
+from gateway.errors import Busy, ConfigError, Denied, StoreError, TooOften, WeakPassword
 
 
 class Problem(BaseModel):
@@ -35,7 +36,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": HTTPStatus(status).phrase,
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-    for status in (400, 401, 404, 405, 408, 409, 413, 414, 422, 500, 503)
+    for status in (400, 401, 403, 404, 405, 408, 409, 413, 414, 422, 429, 500, 503)
 }
 
 
@@ -64,8 +65,24 @@ def install(app: FastAPI) -> None:
         return problem(request.url.path, 422, "; ".join(f"{item['at']}: {item['expected']}" for item in errors), errors)
 
     @app.exception_handler(StoreError)
-    async def store(request: Request, error: StoreError) -> JSONResponse:
+    @app.exception_handler(Busy)
+    @app.exception_handler(ConfigError)  # the ledger's file, which cannot be written at present
+    async def unable(request: Request, error: Exception) -> JSONResponse:
         return problem(request.url.path, 503, str(error))
+
+    @app.exception_handler(Denied)
+    async def denied(request: Request, error: Denied) -> JSONResponse:
+        return problem(request.url.path, 401, str(error))
+
+    @app.exception_handler(WeakPassword)
+    async def weak(request: Request, error: WeakPassword) -> JSONResponse:
+        return problem(request.url.path, 422, str(error))
+
+    @app.exception_handler(TooOften)
+    async def too_often(request: Request, error: TooOften) -> JSONResponse:
+        answer = problem(request.url.path, 429, str(error))
+        answer.headers["Retry-After"] = str(math.ceil(error.wait_s))
+        return answer
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> JSONResponse:

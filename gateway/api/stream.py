@@ -6,6 +6,7 @@ No buffer grows for a slow reader: it is behind by a cursor, not by memory. One 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -85,13 +86,23 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, pages: Pages, clock: Clock, listeners: Listeners, wanted: EventFilter, after_seq: int) -> None:
+    def __init__(
+        self,
+        pages: Pages,
+        clock: Clock,
+        listeners: Listeners,
+        wanted: EventFilter,
+        after_seq: int,
+        *,
+        may_listen: Callable[[], bool],
+    ) -> None:
         super().__init__()
         self._pages = pages
         self._clock = clock
         self._listeners = listeners
         self._wanted = wanted
         self._after_seq = after_seq
+        self._may_listen = may_listen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
@@ -100,7 +111,8 @@ class EventStream(Response):
         try:
             async with asyncio.TaskGroup() as group:
                 sending = group.create_task(self._send_for_ever(send))
-                group.create_task(_end_with(receive, sending))
+                ending = group.create_task(_end_with(receive, sending))
+                sending.add_done_callback(lambda _: ending.cancel())
         except* TimeoutError:
             self._listeners.dropped()
         except* StoreError:
@@ -112,7 +124,7 @@ class EventStream(Response):
         watch = self._pages.store.watch()
         try:
             await self._write(send, b": fangkong\n\n")
-            while True:
+            while self._may_listen():  # a session ends, a token is revoked
                 chunk, self._after_seq, is_more = await self._pages.after(self._wanted, self._after_seq)
                 if chunk:
                     await self._write(send, chunk)
@@ -124,6 +136,7 @@ class EventStream(Response):
                         await watch.wait()
                 except TimeoutError:
                     await self._write(send, b": still here\n\n")
+            await send({"type": "http.response.body", "body": b""})
         finally:
             watch.close()
 

@@ -10,7 +10,10 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
+from gateway.access import Actor, Permission
+from gateway.api.permits import Caller, declared_router, needs
 from gateway.api.views import Page
+from gateway.audit import Audit, Deed
 from gateway.model import Device, FenceRule, Geofence, Vehicle, VehicleKind
 from gateway.registry import Thing, Written
 
@@ -56,28 +59,39 @@ class Duty(BaseModel):
     on_duty: bool
 
 
-def vehicle_routes(fleet: Fleet) -> APIRouter:
+def vehicle_routes(fleet: Fleet, audit: Audit) -> APIRouter:
     """The routes below /vehicles, and /geofences."""
-    router = APIRouter(tags=["vehicles"])
+    router = declared_router(tags=["vehicles"])
+
+    def may_see(caller: Actor, vehicle: Vehicle) -> bool:
+        device = fleet.device(vehicle.id)
+        return caller.sees(device.site if device else None)
 
     @router.get("/vehicles")
-    async def vehicles(*, on_duty: bool | None = None, after: After = 0, limit: Limit = 100) -> Page[VehicleView]:
+    @needs(Permission.WATCH)
+    async def vehicles(
+        caller: Caller, *, on_duty: bool | None = None, after: After = 0, limit: Limit = 100
+    ) -> Page[VehicleView]:
         """Vehicles of the ledger, by id."""
-        chosen = sorted((v for v in fleet.vehicles() if on_duty in (None, v.on_duty)), key=lambda v: v.id)
+        wanted = (v for v in fleet.vehicles() if on_duty in (None, v.on_duty) and may_see(caller, v))
+        chosen = sorted(wanted, key=lambda v: v.id)
         items = [_vehicle_view(fleet, vehicle) for vehicle in chosen[after : after + limit]]
         return Page(items=items, next=after + limit if after + limit < len(chosen) else None)
 
     @router.post("/vehicles/{vehicle_id}/duty")
-    async def duty(vehicle_id: str, wish: Duty) -> VehicleView:
+    @needs(Permission.OPERATE)
+    async def duty(caller: Caller, vehicle_id: str, wish: Duty) -> VehicleView:
         """Put a vehicle on or off duty: for the company's own system, which knows its timetable."""
         known = fleet.vehicle(vehicle_id)
-        if known is None:
+        if known is None or not may_see(caller, known):
             raise HTTPException(404, f"there is no vehicle {vehicle_id}; fangkong vehicle enrol takes one in")
         changed = replace(known, on_duty=wish.on_duty)
+        await audit.record(caller, Deed.REGISTRY, f"vehicle {vehicle_id}", wish.model_dump())
         await fleet.update(changed)
         return _vehicle_view(fleet, changed)
 
     @router.get("/geofences")
+    @needs(Permission.WATCH, whole_box=True)
     async def geofences(after: After = 0, limit: Limit = 100) -> Page[GeofenceView]:
         """Areas to stay in or to keep out of, by number."""
         chosen = sorted(fleet.geofences(), key=lambda fence: fence.number)

@@ -8,6 +8,7 @@ from typing import Annotated, Generic, Self, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from gateway.acts import ZONE_MAX, Act, Command, CommandRecord, CommandState
 from gateway.difference import Change, Reload
 from gateway.errors import Problem
 from gateway.health import State
@@ -33,6 +34,12 @@ def _in_range(moment: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_range)]
+
+
+def _in_words(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("printable characters on one line are expected, without blanks around them")
+    return text
 
 
 class Page(BaseModel, Generic[ItemT]):
@@ -94,6 +101,47 @@ class DeviceView(BaseModel):
     state: State
     last_heard: datetime | None
     deadline: datetime | None
+
+
+class CommandView(BaseModel):
+    id: str
+    device: str
+    site: str
+    act: Act
+    zone: int | None
+    seconds: int | None
+    until: datetime | None
+    valid_s: float
+    issuer: str
+    reason: str
+    state: CommandState
+    created_at: datetime
+    sent_at: datetime | None
+    ended_at: datetime | None
+    detail: str
+
+
+class CommandWish(BaseModel):
+    """What a device is to do. What the act needs and what it bounds, `gateway.acts` says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
+    """Made up by the caller, once for each wish: sent again it is answered with how far the first one is."""
+    device: Annotated[str, Field(min_length=1, max_length=128)]
+    act: Act
+    zone: Annotated[int, Field(ge=0, le=ZONE_MAX)] | None = None
+    seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
+    until: Moment | None = None
+    valid_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] | None = None
+    reason: Annotated[str, AfterValidator(_in_words), Field(min_length=2, max_length=200)]
+
+    def command(self) -> Command:
+        """What it asks for. Moments are kept in milliseconds."""
+        until = self.until and self.until.replace(microsecond=self.until.microsecond // 1000 * 1000)
+        return Command(
+            self.id, self.device, self.act, zone=self.zone, seconds=self.seconds, until=until, valid_s=self.valid_s or 0
+        )
 
 
 class SiteView(BaseModel):
@@ -266,6 +314,27 @@ def problem_view(problem: Problem) -> dict[str, str]:
         "file": problem.file, **where, "key": problem.key, "found": problem.found, "expected": problem.expected,
         "hint": problem.hint,
     }  # fmt: skip
+
+
+def command_view(record: CommandRecord) -> CommandView:
+    command = record.command
+    return CommandView(
+        id=command.id,
+        device=command.device,
+        site=record.site,
+        act=command.act,
+        zone=command.zone,
+        seconds=command.seconds,
+        until=command.until,
+        valid_s=command.valid_s,
+        issuer=record.issuer,
+        reason=record.reason,
+        state=record.state,
+        created_at=record.created_at,
+        sent_at=record.sent_at,
+        ended_at=record.ended_at,
+        detail=record.detail,
+    )
 
 
 def site_view(site: Site) -> SiteView:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from gateway.cli import add_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
+    from gateway.access import Actor
+    from gateway.audit import Audit
     from gateway.config import SiteFile
-    from gateway.registry import Registry
+    from gateway.registry import Registry, Report, Thing, Written
 
     Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 
@@ -61,6 +63,52 @@ async def open_registry(args: argparse.Namespace) -> Registry:
     from gateway.registry import Registry
 
     return await Registry.open(data_dir(args)[1] / "registry.db")
+
+
+def person() -> str:
+    """Who sits at the command line, also behind sudo, as a name of plain letters."""
+    import getpass
+    import os
+    import re
+
+    return re.sub(r"[^A-Za-z0-9.-]", "-", os.environ.get("SUDO_USER") or getpass.getuser())[:32]
+
+
+def os_actor() -> Actor:
+    """Who may write this box's files could change them by hand as well: an administrator, and recorded by name."""
+    from gateway.access import Actor, Role
+
+    return Actor(f"os:{person()}", Role.ADMINISTRATOR)
+
+
+def audit_of(args: argparse.Namespace) -> Audit:
+    """The audit record of this box. Raises ConfigError."""
+    from gateway.audit import FILE, Audit
+    from gateway.clock import RealClock
+
+    return Audit(data_dir(args)[1] / FILE, RealClock())
+
+
+async def put(
+    args: argparse.Namespace,
+    registry: Registry,
+    things: Sequence[Thing],
+    *,
+    only: str | None = None,
+    dry_run: bool = False,
+    report: Report | None = None,
+) -> Written:
+    """Change the ledger: checked, then recorded, then written. Raises ConfigError, StoreError."""
+    from gateway.audit import Deed
+
+    planned = await registry.put(things, only=only, dry_run=True, report=report)
+    if dry_run or not (planned.added or planned.updated):
+        return planned
+    kind = type(things[0]).__name__.lower()
+    subject = f"{kind} {things[0].id}" + (f" and {len(things) - 1} more" if things[1:] else "")
+    counts = {"added": planned.added, "updated": planned.updated}
+    await audit_of(args).record(os_actor(), Deed.REGISTRY, subject, counts)
+    return await registry.put(things, only=only, report=report)
 
 
 def show(args: argparse.Namespace, rows: list[dict[str, Any]], *, empty: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple  # a dataclass would cost every command 4 ms
 
 from gateway.cli._daemon import ask, is_running
-from gateway.cli._site_file import FAILED, OK, add_common
+from gateway.cli._site_file import FAILED, OK, add_common, os_actor, person
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.difference import Difference
     from gateway.errors import Problem
     from gateway.history import Kept
+    from gateway.model import Scalar
     from gateway.plan import Plan
 
 ANSWER_WITHIN_S = 60.0
@@ -209,7 +210,7 @@ async def _apply(args: argparse.Namespace) -> int:
 
     box = _box(args)
     source = args.file or box.path
-    return _take(args, box, prepare(source, box.base), is_in_place=args.file is None)
+    return await _take(args, box, prepare(source, box.base), is_in_place=args.file is None)
 
 
 async def _rollback(args: argparse.Namespace) -> int:
@@ -218,13 +219,20 @@ async def _rollback(args: argparse.Namespace) -> int:
     box = _box(args)
     kept = box.number(args.number)
     kept.text()  # is what it was
-    return _take(args, box, prepare(kept.path, box.base), is_in_place=False)
+    return await _take(args, box, prepare(kept.path, box.base), is_in_place=False)
 
 
-def _take(args: argparse.Namespace, box: _Box, new: Plan, *, is_in_place: bool) -> int:
+async def _take(args: argparse.Namespace, box: _Box, new: Plan, *, is_in_place: bool) -> int:
     """Put a checked configuration in the site file's place, unless it is there; the running daemon takes it, or all is as
     it was."""
+    from gateway.audit import FILE, Audit, Deed
+    from gateway.clock import RealClock
+
     if not is_running(box.data_dir):
+        details: dict[str, Scalar] = {"who": person(), "running": False}
+        await Audit(box.data_dir / FILE, RealClock()).record(
+            os_actor(), Deed.CONFIGURATION, f"sha256:{new.sha256}", details
+        )
         if not is_in_place:
             _write(box.path, new.text.encode())
         said = "no gateway runs: it counts from the next start 服务未运行,下次启动生效"
@@ -285,15 +293,11 @@ def _ask(args: argparse.Namespace, box: _Box, new: Plan) -> Sequence[Problem] | 
 
 def _reload(box: _Box) -> tuple[int, Any]:
     """Status and body of the daemon's answer; 0 and a complaint when there is none."""
-    import getpass
-    import os
-    import re
     import urllib.error
 
-    person = os.environ.get("SUDO_USER") or getpass.getuser()
-    who = re.sub(r"[^A-Za-z0-9.-]", "-", person)[:32]
+    body = {"who": person()}
     try:
-        with ask(_in_force(box), box.base, "config/reload", timeout_s=ANSWER_WITHIN_S, body={"who": who}) as answer:
+        with ask(_in_force(box), box.base, "config/reload", timeout_s=ANSWER_WITHIN_S, body=body) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:

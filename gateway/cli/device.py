@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli._site_file import FAILED, OK, add_common, data_dir, open_registry, show
+from gateway.cli._site_file import FAILED, OK, add_common, data_dir, open_registry, put, show
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -102,7 +102,7 @@ async def _put(args: argparse.Namespace, registry: Registry) -> None:
         if args.number is None:
             raise ConfigError([Problem("command line", None, "--number", "missing", "0 to 999", "缺少点位编号")])
         things.append(Point(args.point, args.site, args.number, args.point_name, args.id, args.zone))
-    await registry.add(*things)
+    await put(args, registry, things, only="new")
     show(args, [asdict(things[0])], empty="")
 
 
@@ -115,7 +115,8 @@ async def _import(args: argparse.Namespace) -> int:
     wanted = read_device_list(args.file)
     async with _ledger(args) as registry:
         try:
-            written = await registry.put(list(wanted.things.values()), dry_run=args.dry_run, report=wanted.report)
+            things = list(wanted.things.values())
+            written = await put(args, registry, things, dry_run=args.dry_run, report=wanted.report)
         except ConfigError as error:
             raise ConfigError(error.problems[:PROBLEMS_MAX]) from error
     counts = asdict(written)

@@ -142,7 +142,10 @@ def _clock() -> Finding:
 def _token(plan: Plan) -> Finding:
     if plan.token is None:
         return Finding(
-            "api token", "warning", "no [api] token_file", "without it only health and metrics answer 未设置接口令牌"
+            "api token",
+            "warning",
+            "no [api] token_file",
+            "without it tail and config apply cannot ask the gateway 未设置接口令牌",
         )
     return Finding("api token", "ok", str(plan.site.api.token_file))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from gateway.cli._site_file import OK, add_common, open_registry, show
+from gateway.cli._site_file import OK, add_common, open_registry, put, show
 
 if TYPE_CHECKING:
     from gateway.cli import Commands
@@ -41,7 +41,7 @@ async def _add(args: argparse.Namespace) -> int:
         site = Site(
             args.id, args.name, args.account, args.kind, args.address, args.latitude, args.longitude, args.contact
         )  # fmt: skip
-        await registry.add(site)
+        await put(args, registry, [site], only="new")
         show(args, [asdict(registry.snapshot.sites[site.id])], empty="")
     finally:
         await registry.close()

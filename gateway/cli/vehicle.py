@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli._site_file import OK, add_common, open_registry, show
+from gateway.cli._site_file import OK, add_common, open_registry, put, show
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -69,7 +69,7 @@ async def _enrol(args: argparse.Namespace) -> int:
             things.append(Device(args.id, args.site, args.name))
         on_duty = known is not None and known.on_duty
         vehicle = Vehicle(args.id, VehicleKind(args.kind), on_duty, args.limit_kmh, tuple(args.geofence))
-        await registry.put([*things, vehicle])
+        await put(args, registry, [*things, vehicle])
         show(args, [_row(vehicle, registry)], empty="")
     return OK
 
@@ -85,7 +85,7 @@ async def _duty(args: argparse.Namespace) -> int:
             found, hint = f"{args.id!r} is no vehicle", "fangkong vehicle enrol 请先登记车辆"
             raise ConfigError([Problem("command line", None, "id", found, "a vehicle of the ledger", hint)])
         vehicle = replace(known, on_duty=args.state == "on")
-        await registry.update(vehicle)
+        await put(args, registry, [vehicle], only="known")
         show(args, [_row(vehicle, registry)], empty="")
     return OK
 
@@ -117,7 +117,7 @@ async def _import(args: argparse.Namespace) -> int:
 
     wanted = read_geofences(args.file)
     async with _ledger(args) as registry:
-        written = await registry.put(wanted.fences, dry_run=args.dry_run, report=wanted.report)
+        written = await put(args, registry, wanted.fences, dry_run=args.dry_run, report=wanted.report)
     if args.json:
         print(json.dumps({"ok": True, "dry_run": args.dry_run, **asdict(written)}))
     else:

@@ -198,7 +198,9 @@ class ModbusBus:
         self._outcomes["answered"].inc()
         return values[:count]
 
-    async def write(self, unit: int, table: Table, address: int, values: Sequence[int]) -> None:
+    async def write(
+        self, unit: int, table: Table, address: int, values: Sequence[int], *, unless: Callable[[], bool] | None = None
+    ) -> bool:
         """See Bus.write."""
         request = {"write": [unit, table, address, list(values)]}
         await transaction(self.tap, request, self._write(unit, table, address, values))
@@ -206,25 +208,40 @@ class ModbusBus:
     async def _write(self, unit: int, table: Table, address: int, values: Sequence[int]) -> None:
         assert table in {"coil", "holding_register"}, f"{table} cannot be written"
         assert 1 <= len(values) <= (WRITE_BITS_MAX if table in BIT_TABLES else WRITE_REGISTERS_MAX)
-        client = self._client
-        if table == "coil":
-            bits = [bool(value) for value in values]
-            await self._ask(unit, 15, lambda: client.write_coils(address, bits, device_id=unit))
-        else:
-            words = list(values)
-            await self._ask(unit, 16, lambda: client.write_registers(address, words, device_id=unit))
+        client, is_coil = self._client, table == "coil"
+        bits, words = [bool(value) for value in values], list(values)
+
+        def send() -> Awaitable[ModbusPDU]:
+            if is_coil:
+                return client.write_coils(address, bits, device_id=unit)
+            return client.write_registers(address, words, device_id=unit)
+
+        async with self._wire_for(unit):
+            if unless is not None and unless():
+                return False
+            await self._exchange(unit, 15 if is_coil else 16, send)
         self._outcomes["answered"].inc()
+        return True
 
     async def _ask(self, unit: int, function: int, send: Send) -> ModbusPDU:
-        """The answer to one request. Counts every outcome but the good one."""
+        async with self._wire_for(unit):
+            return await self._exchange(unit, function, send)
+
+    @asynccontextmanager
+    async def _wire_for(self, unit: int) -> AsyncIterator[None]:
+        """The wire to ourselves, once nothing late can come from the unit any more."""
         await self._let_late_answer_pass(unit)
         async with self._lock:
-            try:
-                answer = await send()
-            except ConnectionException as error:
-                raise self._lost() from error
-            except ModbusException as error:
-                raise self._missed(unit) from error
+            yield
+
+    async def _exchange(self, unit: int, function: int, send: Send) -> ModbusPDU:
+        """The answer to one request. Counts every outcome but the good one."""
+        try:
+            answer = await send()
+        except ConnectionException as error:
+            raise self._lost() from error
+        except ModbusException as error:
+            raise self._missed(unit) from error
         if answer.isError() and answer.function_code == function | 0x80:
             if answer.exception_code == TARGET_SILENT:
                 self._outcomes["no_answer"].inc()

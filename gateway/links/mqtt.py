@@ -16,10 +16,10 @@ import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 from structlog.typing import FilteringBoundLogger as Logger
 
-from gateway.errors import LinkClosed, Refused, StoreError
+from gateway.errors import LinkClosed, NoAnswer, Refused, StoreError
 from gateway.links.mqtt_client import IN_HAND_MAX, BrokerAddress, Client
 from gateway.links.mqtt_connect import ANSWER_TIMEOUT_S, Connected, connect
-from gateway.links.mqtt_packets import puback, publish
+from gateway.links.mqtt_packets import puback, publish, publish_once
 from gateway.receipt import SETTLE_WITHIN_S, Receipt
 from gateway.recording import Tap
 
@@ -28,6 +28,9 @@ __all__ = ["Arrived", "BrokerAddress", "TopicsLink", "open_topics"]
 IN_HAND_MAX_BYTES = 16 * 1024 * 1024
 """As IN_HAND_MAX, in bytes: what a box with 256 MB can spare."""
 
+
+PACKET_ID_MAX = 65535
+"""MQTT, 2.2.1. What we send is not sent again, so that a number is free long before it comes round."""
 
 DROPPED = "$SYS/broker/publish/messages/dropped"
 """Where mosquitto counts what it could not keep, for us or for another client. A broker without it says nothing."""
@@ -86,6 +89,8 @@ class TopicsLink:
         self._inbox: list[Arrived] = []
         self._arrived = asyncio.Event()
         self._owed: deque[Owed] = deque()
+        self._packet_id = PACKET_ID_MAX // 2
+        """Of the last message sent at QoS 1; far from those of our subscription, which paho counts from 1."""
         self._why_closed: str | None = None
         for message in client.early:
             self._take(*message)
@@ -125,6 +130,17 @@ class TopicsLink:
         if self.tap is not None:
             self.tap.published(topic, payload)
         self._owe(after, publish(topic, payload, is_5=self._client.is_5))
+
+    def send(self, topic: str, payload: bytes, *, expiry_s: int) -> None:
+        """See Topics.send."""
+        if self._why_closed is not None:
+            raise LinkClosed(self._why_closed)
+        if self._client.is_behind:
+            raise NoAnswer("the broker does not take what we send")
+        self._packet_id = self._packet_id % PACKET_ID_MAX + 1
+        packet = publish_once(topic, payload, packet_id=self._packet_id, expiry_s=expiry_s, is_5=self._client.is_5)
+        self._client.write(packet)
+        self._client.flush()
 
     def close(self, why: str) -> None:
         """Drop the connection; the broker keeps everything unacknowledged."""

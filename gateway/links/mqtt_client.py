@@ -144,6 +144,11 @@ class Client(aiomqtt.Client):
         if self._unsent:
             self._guarded(self._send_unsent)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the broker has not yet taken what was sent before."""
+        return bool(self._client.want_write())
+
     def why_closed(self) -> str:
         ended = self._disconnected
         error = ended.exception() if ended.done() and not ended.cancelled() else None

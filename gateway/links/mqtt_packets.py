@@ -56,6 +56,17 @@ def publish(topic: str, payload: bytes, *, is_5: bool) -> bytes:
     return b"%c%b%b" % (PUBLISH, _length(len(body)), body)
 
 
+MESSAGE_EXPIRY = 0x02
+
+
+def publish_once(topic: str, payload: bytes, *, packet_id: int, expiry_s: int, is_5: bool) -> bytes:
+    """PUBLISH at QoS 1. A broker of MQTT 5 drops it after `expiry_s` (3.3.2.3.3); before that there was no such property."""
+    name = topic.encode()
+    properties = b"%c%c%b" % (5, MESSAGE_EXPIRY, expiry_s.to_bytes(4)) if is_5 else b""
+    body = b"%b%b%b%b%b" % (len(name).to_bytes(2), name, packet_id.to_bytes(2), properties, payload)
+    return b"%c%b%b" % (PUBLISH | 1 << 1, _length(len(body)), body)
+
+
 def puback(packet_id: int) -> bytes:
     """PUBACK: the message is ours now."""
     return PUBACK_HEAD + packet_id.to_bytes(2)

@@ -140,7 +140,7 @@ class Registry:
 
     async def follow(self, load: Load) -> None:
         """Load what else stands in the file, now and whenever the ledger is loaded again. Raises ConfigError."""
-        async with self.transaction() as transaction:
+        async with self.transaction(to_write=False) as transaction:
             await load(transaction)
         self._loads.append(load)
 
@@ -192,13 +192,14 @@ class Registry:
         return written
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[BaseDBAsyncClient]:
-        """One change of the file, all or nothing. Raises ConfigError."""
+    async def transaction(self, *, to_write: bool = True) -> AsyncIterator[BaseDBAsyncClient]:
+        """The file at one moment, for one change, all or nothing. Raises ConfigError."""
         try:
             async with self._lock:
                 with self._context:
                     async with in_transaction(schema.APP) as transaction:
-                        await _take_write_lock(transaction)
+                        if to_write:
+                            await _take_write_lock(transaction)
                         yield transaction
         except schema.FAULTS as error:
             raise ConfigError([schema.unusable(self._path, error)]) from error

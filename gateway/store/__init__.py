@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from gateway.acts import CommandRecord, CommandState
 from gateway.kinds import Kind, Lane, Qualifier
 from gateway.model import Delivery, DeliveryState, Event, Heard
 from gateway.receipt import Receipt, Series
@@ -43,6 +44,8 @@ class EventFilter:
     claimed: bool | None = None
     since: datetime | None = None
     until: datetime | None = None
+    sites: tuple[str, ...] | None = None
+    """None: also what belongs to no site."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +190,33 @@ class Store(Protocol):
     async def rejected(self, *, limit: int = 100) -> Sequence[Rejected]:
         """The newest refused frames."""
 
+    async def add_command(self, record: CommandRecord) -> CommandRecord:
+        """Keep a new command, the oldest ended ones of too many making room. Returns the one that has the id: it, or the
+        earlier one, which stays."""
+
+    def save_commands(self, records: Sequence[CommandRecord]) -> Awaitable[None]:
+        """Keep how far they have come; done when on disk."""
+
+    async def command(self, command_id: str) -> CommandRecord | None:
+        """One command by its id."""
+
+    async def commands(
+        self,
+        *,
+        device: str | None = None,
+        states: Collection[CommandState] | None = None,
+        sites: Collection[str] | None = None,
+        before: int = 0,
+        limit: int = 100,
+    ) -> Sequence[CommandRecord]:
+        """A page of commands, newest first, below the `n` given; None means any."""
+
     def correct_times(self, boot: str, by: timedelta) -> Awaitable[int]:
         """Move the time of arrival of events that came in this boot while the clock was not set. Returns how many."""
 
     async def prune(self, before: datetime, *, lane: Lane | None = None) -> int:
         """Remove all events, or those of a lane, older than `before` that no destination waits for, a few per commit.
-        Returns how many.
+        Without a lane also ended commands. Returns how many events.
 
         What came while the clock was not set has no age and stays.
         """

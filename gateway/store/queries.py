@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from gateway.kinds import Lane
 from gateway.model import DeliveryState
 from gateway.store import EventFilter
@@ -77,6 +79,7 @@ def _conditions(wanted: EventFilter) -> tuple[list[str], list[object]]:
         ("(e.site IS NOT NULL) = ?{}", wanted.claimed),
         ("e.received_ms >= ?{}", milliseconds(wanted.since) if wanted.since else None),
         ("e.received_ms < ?{}", milliseconds(wanted.until) if wanted.until else None),
+        ("e.site IN (SELECT value FROM json_each(?{}))", None if wanted.sites is None else json.dumps(wanted.sites)),
     ]
     where: list[str] = []
     values: list[object] = []

@@ -22,7 +22,14 @@ DAMAGED_KEPT = 2
 ROW_BYTES_MIN = 8
 """No stored row is smaller. Bounds a scan over pages that lead in a circle."""
 
-SALVAGED_TABLES = {"events": "events_by_lane", "outbox": "outbox_by_event", "numbers": "", "latest": "", "heard": ""}
+SALVAGED_TABLES = {
+    "events": "events_by_lane",
+    "outbox": "outbox_by_event",
+    "numbers": "",
+    "latest": "",
+    "heard": "",
+    "commands": "",
+}
 """What is worth reading out, parents before children, and the index that names the rows when the table's tree is broken."""
 
 

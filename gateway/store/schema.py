@@ -98,6 +98,20 @@ CREATE TABLE session (
 );
 """
 
+# Made where they are missing, also in a file of an earlier program. That one goes on with a file that has them: tables it does
+# not know are no reason to refuse the way back, so the version stays.
+ADDED = """
+CREATE TABLE IF NOT EXISTS commands (
+    n INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    device TEXT NOT NULL,
+    site TEXT NOT NULL,
+    state TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    body TEXT NOT NULL
+);
+"""
+
 
 DatabaseErrors = (sqlite3.Error, UnicodeDecodeError)
 """What a statement raises. The second when SQLite's own message quotes a schema that is garbage."""
@@ -148,7 +162,7 @@ def _text(stored: bytes) -> str:
 
 
 def ensure_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new file. Raises StoreError for a file of a newer program."""
+    """Make the tables that are missing. Raises StoreError for a file of a newer program."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise StoreError(
@@ -156,6 +170,7 @@ def ensure_tables(connection: sqlite3.Connection, path: Path) -> None:
         )
     if version == 0:
         connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={VERSION}; COMMIT;")
+    connection.executescript(ADDED)
 
 
 def begin_session(connection: sqlite3.Connection) -> bool:

@@ -13,12 +13,13 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
+from gateway.acts import CommandRecord, CommandState
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.kinds import Kind, Lane, Qualifier
 from gateway.model import Delivery, DeliveryState, Event, Heard
 from gateway.receipt import Receipt, Series
-from gateway.store import Backlog, Entry, EventFilter, Follower, Rejected, Resent, StoreState, Watch, queries
+from gateway.store import Backlog, Entry, EventFilter, Follower, Rejected, Resent, StoreState, Watch, commands, queries
 from gateway.store.arrivals import NO_ZONE
 from gateway.store.budget import prune_some
 from gateway.store.committer import Committer, Job, Settlement, Work
@@ -277,6 +278,22 @@ class SqliteStore:
         )
         return [Rejected(moment(at), connection, reason, raw) for at, connection, reason, raw in rows]
 
+    async def command(self, command_id: str) -> CommandRecord | None:
+        rows = await self._people.rows(*commands.by_id(command_id))
+        return commands.record_of(rows[0]) if rows else None
+
+    async def commands(
+        self,
+        *,
+        device: str | None = None,
+        states: Collection[CommandState] | None = None,
+        sites: Collection[str] | None = None,
+        before: int = 0,
+        limit: int = 100,
+    ) -> Sequence[CommandRecord]:
+        query = commands.page(device=device, states=states, sites=sites, before=before, limit=limit)
+        return [commands.record_of(row) for row in await self._people.rows(*query)]
+
     # -- keeping -------------------------------------------------------------------------------------------------------
 
     async def reject(self, rejected: Rejected) -> None:
@@ -298,10 +315,19 @@ class SqliteStore:
 
         return self._write(work)
 
+    async def add_command(self, record: CommandRecord) -> CommandRecord:
+        kept: CommandRecord = await self._write(lambda db, _: commands.add(db, record))
+        return kept
+
+    def save_commands(self, records: Sequence[CommandRecord]) -> Awaitable[None]:
+        return self._write(lambda db, _: commands.save(db, records))
+
     def correct_times(self, boot: str, by: timedelta) -> Awaitable[int]:
         return self._write(lambda db, _: correct_times(db, boot, by))
 
     async def prune(self, before: datetime, *, lane: Lane | None = None) -> int:
+        if lane is None:
+            await self._write(lambda db, _: commands.forget(db, before))
         removed = cursor = 0
         count: int
         looked_to: int | None

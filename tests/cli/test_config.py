@@ -68,7 +68,7 @@ class Box:
         """Start the gateway; returns when it is ready."""
         command = [sys.executable, "-m", "gateway", "run", "--config", str(self.site)]
         with (self.site.parent / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)  # the log alone
         self.until(self._is_ready)
 
     def _is_ready(self) -> bool:

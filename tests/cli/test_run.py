@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -122,6 +123,35 @@ async def test_what_init_writes_runs_until_it_is_told_to_stop(box: Path) -> None
 
     assert process.returncode == 0, rest
     assert json.loads(rest.splitlines()[-1])["event"] == "stopped"
+
+
+async def test_a_new_box_says_once_how_the_first_person_gets_in(box: Path) -> None:
+    """On stdout: the log beside it is read by others, one JSON object a line."""
+    for is_first in (True, False):
+        process = await asyncio.create_subprocess_exec(
+            *command("run", "--config", box),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=ENVIRONMENT,
+        )
+        assert process.stderr is not None
+        assert process.stdout is not None
+        told = b""
+        async with asyncio.timeout(PATIENCE_S):
+            while b"fangkong is running" not in (line := await process.stderr.readline()):
+                assert line
+            while is_first and b"fangkong account passwd admin" not in told:
+                told += await process.stdout.readline()
+            process.terminate()
+            rest, log = await process.communicate()
+
+        secrets = re.findall(rb"one-time secret \S+ ((?:[2-9A-Z]{4}-){4}[2-9A-Z]{4})", told + rest)
+        assert len(secrets) == is_first
+        assert not is_first or secrets[0] not in line + log
+    listed = completed("account", "list", "--json", "--config", box)
+    assert json.loads(listed.stdout) == [
+        {"name": "admin", "role": "administrator", "sites": "all", "state": "waits for its owner"}
+    ]
 
 
 async def test_a_listener_on_the_live_stream_does_not_mar_the_end(box: Path) -> None:

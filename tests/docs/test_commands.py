@@ -67,6 +67,7 @@ curl -s -o ready --retry 30 --retry-delay 1 --retry-connrefused http://127.0.0.1
 """
 BEFORE = {
     "docs/api.md": RUNNING_BOX,
+    "docs/access.md": "touch site.toml\n",
     "docs/inventory.md": "touch site.toml\n",
     "docs/vehicles.md": "touch site.toml\n",
     "docs/install.md": "mkdir -p /usr/local/bin /etc/systemd/system /etc/prometheus /root/\n",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -14,16 +14,24 @@ from typing import Literal
 import httpx
 from fastapi import FastAPI
 
+from gateway.access import Actor
+from gateway.accounts import Accounts
+from gateway.acts import CommandRecord
 from gateway.api import Looks, bind, create_app, serve
+from gateway.audit import Audit, Deed
 from gateway.clock import RealClock
+from gateway.commands import Commands
 from gateway.config import DestinationSection, GatewaySection, SiteFile
 from gateway.credentials import KeyFile
 from gateway.difference import Reload
 from gateway.health import DeviceHealth
 from gateway.ids import EventIds
+from gateway.login import LogIn
 from gateway.metrics import Metrics
-from gateway.model import Event, Kind, Lane, Place, Qualifier
+from gateway.model import Event, Kind, Lane, Observation, Place, Qualifier
+from gateway.orders import Switchboard
 from gateway.plan import Plan
+from gateway.receipt import Receipt
 from gateway.registry import Registry
 from gateway.secret import Secret
 from gateway.store import Entry
@@ -41,6 +49,19 @@ def event(**changes: object) -> Event:
     return replace(plain, **changes)  # type: ignore[arg-type]  # the fields are the test's own
 
 
+class ShiftedClock(RealClock):
+    """The machine's clock, and what a test adds to it."""
+
+    def __init__(self) -> None:
+        self.shift_s = 0.0
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.shift_s)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.shift_s
+
+
 class Health:
     def __init__(self) -> None:
         self.known: list[DeviceHealth] = []
@@ -52,20 +73,36 @@ class Health:
 class Box:
     """A gateway's parts, and a client that speaks to them over TCP."""
 
-    def __init__(self, store: SqliteStore, registry: Registry) -> None:
-        self.store, self.registry = store, registry
+    def __init__(
+        self, store: SqliteStore, registry: Registry, accounts: Accounts, audit: Audit, clock: ShiftedClock
+    ) -> None:
+        self.store, self.registry, self.accounts, self.audit, self.clock = store, registry, accounts, audit, clock
         self.health, self.metrics = Health(), Metrics()
+        self.switchboard = Switchboard(lambda _: "")
+        self.told: list[Observation] = []
+        self.commands = Commands(
+            store=store, ledger=registry, switchboard=self.switchboard, clock=RealClock(), metrics=self.metrics,
+            report=self.report, audit=self.record,
+        )  # fmt: skip
         self.failing: dict[str, str | None] = {"store": None}
         self.reloads: list[Reload] = []
         """How wishes for another configuration will end, in turn."""
         self.wishes: list[str] = []
         self.app: FastAPI
+        self.looks: Looks
         self.client: httpx.AsyncClient
         self.port = 0
 
-    async def reload(self, who: str) -> Reload:
-        self.wishes.append(who)
+    async def reload(self, actor: Actor, who: str) -> Reload:
+        self.wishes.append(f"{actor.id} {who}")
         return self.reloads.pop(0)
+
+    async def report(self, observations: Sequence[Observation]) -> Receipt:
+        self.told += observations
+        return Receipt.settled()
+
+    async def record(self, actor: Actor, record: CommandRecord) -> None:
+        await self.audit.record(actor, Deed.COMMAND, record.command.device, {"act": record.command.act})
 
     async def keep(self, *events: Event, to: tuple[str, ...] = ()) -> None:
         await (await self.store.append([Entry(each, to) for each in events]))
@@ -95,9 +132,11 @@ class Box:
             (),
             (),
         )
-        looks = Looks(
-            store=self.store, registry=self.registry, health=self.health, metrics=self.metrics, version="1.2.3",
-            clock=RealClock(), plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,
+        log_in = LogIn(self.accounts, self.audit, self.clock)
+        self.looks = looks = Looks(
+            store=self.store, registry=self.registry, health=self.health, commands=self.commands, metrics=self.metrics, version="1.2.3",
+            clock=self.clock, plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,
+            accounts=self.accounts, log_in=log_in, audit=self.audit,
         )  # fmt: skip
         self.app = create_app(looks)
         headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -108,6 +147,7 @@ class Box:
                 async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=headers) as self.client:
                     yield self
                 serving.cancel()
+        log_in.close()
 
 
 @asynccontextmanager
@@ -115,6 +155,8 @@ async def closed_box(data_dir: Path) -> AsyncIterator[Box]:
     """A box whose parts run and whose door is still shut."""
     store = await SqliteStore.open(data_dir, RealClock())
     registry = await Registry.open(data_dir / "registry.db")
-    yield Box(store, registry)
+    clock = ShiftedClock()
+    audit = Audit(data_dir / "audit.db", clock)
+    yield Box(store, registry, await Accounts.open(registry, audit, clock), audit, clock)
     await registry.close()
     await store.close()

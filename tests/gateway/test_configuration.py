@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import sys
 import threading
@@ -17,6 +18,8 @@ import aiomqtt
 import pytest
 
 from gateway import configuration, logs
+from gateway.access import GATEWAY
+from gateway.audit import rows
 from gateway.clock import RealClock
 from gateway.configuration import WISHES_MAX
 from gateway.daemon import Daemon
@@ -78,7 +81,7 @@ class Running:
 
     async def take(self, text: str) -> Reload:
         self.site.write_text(text, encoding="utf-8")
-        return await self.daemon.configuration.reload("test")
+        return await self.daemon.configuration.reload(GATEWAY, "test")
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.daemon._metrics.registry.get_sample_value(f"fangkong_{name}", labels)
@@ -402,11 +405,28 @@ async def test_a_hundred_changes_leave_no_task_and_no_descriptor_behind(
     assert len(set(counts)) == 1
 
 
+async def test_who_changed_the_configuration_is_recorded_before_it_counts(tmp_path: Path) -> None:
+    text = HEAD
+    async with running(tmp_path, text) as box:
+        before = box.daemon.configuration.plan.sha256
+        assert (await box.take(text + "# another\n")).outcome == "unchanged"
+        after = box.daemon.configuration.plan.sha256
+        newest = next(row for row in rows(tmp_path / "var" / "audit.db") if row.deed == "configuration")
+        (tmp_path / "var" / "audit.db").unlink()
+        (tmp_path / "var" / "audit.db").mkdir()
+        refused = await box.take(text + "# yet another\n")
+
+    assert (newest.actor, newest.deed, newest.subject) == ("gateway", "configuration", f"sha256:{after}")
+    assert json.loads(newest.details) == {"from": f"sha256:{before}", "who": "test"}
+    assert (refused.outcome, refused.sha256) == ("refused", after)
+    assert "an audit record that can be written was expected" in refused.problems[0].found
+
+
 async def test_wishes_wait_up_to_a_bound_and_are_then_turned_away(tmp_path: Path) -> None:
     async with running(tmp_path, HEAD) as box:
-        answers = [box.daemon.configuration.reload("test") for _ in range(WISHES_MAX)]
+        answers = [box.daemon.configuration.reload(GATEWAY, "test") for _ in range(WISHES_MAX)]
         with pytest.raises(Busy, match=f"{WISHES_MAX} changes"):
-            box.daemon.configuration.reload("test")
+            box.daemon.configuration.reload(GATEWAY, "test")
         box.daemon.reload()  # SIGHUP: those that wait read the file as it stands then
 
         assert [(await answer).outcome for answer in answers] == ["unchanged"] * WISHES_MAX
@@ -425,7 +445,7 @@ async def test_a_stop_in_the_middle_of_a_change_is_an_orderly_end_and_every_wish
 
     monkeypatch.setattr(configuration, "prepare", slow)
     async with running(tmp_path, HEAD) as box:
-        answers = [box.daemon.configuration.reload("test") for _ in range(3)]
+        answers = [box.daemon.configuration.reload(GATEWAY, "test") for _ in range(3)]
         await reading.wait()
     go_on.set()
 
@@ -433,7 +453,7 @@ async def test_a_stop_in_the_middle_of_a_change_is_an_orderly_end_and_every_wish
         with pytest.raises(Busy, match="stopping"):
             await answer
     with pytest.raises(Busy, match="stopping"):
-        box.daemon.configuration.reload("test")
+        box.daemon.configuration.reload(GATEWAY, "test")
 
 
 async def test_a_fault_in_the_change_itself_is_told_and_the_gateway_goes_on(

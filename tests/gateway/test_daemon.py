@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from gateway import housekeeping, logs
+from gateway.audit import verify
 from gateway.clock import RealClock
 from gateway.daemon import Daemon
 from gateway.forwarders import Outlet
@@ -66,6 +67,21 @@ async def running(folder: Path) -> AsyncIterator[Daemon]:
 
 def value(made: Daemon, name: str, **labels: str) -> float | None:
     return made._metrics.registry.get_sample_value(f"fangkong_{name}", labels)
+
+
+async def test_the_head_of_the_audit_record_is_shown_and_a_loss_is_told(
+    tmp_path: Path, forwarder: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwarder(lambda outlet: asyncio.Event().wait())
+    monkeypatch.setattr(housekeeping, "AUDIT_LOOK_S", 0.02)
+    path = tmp_path / "var" / "audit.db"
+    async with running(tmp_path) as made:
+        while value(made, "audit_rows") != 1:  # the first account
+            await asyncio.sleep(0.01)  # noqa: TID251  # between two looks; bounded by `running`
+        assert (value(made, "audit_head"), value(made, "audit_ok")) == (verify(path).head.mark, 1)
+        path.unlink()
+        while value(made, "audit_ok") != 0:
+            await asyncio.sleep(0.01)  # noqa: TID251
 
 
 async def test_a_forwarder_that_fails_is_started_again_and_the_gateway_stays(

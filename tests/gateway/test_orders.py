@@ -148,7 +148,9 @@ class Road:
 
     def order(self, device: str = "door-1", command_id: str = "c1") -> GivenOrder:
         command = Command(command_id, device, Act.OPEN, seconds=5, valid_s=10)
-        return GivenOrder(record(command=command), self.clock, changed=lambda _: None, take=self.take)
+        now = self.clock.monotonic()
+        kept = CommandRecord(command, "li", "visitor", "s1", self.clock.now())
+        return GivenOrder(kept, self.clock, begun_s=now, changed=lambda _: None, take=self.take)
 
     def give(self, order: GivenOrder) -> None:
         inbox = self.switchboard.where(order.command.device)

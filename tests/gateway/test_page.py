@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway.model import Kind, Lane, Qualifier
+from gateway.access import GATEWAY, Role
+from gateway.model import Kind, Lane, Qualifier, Site
 from tests.conftest import tool
 from tests.gateway.api_box import TOKEN, UNCLAIMED, Box, closed_box, event
 
@@ -102,12 +103,22 @@ async def test_the_page_shows_what_happened_in_the_words_of_its_reader(
     assert TOKEN not in page
 
 
+async def test_who_is_limited_to_a_site_sees_its_events_and_nothing_of_the_road(parts: Box, tmp_path: Path) -> None:
+    await parts.registry.add(Site("s1", "阳泗小区", "A10B"))
+    token = await parts.accounts.add_token(GATEWAY, "wall", Role.DUTY_OFFICER, frozenset({"s1"}), days=1)
+    async with parts.open() as box:
+        sight = Sight(await document(box, tmp_path, token=token))
+
+    assert {"阳泗小区 东门", "紧急报警", "token:wall"} <= sight.texts
+    assert not {"stranger", "转发目的地", "centre"} & sight.texts
+
+
 async def test_a_wrong_token_leads_to_the_form_and_shows_nothing(parts: Box, tmp_path: Path) -> None:
     async with parts.open() as box:
         page = await document(box, tmp_path, token="battery horse")
     sight = Sight(page)
 
-    assert {"令牌不正确", "接口令牌"} <= sight.texts
+    assert {"请登录", "账号", "密码或一次性口令"} <= sight.texts
     assert "login" in sight.ids
     assert "board" not in sight.ids
     assert "阳泗小区" not in page

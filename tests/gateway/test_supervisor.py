@@ -410,7 +410,9 @@ async def test_a_driver_is_given_the_orders_of_the_devices_it_heard(bench: Bench
             )
             inbox = bench.switchboard.where(device)
             assert inbox is not None
-            bench.switchboard.give(GivenOrder(record, bench.clock, changed=lambda _: None, take=take), inbox)
+            begun_s = bench.clock.monotonic()
+            order = GivenOrder(record, bench.clock, begun_s=begun_s, changed=lambda _: None, take=take)
+            bench.switchboard.give(order, inbox)
         await bench.clock.settle()
 
     assert given == [("door-1", "for door-1"), ("door-3", "for door-3")]

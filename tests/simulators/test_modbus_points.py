@@ -10,6 +10,7 @@ import pytest
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 from pymodbus.framer import FramerRTU
 
+from simulators._clock import RealClock
 from simulators._modbus_wire import _crc
 from simulators._world import Option
 from simulators.modbus_points import COILS, HOLDING, INPUT_WORDS, INPUTS, Memory, Slave
@@ -46,7 +47,7 @@ def bits(text: str) -> list[int]:
 def test_requests_are_answered_as_the_specification_shows(
     table: int, address: int, values: list[int], request_hex: str, answer_hex: str
 ) -> None:
-    memory = Memory("fence8")
+    memory = Memory("fence8", RealClock())
     memory.tables[table][address : address + len(values)] = values
 
     assert memory.answer(bytes.fromhex(request_hex)) == bytes.fromhex(answer_hex)
@@ -54,7 +55,7 @@ def test_requests_are_answered_as_the_specification_shows(
 
 def test_written_values_are_read_back_as_written() -> None:
     """Clause 6.11: ten coils from 20 (here 3), CD 01, so that 27..20 = 1100 1101 and 29..28 = 01."""
-    memory = Memory("fence8")
+    memory = Memory("fence8", RealClock())
     memory.answer(bytes.fromhex("0F 0003 000A 02 CD01"))
 
     assert memory.tables[COILS][3:13] == [*bits("11001101"), 1, 0]

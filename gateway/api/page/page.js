@@ -1,16 +1,16 @@
 "use strict";
 // One page, no framework, no outside address: the latest events as they are stored, devices, and the way to 110.
 const WORDS = {
-  en: { title: "Fangkong gateway", token: "API token", open: "Open", destinations: "Destinations", devices: "Devices", events: "Latest events",
+  en: { title: "Fangkong gateway", account: "Account", password: "Password or one-time secret", renew: "New password (at first, or to change it)", open: "Log in", leave: "Log out", destinations: "Destinations", devices: "Devices", events: "Latest events",
     name: "Name", state: "State", life: "Life", alarm: "Alarm", fault: "Fault", status: "Status", bulk: "Bulk", dead: "Undeliverable", time: "Time", lane: "Lane",
-    what: "Event", where: "Place", device: "Device", up: "up", down: "down", removed: "removed, events wait", live: "live", gone: "no connection", refused: "token refused",
+    what: "Event", where: "Place", device: "Device", up: "up", down: "down", removed: "removed, events wait", live: "live", gone: "no connection", refused: "please log in", denied: "not right", often: "too many tries, wait a little", weak: "choose a password of 10 characters or more that nobody guesses",
     heard: "heard", silent: "silent", unproven: "unproven", unclaimed: "unclaimed", new: "", restore: "restored", update: "still there", test: "TEST" },
-  "zh-CN": { up: "正常", down: "中断", removed: "已移除,有事件待送", live: "实时", gone: "连接中断", refused: "令牌不正确", life: "生命", alarm: "报警", fault: "故障", status: "状态", bulk: "数据",
+  "zh-CN": { up: "正常", down: "中断", removed: "已移除,有事件待送", live: "实时", gone: "连接中断", refused: "请登录", denied: "账号或密码不正确", often: "尝试过多,请稍候", weak: "新密码至少10个字符,且不易猜测", life: "生命", alarm: "报警", fault: "故障", status: "状态", bulk: "数据",
     heard: "在线", silent: "失联", unproven: "未证实", unclaimed: "未登记", new: "", restore: "恢复", update: "仍存在", test: "测试" },
 };
 const ROWS = 30, LOOK_MS = 2000, RETRY_MS = 2000;
 const by = (id) => document.getElementById(id);
-let language = "zh-CN", token = "";
+let language = "zh-CN", token = "", mayLookNorth = false;
 const word = (key) => WORDS[language][key] ?? key;
 
 function cell(row, text, kind) {
@@ -19,8 +19,9 @@ function cell(row, text, kind) {
   if (kind) td.className = kind;
 }
 
+// A token (programs, the demo) goes along by hand; a person's session is a cookie that this script cannot read.
 async function ask(path) {
-  const answer = await fetch(path, { headers: { Authorization: `Bearer ${token}` } });
+  const answer = await fetch(path, { headers: token ? { Authorization: `Bearer ${token}` } : {} });
   if (answer.status === 401) throw new Error("refused");
   if (!answer.ok) throw new Error("gone");
   return answer;
@@ -43,10 +44,11 @@ function draw(event) {
 }
 
 async function look() {
-  const [destinations, devices] = await Promise.all([ask("/api/v1/destinations"), ask("/api/v1/devices?limit=1000")]);
+  by("road").hidden = !mayLookNorth;
+  const [destinations, devices] = await Promise.all([mayLookNorth ? ask("/api/v1/destinations") : null, ask("/api/v1/devices?limit=1000")]);
   const body = by("destinations");
   body.replaceChildren();
-  for (const each of (await destinations.json()).items) {
+  for (const each of destinations ? (await destinations.json()).items : []) {
     const row = body.insertRow();
     cell(row, each.name);
     const state = !each.configured ? "removed" : each.up ? "up" : "down";
@@ -90,11 +92,16 @@ async function follow() {
 }
 
 async function run() {
-  by("login").hidden = true;
-  by("board").hidden = false;
-  sessionStorage.setItem("token", token);
-  const every = setInterval(() => look().catch(() => {}), LOOK_MS);
+  let every = 0;
   try {
+    const me = await (await ask("/api/v1/session")).json();
+    if (token) sessionStorage.setItem("token", token);
+    mayLookNorth = me.sites === null && me.permissions.includes("deliveries");
+    by("who").textContent = me.actor.replace("account:", "");
+    by("login").hidden = true;
+    by("board").hidden = false;
+    by("leave").hidden = false;
+    every = setInterval(() => look().catch(() => {}), LOOK_MS);
     await look();
     await follow();
   } catch (error) {
@@ -102,12 +109,40 @@ async function run() {
     show(refused ? "refused" : "gone", false);
     if (refused) {
       sessionStorage.removeItem("token");
+      token = "";
+      by("who").textContent = "";
       by("login").hidden = false;
       by("board").hidden = true;
+      by("leave").hidden = true;
     } else setTimeout(run, RETRY_MS);
   } finally {
     clearInterval(every);
   }
+}
+
+async function post(path, body) {
+  const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  if (!answer.ok) throw new Error({ 401: "denied", 422: "weak", 429: "often" }[answer.status] ?? "gone");
+}
+
+async function enter(event) {
+  event.preventDefault();
+  const account = by("account").value.trim(), secret = by("password").value, chosen = by("renew").value;
+  by("refusal").textContent = "";
+  try {
+    if (chosen) await post("/api/v1/password", { account, secret, new: chosen });
+    await post("/api/v1/session", { account, password: chosen || secret });
+    by("password").value = by("renew").value = "";
+    await run();
+  } catch (error) {
+    by("refusal").textContent = word(error.message);
+  }
+}
+
+async function leave() {
+  if (!token) await fetch("/api/v1/session", { method: "DELETE" });
+  sessionStorage.removeItem("token");
+  location.reload();
 }
 
 async function begin() {
@@ -115,12 +150,13 @@ async function begin() {
   document.documentElement.lang = language;
   if (language === "en") for (const each of document.querySelectorAll("[data-text]")) each.textContent = word(each.dataset.text);
   document.title = document.querySelector("h1").textContent;
-  by("login").addEventListener("submit", (event) => { event.preventDefault(); token = by("token").value.trim(); run(); });
+  by("login").addEventListener("submit", enter);
+  by("leave").addEventListener("click", leave);
   // A token in the fragment never leaves the browser; it is taken out of the address at once.
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   if (given) history.replaceState(null, "", location.pathname);
   token = given ?? sessionStorage.getItem("token") ?? "";
-  if (token) run(); else by("login").hidden = false;
+  run();
 }
 
 begin();
