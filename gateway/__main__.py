@@ -16,7 +16,7 @@ FAMILIES = (
     "explain",
     "driver",
     "try_",
-    "replay",
+    "capture",
     "replay",
     "tool",
     "simulate",

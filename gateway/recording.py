@@ -75,7 +75,7 @@ async def transaction(tap: Tap | None, request: Mapping[str, Any], answer: Await
     except (NoAnswer, LinkClosed) as error:
         tap.note({**request, "error": "no_answer" if isinstance(error, NoAnswer) else "closed", "why": str(error)})
         raise
-    tap.note({**request, "answer": None if got is None else list(got)})
+    tap.note({**request, "answer": got if isinstance(got, bool) else list(got)})
     return got
 
 

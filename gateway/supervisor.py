@@ -146,6 +146,11 @@ class Supervisor:
         found = self.connections.get(connection)
         return found is None or found.is_up
 
+    def is_recorded(self, name: str) -> bool | None:
+        """Whether somebody records this connection; None when there is no such one."""
+        connection = self.connections.get(name)
+        return None if connection is None else connection.recorder is not None
+
     @contextmanager
     def recorded(self, name: str, write: Callable[[str], object]) -> Iterator[Recorder]:
         """Record a connection while this lasts; `write` takes whole lines. Raises KeyError, Busy."""

@@ -6,7 +6,7 @@ import asyncio
 import json
 from bisect import bisect_right
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -191,8 +191,11 @@ class BusLine(Line):
         answer: Sequence[int] = await self._ask("read", [unit, table, address, count])
         return answer
 
-    async def write(self, unit: int, table: Table, address: int, values: Sequence[int]) -> None:
-        await self._ask("write", [unit, table, address, list(values)])
+    async def write(
+        self, unit: int, table: Table, address: int, values: Sequence[int], *, unless: Callable[[], bool] | None = None
+    ) -> bool:
+        was_sent: bool = await self._ask("write", [unit, table, address, list(values)])
+        return was_sent
 
     async def _ask(self, what: str, request: Sequence[Any]) -> Any:
         answers = self._asked[_key(what, request)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from gateway.cli.capture import new_file
 from gateway.cli.explain import add_driver_options
 
 if TYPE_CHECKING:
@@ -79,11 +79,6 @@ def run(arguments: argparse.Namespace) -> int:
         with suppress(KeyboardInterrupt):
             return asyncio.run(_try(arguments, driver, context, broker, file))
     return 0
-
-
-def new_file(path: Path) -> TextIO:
-    """For a recording, which only its owner may read. Raises OSError, also when it is there already."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8", buffering=1)
 
 
 def _say(what: Mapping[str, Any]) -> None:

@@ -203,9 +203,12 @@ class ModbusBus:
     ) -> bool:
         """See Bus.write."""
         request = {"write": [unit, table, address, list(values)]}
-        await transaction(self.tap, request, self._write(unit, table, address, values))
+        was_sent: bool = await transaction(self.tap, request, self._write(unit, table, address, values, unless))
+        return was_sent
 
-    async def _write(self, unit: int, table: Table, address: int, values: Sequence[int]) -> None:
+    async def _write(
+        self, unit: int, table: Table, address: int, values: Sequence[int], unless: Callable[[], bool] | None
+    ) -> bool:
         assert table in {"coil", "holding_register"}, f"{table} cannot be written"
         assert 1 <= len(values) <= (WRITE_BITS_MAX if table in BIT_TABLES else WRITE_REGISTERS_MAX)
         client, is_coil = self._client, table == "coil"
