@@ -12,7 +12,7 @@ test: .venv/.dev
 	@$(PYTEST) -m "not full and not soak" -n 4 --dist worksteal
 
 # What needs apt packages on top: independent peers, a real Prometheus, a browser (.ci/tools installs them as root).
-test-full: .venv/.dev
+test-full: .venv/.dev .venv/peers/libosdp
 	@.ci/tools
 	@$(PYTEST) -m "(full or peer) and not soak" --all-peers -n 4 --dist worksteal
 
@@ -59,6 +59,7 @@ wheel: .venv/.uv
 lock: .venv/.uv
 	@$(BIN)/uv pip compile -q --universal --no-header --generate-hashes pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile -q --universal --no-header --generate-hashes --group pyproject.toml:dev pyproject.toml -o requirements-dev.lock
+	@echo libosdp==3.2.9 | $(BIN)/uv pip compile -q --universal --no-header --generate-hashes - -o requirements-libosdp.lock
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -79,6 +80,13 @@ clean:
 .venv/.dev: .venv/.uv requirements-dev.lock pyproject.toml
 	@$(call install,requirements-dev.lock)
 	@touch $@ .venv/.run
+
+# A peer with an environment of its own: libosdp and osdp install the same package.
+.venv/peers/libosdp: requirements-libosdp.lock .venv/.dev
+	@echo "preparing $@ ..."
+	@$(BIN)/python -m venv --clear $@
+	@$@/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $< || { rm -rf $@; exit 2; }
+	@touch $@
 
 # uv is fast; pip does the same where uv cannot reach an index that only pip is set up for.
 install = echo "installing from $(1) ..."; \

@@ -87,7 +87,9 @@ class Wire:
         if mood == "late":
             await self._world.clock.sleep(slave.late_s)
         if self._baud:
-            await self._world.clock.sleep((len(pdu) + len(answer) + 6) * 11 / self._baud)
+            # Both frames, and the silence by which the slave knew that the request was whole.
+            gap_s = 0.00175 if self._baud > 19_200 else 3.5 * 11 / self._baud
+            await self._world.clock.sleep((len(pdu) + len(answer) + 6) * 11 / self._baud + gap_s)
         return (unit % 247 + 1 if mood == "wrong_unit" else unit), answer
 
     def _spoilt(self, unit: int, frame: bytes) -> bytes:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
 
@@ -26,11 +28,24 @@ def _package(name: str) -> str | None:
         return None
 
 
+def libosdp_python() -> Path | None:
+    """The interpreter of the environment with libosdp (make .venv/peers/libosdp): libosdp and osdp share one import name."""
+    found = Path(sys.prefix) / "peers/libosdp/bin/python"
+    return found if found.exists() else None
+
+
+def _libosdp() -> str | None:
+    python = libosdp_python()
+    installed = python.parent.parent.glob("lib/python3.*/site-packages/libosdp-*.dist-info") if python else ()
+    return next((path.name.removeprefix("libosdp-").removesuffix(".dist-info") for path in installed), None)
+
+
 PEERS: Mapping[str, Look] = {
     "siadc09": partial(_package, "siadc09"),
     "pysiaalarm": partial(_package, "pysiaalarm"),
     "my-dc09-spt": partial(_package, "my-dc09-spt"),
     "pynmeagps": partial(_package, "pynmeagps"),
+    "libosdp": _libosdp,
     "libmodbus": partial(shutil.which, "mbpoll"),
     "mosquitto": partial(shutil.which, "mosquitto"),
 }

@@ -28,6 +28,10 @@ class CannotUse(FrameError):
     """A good frame that cannot be processed: its sender is told so, and need not try again."""
 
 
+class KeyOffered(CannotUse):
+    """A frame that carries a key: its bytes are kept nowhere."""
+
+
 @dataclass(slots=True)
 class Memory:
     """What the conversations of one line share."""
@@ -69,7 +73,7 @@ def understood(
     if not message.encrypted and not settings_of(context).may_be_plain(message.account):
         raise CannotUse(f"account {message.account} has a key, and this frame is in the clear", "spoofed")
     if message.extended("K") is not None:
-        raise CannotUse(f"account {message.account} asks for a new key: keys are set in the site file alone")
+        raise KeyOffered(f"account {message.account} asks for a new key: keys are set in the site file alone")
     try:
         said = meant(message, frame, context, now)
     except FrameError as error:
@@ -201,7 +205,7 @@ class Receiver:
     async def _refuse(self, piece: bytes, error: FrameError) -> None:
         """Count it; tell of somebody at the line once; DUH where the frame was good and its sender waits."""
         account = account_of(piece)
-        self._session.reject(b"" if "new key" in str(error) else piece, error)
+        self._session.reject(b"" if isinstance(error, KeyOffered) else piece, error)
         receipt = Receipt.settled()
         if error.reason == "spoofed" and account:
             receipt = await self._trouble(account, piece, str(error))

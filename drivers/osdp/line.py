@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 
 from drivers.osdp.frame import Command, parse, split
@@ -25,6 +26,8 @@ ORDER_REPEATED_S = 1.0
 """An order that is not answered is said again for as long: a door must not open when nobody expects it any more."""
 OUTPUT_EVERY_S = 1.0
 """How often a strike that is on is looked at: many readers do not say by themselves when its time has run out."""
+HEARD_BYTES_MAX = 8192
+"""More than any answer, read or not, between two turns: a line that babbles."""
 HEAD_BYTES = 6
 """What is kept of a refused frame: behind its head may stand a card's number."""
 
@@ -55,17 +58,25 @@ class Line:
         self._members = members
         self._panel = Panel(members)
         self._buffer = bytearray()
-        self._is_listening = False
         self._changed = asyncio.Event()
         """Bytes, a receipt or an order have come."""
 
     async def hear(self) -> None:
-        """Take what comes. What nobody waits for is a late answer or noise."""
+        """Take what comes."""
         while True:
-            data = await self._session.link.read()
-            if self._is_listening:
-                self._buffer += data
-                self._changed.set()
+            self._buffer += await self._session.link.read()
+            if len(self._buffer) > HEARD_BYTES_MAX:
+                self._buffer.clear()
+            self._changed.set()
+
+    def _overhear(self) -> None:
+        """What came while nobody waited for it: the answer of a reader that is slow, or noise. Half a frame stays: its
+        other half is on the way."""
+        for frame in split(self._buffer):
+            with suppress(FrameError):
+                parsed = parse(frame)
+                if parsed.is_reply:
+                    self._panel.overheard(parsed.address, self._clock.monotonic())
 
     async def obey(self) -> None:
         """Put each order to the reader it is for."""
@@ -113,14 +124,12 @@ class Line:
         order = self._prepare(member)
         asked_s = self._clock.monotonic()
         request = member.talk.request()
-        self._buffer.clear()
-        self._is_listening = True
+        self._overhear()
         await self._session.link.write(request)
         if order is not None:
             order.sent()
         patience_s = self._panel.patience_s(member, len(request), asked_s)
         began_s, answer = await self._listen(member, asked_s, patience_s)
-        self._is_listening = False
         now_s = self._clock.monotonic()
         if began_s is None:
             self._panel.missed(member, now_s=now_s)
@@ -162,8 +171,11 @@ class Line:
             for frame in split(self._buffer):
                 try:
                     parsed = parse(frame)
-                    if parsed.is_reply:  # else an adapter that hears itself
-                        return began_s, member.talk.answered(parsed)
+                    if not parsed.is_reply:
+                        continue  # an adapter that hears itself
+                    if parsed.address != member.reader.address:
+                        self._panel.overheard(parsed.address, now_s)
+                    return began_s, member.talk.answered(parsed)
                 except FrameError as error:
                     self._session.reject(frame[:HEAD_BYTES], error)
         return None, None

@@ -19,6 +19,8 @@ REPLY_WITHIN_S = 0.25
 """The 200 ms a reader may take (clause 5.7), and what 9600 baud needs for our longest command."""
 MARGIN_S = 0.01
 """Beyond the longest a reader has lately taken to begin an answer: what a busy adapter and loop add."""
+LAG_MEMORY = 256
+"""Answers, some ten seconds, in which a slow one is forgotten: a machine that was busy just now is busy."""
 SHORT_BYTES = 16
 """A poll with its MAC: what the usual time to an answer is learned from."""
 BYTE_S = 10 / 9600
@@ -119,8 +121,8 @@ class Panel:
         if now_s - self._long_probe_s >= LONG_PROBE_EVERY_S:
             self._long_probe_s = now_s
             return REPLY_WITHIN_S
-        lags = [one.lag_s for one in self.members if one.lag_s is not None and not one.misses]
-        lag_s = member.lag_s if member.lag_s is not None else max(lags, default=REPLY_WITHIN_S)
+        lags = [one.lag_s for one in self.members if one.lag_s is not None and (one is member or not one.misses)]
+        lag_s = max(lags, default=REPLY_WITHIN_S)
         return min(REPLY_WITHIN_S, lag_s + MARGIN_S + max(0, size - SHORT_BYTES) * BYTE_S)
 
     def answered(self, member: Member, *, size: int, lag_s: float, asked_s: float, now_s: float) -> None:
@@ -129,11 +131,17 @@ class Panel:
         member.answered_s = now_s
         if size <= SHORT_BYTES:
             before_s = member.lag_s or 0.0
-            member.lag_s = max(lag_s, before_s - (before_s - lag_s) / 16)
+            member.lag_s = max(lag_s, before_s - (before_s - lag_s) / LAG_MEMORY)
         if member.talk.in_service:
             member.served_s = now_s
         is_refused = member.talk.trouble is not None and member.talk.is_new
         member.due_s = now_s + TROUBLE_EVERY_S if is_refused else now_s if member.is_joining else asked_s + EVERY_S
+
+    def overheard(self, address: int, now_s: float) -> None:
+        """An answer that was not waited for any more: its reader is slow, not dead."""
+        for member in self.members:
+            if member.reader.address == address and member.misses:
+                member.misses, member.due_s = 0, now_s
 
     def missed(self, member: Member, *, now_s: float) -> None:
         """It did not, or not in a way that can be believed."""

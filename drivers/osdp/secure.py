@@ -47,13 +47,13 @@ def unpadded(message: bytes) -> bytes:
 class Handshake:
     """From our challenge to the reader's first MAC."""
 
-    key: bytes
+    key: bytes = field(repr=False)
     challenge: bytes
     """Eight random bytes, new for every attempt: what was recorded of an earlier session opens no later one."""
     _enc: bytes = field(init=False, repr=False)
     _mac1: bytes = field(init=False, repr=False)
     _mac2: bytes = field(init=False, repr=False)
-    _server: bytes = b""
+    _server: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         self._enc, self._mac1, self._mac2 = (
@@ -85,8 +85,8 @@ class Channel:
     _enc: bytes = field(repr=False)
     _mac1: bytes = field(repr=False)
     _mac2: bytes = field(repr=False)
-    _reply_mac: bytes
-    _command_mac: bytes = b""
+    _reply_mac: bytes = field(repr=False)
+    _command_mac: bytes = field(default=b"", repr=False)
 
     def _mac(self, start: bytes, message: bytes) -> bytes:
         blocks = message if len(message) % BLOCK == 0 else padded(message)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gateway.cli import demo_families
 from gateway.model import Device, Point, Site
+from gateway.registry import Thing
 
 SITES = (
     Site(
@@ -33,9 +35,9 @@ def site_of_alarm(n: int) -> str:
     return "yangsi" if n <= 28 else "zhouji" if n <= 34 else "xiwang"
 
 
-def things() -> list[Site | Device | Point]:
+def things() -> list[Thing]:
     """Sites, devices and points, parents first."""
-    found: list[Site | Device | Point] = list(SITES)
+    found: list[Thing] = list(SITES)
     for n in range(1, ALARMS + 1):
         device, site = f"a{n:03}", site_of_alarm(n)
         found.append(Device(device, site, f"{n} 号无线报警器", HEARD_WITHIN_S))
@@ -57,6 +59,8 @@ def things() -> list[Site | Device | Point]:
 def where(device: str, zone: int | None) -> tuple[str, int]:
     """Account and zone number towards 110, worked out from the lists above and not from the gateway's ledger."""
     accounts = {site.id: site.account for site in SITES}
+    if device in demo_families.WATCHED:
+        return accounts[demo_families.SITE], demo_families.WATCHED[device][0]
     if device.startswith("fence-"):
         return accounts[FENCES[device]], 100 * int(device.removeprefix("fence-")) + (zone or 0)
     if device.startswith("ev1527-"):
@@ -67,13 +71,13 @@ def where(device: str, zone: int | None) -> tuple[str, int]:
     return accounts[site_of_alarm(n)], n
 
 
-async def enrol(data_dir: Path) -> None:
-    """Write the ledger."""
+async def enrol(data_dir: Path, *more: Thing) -> None:
+    """Write the ledger, with `more` in it."""
     from gateway.registry import Registry
 
     data_dir.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, before anything runs
     registry = await Registry.open(data_dir / "registry.db")
-    await registry.put(things())
+    await registry.put([*things(), *more])
     await registry.close()
 
 
@@ -90,7 +94,7 @@ token_file = "api.token"
 [broker]
 listen = "127.0.0.1:{mqtt}"
 passwords = {{ demo = "demo.password" }}
-topics = {{ demo = ["fangkong/v1/#"] }}
+topics = {{ demo = ["fangkong/v1/#", "zigbee2mqtt/#"] }}
 
 # Every single alarm is followed to 110 here, so none is summed up.
 [storms]

@@ -19,11 +19,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from gateway.cli import demo_families
 from gateway.cli.demo_audit import Audit, accepted_events, balance
 from gateway.cli.demo_community import SITE_FILE, where
 from gateway.cli.demo_view import draw
 from gateway.clock import Clock, RealClock
 
+PORTS = ("api", "mqtt", "modbus", "door", "dc09", "jt808", "nmea")
 READY_WITHIN_S = 20.0
 DRAIN_WITHIN_S = 20.0
 """After the last event is raised, everything must have arrived within this time, whatever was killed or cut before."""
@@ -71,6 +73,8 @@ class Stage:
                 await self._watch(stack)
             audit = self.audit()
             first = self._first_alarm_s()
+        families = (f"{name}={delivered}/{alarms}" for name, (alarms, delivered) in sorted(audit.families.items()))
+        print(f"DEMO families, alarms at 110 of those raised: {' '.join(families)}")
         print(
             f"DEMO alarms={audit.alarms} delivered={audit.delivered} lost={audit.lost} "
             f"duplicates={audit.duplicates} kills={self._kills} first_alarm_s={first:.1f}"
@@ -80,8 +84,9 @@ class Stage:
     # -- starting and ending processes -----------------------------------------------------------------------------------
 
     async def _set_up(self, stack: AsyncExitStack) -> None:
-        self._ports = dict(zip(("api", "mqtt", "modbus"), _free_ports(3), strict=True))
-        for name, secret in (("api.token", self._token), ("demo.password", secrets.token_urlsafe(16))):
+        self._ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        own = {"api.token": self._token, "demo.password": secrets.token_urlsafe(16)}
+        for name, secret in (own | demo_families.SECRETS).items():
             path = self._dir / name
             path.touch(mode=0o600)
             path.write_text(secret + "\n", encoding="utf-8")
@@ -95,8 +100,10 @@ class Stage:
         self._ports |= {"centre": ready["tcp"], "control": ready["control"]}
         self._control = await asyncio.open_connection("127.0.0.1", ready["control"])
         stack.callback(self._control[1].close)
-        settings = {"pty": str(self._dir / "rf0"), **{name: str(port) for name, port in self._ports.items()}}
-        (self._dir / "site.toml").write_text(SITE_FILE.format(**settings), encoding="utf-8")
+        settings = {name: str(port) for name, port in self._ports.items()}
+        settings |= {"pty": str(self._dir / "rf0"), "osdp": str(self._dir / "rs485")}
+        site_file = (SITE_FILE + demo_families.TABLES).format(**settings)
+        (self._dir / "site.toml").write_text(site_file, encoding="utf-8")
         await self._start_daemon(stack)
         await self._broker_accepts()
         password = (self._dir / "demo.password").read_text(encoding="utf-8").strip()
@@ -253,7 +260,7 @@ def _process_start(clock: Clock) -> float:
 async def _enrol(data_dir: Path) -> None:
     from gateway.cli.demo_community import enrol  # half a second of imports, while the centre starts
 
-    await enrol(data_dir)
+    await enrol(data_dir, *demo_families.things())
 
 
 def _free_ports(count: int) -> list[int]:

@@ -39,6 +39,12 @@ WRITE_BITS_MAX = 1968
 """The same, clauses 6.11 and 6.12."""
 LATE_ANSWER_S = 1.0
 """RTU: no answer carries the number of its request, so a unit that missed one is not asked again before this has passed."""
+GAP_CHARACTERS = 3.5
+CHARACTER_BITS = 11
+FAST_BAUD = 19_200
+FAST_GAP_S = 0.00175
+"""RTU: so much silence ends a frame, by which a slave knows where the next one begins; above 19 200 baud it is fixed. Modbus over
+Serial Line V1.02, clause 2.5.1.1."""
 TARGET_SILENT = 0x0B
 """Exception of a gateway whose serial unit did not answer: the unit is dead, not the link."""
 
@@ -60,6 +66,13 @@ class Line:
     baud: int = 9600
     parity: str = "N"
     stop: int = 1
+
+    @property
+    def gap_s(self) -> float:
+        """The silence between an answer and the next request."""
+        if self.kind == "tcp":
+            return 0.0
+        return FAST_GAP_S if self.baud > FAST_BAUD else GAP_CHARACTERS * CHARACTER_BITS / self.baud
 
 
 def line(url: str) -> Line:
@@ -172,6 +185,8 @@ class ModbusBus:
             name: metrics.bus_requests.labels(connection, name) for name in ("answered", "no_answer", "refused", "lost")
         }
         self._lock = asyncio.Lock()
+        self._gap_s = wire.gap_s
+        self._silent_since = clock.monotonic() - self._gap_s
         self._late_until: dict[int, float] = {}
         """RTU: per unit that missed, when an answer to the missed request can no longer be taken for a new one."""
 
@@ -239,12 +254,16 @@ class ModbusBus:
 
     async def _exchange(self, unit: int, function: int, send: Send) -> ModbusPDU:
         """The answer to one request. Counts every outcome but the good one."""
+        if (gap_s := self._silent_since + self._gap_s - self._clock.monotonic()) > 0:
+            await self._clock.sleep(gap_s)
         try:
             answer = await send()
         except ConnectionException as error:
             raise self._lost() from error
         except ModbusException as error:
             raise self._missed(unit) from error
+        finally:
+            self._silent_since = self._clock.monotonic()
         if answer.isError() and answer.function_code == function | 0x80:
             if answer.exception_code == TARGET_SILENT:
                 self._outcomes["no_answer"].inc()

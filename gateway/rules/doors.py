@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
+from gateway.acts import Act, CommandState
 from gateway.config import DoorPart, DoorSection
 from gateway.kinds import Kind, Qualifier
 from gateway.model import Event, Observation
@@ -37,10 +38,13 @@ class Part(Enum):
     """What of a door an event is about."""
 
     CONTACT = frozenset({Kind.DOOR_OPEN, Kind.DOOR_FORCED, Kind.DOOR_HELD, Kind.INTERLOCK})
-    LOCK = frozenset({Kind.UNLOCKED})
+    LOCK = frozenset({Kind.UNLOCKED, Kind.COMMAND})
     EXIT = frozenset({Kind.EXIT_REQUEST})
     READER = frozenset({Kind.ACCESS_GRANTED, Kind.ACCESS_DENIED, Kind.DENIED_REPEATEDLY})
 
+
+OPENING = frozenset({Act.OPEN.value, Act.UNLOCK.value})
+LEFT = frozenset({CommandState.SENT.value, CommandState.EXECUTED.value})
 
 DERIVED = (Kind.DOOR_FORCED, Kind.DOOR_HELD, Kind.INTERLOCK)
 """What begins here also ends here."""
@@ -71,7 +75,6 @@ class Doors:
 
     def __init__(self, doors: Sequence[DoorSection] = ()) -> None:
         self._memory = Memory[State](State, self._step)
-        self._commanded_s: dict[str, float] = {}
         self._doors: dict[str, DoorSection] = {}
         self._gone: dict[str, DoorSection] = {}
         self.declare(doors)
@@ -81,7 +84,6 @@ class Doors:
         self._gone |= self._doors
         self._doors = {key_of(door.contact): door for door in doors}
         self._gone = {key: door for key, door in self._gone.items() if key not in self._doors}
-        self._commanded_s = {key: until_s for key, until_s in self._commanded_s.items() if key in self._doors}
         self._groups: dict[str, list[str]] = {}
         for key, door in self._doors.items():
             if door.group:
@@ -100,12 +102,6 @@ class Doors:
     @property
     def devices(self) -> Collection[str]:
         return self._parts
-
-    def commanded(self, device: str, zone: int | None, until_s: float) -> None:
-        """A person had this lock opened: until then its door may be opened and stand open."""
-        for part, of_zone, key in self._parts.get(device, ()):
-            if part is Part.LOCK and of_zone in (None, zone) and key in self._doors:
-                self._commanded_s[key] = until_s
 
     # -- a Watch -------------------------------------------------------------------------------------------------------
 
@@ -160,7 +156,8 @@ class Doors:
     def _keys(self, event: Event) -> Iterator[str]:
         """The doors it is about."""
         for part, zone, key in self._parts.get(event.device, ()):
-            if event.kind in part.value and zone in (None, event.zone):
+            is_all_locks = event.kind is Kind.COMMAND and event.zone is None
+            if event.kind in part.value and (zone in (None, event.zone) or is_all_locks):
                 yield key
 
     def _step(self, state: State, event: Event, at_s: float) -> State:
@@ -184,14 +181,14 @@ class Doors:
         if event.kind is Kind.ACCESS_DENIED:
             recent = [denied_s for denied_s in state.denied_s if at_s - denied_s < door.denials_within_s]
             return replace(state, denied_s=(*recent, at_s)[-door.denials :])
-        if begins:  # a grant, or the exit button, whose release says nothing
+        if begins and (event.kind is not Kind.COMMAND or _has_opened(event)):  # the exit button's release says nothing
             return replace(_let(state, door, at_s, at_s + door.unlock_s), denied_s=())
         return state
 
     def _moved(self, state: State, at_s: float, *, is_open: bool, test: bool) -> State:
         if not is_open or state.is_open:
             return replace(state, is_open=is_open)
-        is_let = state.is_unlocked or at_s <= max(state.free_until_s, self._commanded_s.get(state.key, NEVER_S))
+        is_let = state.is_unlocked or at_s <= state.free_until_s
         return replace(state, is_open=True, opened_s=at_s, unexplained_s=None if is_let else at_s, test=test)
 
     def _seen(self, event: Event, now_s: float) -> Iterator[Observation]:
@@ -232,10 +229,9 @@ class Doors:
         return [key for key in self._groups.get(group, ()) if self._memory[key].is_open]
 
     def _is_held(self, state: State, door: DoorSection, now_s: float) -> bool:
-        commanded_s = self._commanded_s.get(state.key, NEVER_S)
         if not state.is_open or state.is_unlocked or state.raised & {Kind.DOOR_FORCED, Kind.DOOR_HELD}:
             return False
-        since_s = max(state.opened_s, state.let_s, min(commanded_s, now_s))
+        since_s = max(state.opened_s, state.let_s)
         return state.unexplained_s is None and now_s - since_s >= door.held_open_s
 
     def _over(self, key: str) -> Iterator[Observation]:
@@ -302,6 +298,11 @@ def _let(state: State, door: DoorSection, at_s: float, until_s: float) -> State:
         let_s=at_s,
         unexplained_s=None if late else state.unexplained_s,
     )
+
+
+def _has_opened(event: Event) -> bool:
+    """Whether it says that an order to open has left, or was carried out."""
+    return event.values.get("act") in OPENING and event.values.get("state") in LEFT
 
 
 def _said(door: DoorSection, kind: Kind, qualifier: Qualifier, *, test: bool) -> Observation:

@@ -29,6 +29,7 @@ def centre(
 
 
 RAISED, TOLD = device("raised"), device("acknowledged")
+TOLD_OF_DOOR = device("acknowledged", what="door_open")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,8 @@ RAISED, TOLD = device("raised"), device("acknowledged")
         pytest.param([RAISED, TOLD] * 2, [centre(), centre("e2", "A101/0002/H")], Audit(2, 2, 0, 0), id="two presses, two events"),
         pytest.param([RAISED, TOLD] * 2, [centre()], Audit(2, 1, 1, 0), id="two presses, one event"),
         pytest.param([device("raised", simulator="modbus_points", what="perimeter")], [], Audit(1, 0, 1, 0), id="a lasting state not seen"),
+        pytest.param([device("raised", simulator="nmea", what="antenna_cut")], [], Audit(1, 0, 1, 0), id="a receiver is never told"),
+        pytest.param([device("raised", what="door_open"), TOLD_OF_DOOR], [], Audit(0, 0, 0, 0), id="a door that opens is nothing for 110"),
         pytest.param([RAISED, TOLD], [centre(), centre("e9", "x", code="381")], Audit(1, 1, 0, 0), id="what the gateway says itself"),
     ],
 )  # fmt: skip
@@ -51,3 +54,17 @@ def test_balance(ledger: list[dict[str, Any]], record: list[dict[str, Any]], fou
     audit = balance(ledger, record, lambda device, zone: ("A101", 1))
 
     assert Audit(audit.alarms, audit.delivered, audit.lost, audit.duplicates) == found
+
+
+def test_each_family_has_its_own_count() -> None:
+    ledger = [
+        RAISED,
+        TOLD,
+        device("raised", simulator="dc09", what="burglary"),
+        device("raised", what="panic", restore=True),
+    ]
+
+    assert balance(ledger, [centre()], lambda device, zone: ("A101", 1)).families == {
+        "alarm_json": (1, 1),
+        "dc09": (1, 0),
+    }

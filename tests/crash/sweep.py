@@ -287,7 +287,7 @@ def _is_stopped_at_a_call(pid: int) -> bool:
     """As strace holds it, before the call takes place."""
     try:
         return "State:\tt" in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before the file was opened, or while it was read
         return False
 
 

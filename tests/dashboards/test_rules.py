@@ -39,8 +39,11 @@ BOUNDED_BY = {
     "outcome": "the closed list of request outcomes",
     "hash": "one configuration in force",
     "reason": "gateway.errors.Reason; gateway.rules.storms.Reason",
+    "act": "gateway.acts.Act",
+    "deviation": "the closed list of a driver's deviations",
+    "device": "gateway.intake.DEVIATING_MAX devices, then other",
 }
-"""Every label and what bounds it. A label that a payload could fill (device, plate, card, event, text) has no place here."""
+"""Every label and what bounds it. A label that a payload could fill without end (plate, card, event, text) has no place here."""
 
 
 def metric_labels() -> dict[str, set[str]]:

@@ -19,6 +19,8 @@ LINES_MOST = 60
 FLOOD = 1000
 OWN_FILES = {"api.token", "demo.password", "gateway.log", "site.toml", "var"}
 VAR = {
+    "audit.db",
+    "audit.db-journal",
     "broker",
     "config",
     "events.db",

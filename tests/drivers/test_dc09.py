@@ -19,6 +19,7 @@ from siadc09.xdata import Data
 
 from drivers import dc09 as driver
 from drivers.dc09 import codes, conversation, meaning
+from drivers.dc09.settings import DEVIATIONS
 from gateway.clock import Clock, RealClock
 from gateway.driver import Context, FrameError, Kind, Observation, Qualifier, Secret
 from gateway.errors import ConfigError
@@ -280,6 +281,16 @@ async def test_the_strict_profile_takes_nothing_but_the_standard(jumping_clock: 
 
             assert (b'"ACK"' in answer) != departs, vector.payload
     assert line.desk.rejected
+
+
+def test_every_departure_that_has_a_name_is_read_and_named_in_a_vector() -> None:
+    named = set()
+    for vector in read_vectors("dc09").vectors:
+        if not vector.is_error:
+            for frame in driver.split(bytearray(vector.payload)):
+                named |= set(driver.deviations(frame, vector.context))
+
+    assert named == set(PROFILES["dc09_tolerant"].accepts) == DEVIATIONS
 
 
 # -- somebody at the line ----------------------------------------------------------------------------------------------

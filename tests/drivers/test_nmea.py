@@ -195,6 +195,21 @@ async def test_a_void_fix_gives_no_place_however_well_formed(
     assert not seen.values.keys() & {"course", "speed_kmh", "altitude_m"}
 
 
+async def test_sentences_of_two_moments_make_no_position_together(jumping_clock: JumpingClock) -> None:
+    """Of one second the RMC is lost, of the next the GGA."""
+    desk = await told(jumping_clock, GGA.format(time="083000.00"), RMC.format(time="083001.00"))
+
+    (seen,) = desk.reported
+    assert (seen.code, seen.at) == ("GGA", None)
+
+
+def test_a_lost_line_end_costs_one_sentence() -> None:
+    first, second = (sentence(RMC.format(time=f"08300{n}.00")) for n in (1, 2))
+    frames = list(driver.split(bytearray(first.rstrip() + second)))
+
+    assert frames == [first.rstrip(), second]
+
+
 async def test_moments_without_a_time_are_told_apart_too(jumping_clock: JumpingClock) -> None:
     """A receiver that knows no time yet."""
     desk = await told(jumping_clock, *["GNRMC,,V,,,,,,,,,,N", 11.0] * 3)

@@ -93,6 +93,29 @@ def test_a_spoiled_byte_anywhere_loses_no_reader_and_no_event(way: str, secure: 
         assert sorted(told(stage)) == sorted(WHAT_HAPPENED), f"byte {number} on its way {way}"
 
 
+def test_a_spoiled_answer_with_a_card_costs_less_than_a_second() -> None:
+    async def story(stage: Stage) -> None:
+        await stage.until(stage.all_secure)
+        await stage.clock.sleep(5.0)
+        spoiled: list[bytes] = []
+
+        def spoil(data: bytes, way: str) -> bytes:
+            if way == "down" or len(data) < 20 or spoiled:
+                return data
+            spoiled.append(data)
+            return data[:12] + bytes([data[12] ^ 1]) + data[13:]
+
+        stage.line.alter = spoil
+        stage.line.readers[0].say(RAW, CARD)
+        took_s = await stage.until(lambda: credentials(stage) == ["door-1"], step_s=0.001)
+
+        print(f"the card is told {took_s * 1000:.0f} ms after it was read, its first answer spoiled")
+        assert spoiled
+        assert took_s < BACK_WITHIN_S
+
+    play(story, [reader(1), reader(2)])
+
+
 def test_noise_before_every_answer_costs_time_and_no_event() -> None:
     dice = Random(3)
 
@@ -107,6 +130,20 @@ def test_noise_before_every_answer_costs_time_and_no_event() -> None:
 
     assert sorted(told(stage)) == sorted(WHAT_HAPPENED)
     assert stage.desk.rejected
+
+
+def test_of_a_refused_frame_only_its_head_is_kept() -> None:
+    """Behind it may stand a card's number, in plain text with one bit flipped."""
+
+    async def story(stage: Stage) -> None:
+        await stage.until(lambda: stage.line.readers[0].asked > 8)
+        stage.line.alter = lambda data, way: data if way == "down" else data[:-3] + b"\x00" + data[-2:]
+        stage.line.readers[0].say(RAW, CARD)
+        await stage.clock.sleep(2.0)
+
+    stage = play(story, [reader(1, key=None, insists=False)], context(1, secure=False))
+    assert stage.desk.rejected
+    assert not any(CARD[4:7] in refused for refused in stage.desk.rejected)
 
 
 # -- a pulled cable ----------------------------------------------------------------------------------------------------
@@ -131,6 +168,7 @@ def test_a_reseated_reader_is_back_and_secure_within_a_second(away_s: float, los
         polled = pulled.asked
         took_s = await stage.until(lambda: pulled.is_secure and pulled.asked > polled, step_s=0.001)
 
+        print(f"away {away_s} s, power lost {loses_power}: secure and in service again after {took_s * 1000:.0f} ms")
         assert took_s <= BACK_WITHIN_S
         if not loses_power:
             await stage.until(lambda: credentials(stage) == ["door-3"])
@@ -245,6 +283,44 @@ def test_a_recorded_answer_is_no_event() -> None:
         await stage.until(lambda: credentials(stage) == ["door-1"] * 2)
 
     assert play(story, [reader(1)]).desk.rejected
+
+
+def test_an_answer_with_another_number_is_no_event_in_plain_text_either() -> None:
+    async def story(stage: Stage) -> None:
+        (one,) = stage.line.readers
+        await stage.until(lambda: one.asked > 8)
+        recorded: list[bytes] = []
+
+        def record(data: bytes, way: str) -> bytes:
+            recorded.extend([data] * (way == "up" and data[5] == RAW))
+            return data
+
+        stage.line.alter = record
+        one.say(RAW, CARD)
+        await stage.until(lambda: credentials(stage) == ["door-1"])
+        stage.line.alter = lambda data, way: (
+            recorded[0] + data if way == "up" and data[4] & 3 != recorded[0][4] & 3 else data
+        )
+        await stage.clock.sleep(10.0)
+
+        assert credentials(stage) == ["door-1"]
+
+    assert play(story, [reader(1, key=None, insists=False)], context(1, secure=False)).desk.rejected
+
+
+def test_a_reader_that_grew_slow_is_found_again_by_the_answer_nobody_waited_for() -> None:
+    async def story(stage: Stage) -> None:
+        slow = stage.line.readers[0]
+        await stage.until(stage.all_secure)
+        await stage.clock.sleep(15.0)
+        stage.line.is_cut = True
+        await stage.clock.sleep(1.0)
+        stage.line.lags_s[1] = 0.1
+        stage.line.is_cut = False
+        slow.say(RAW, CARD)
+        assert await stage.until(lambda: credentials(stage) == ["door-1"]) < 3.0
+
+    play(story, [reader(1), reader(2)], baud=115200)
 
 
 def test_an_answer_with_a_changed_word_and_a_right_check_is_no_event() -> None:

@@ -14,7 +14,7 @@ from gateway.config import DoorSection, SiteFile
 from gateway.ids import EventIds
 from gateway.intake import Intake, Route, Source
 from gateway.metrics import Metrics
-from gateway.model import Event, Kind, Lane, Observation, Place, Qualifier
+from gateway.model import Event, Kind, Lane, Observation, Place, Qualifier, Scalar
 from gateway.rules.doors import RELOCK_GRACE_S, Doors
 from gateway.store import EventFilter
 from gateway.store.sqlite import SqliteStore
@@ -51,6 +51,10 @@ WORDS = {
     "grant-duress": ("reader", Kind.ACCESS_GRANTED, Qualifier.NEW, None),
     "deny-duress": ("reader", Kind.ACCESS_DENIED, Qualifier.NEW, None),
     "test-opens": ("io", Kind.DOOR_OPEN, Qualifier.NEW, 1),
+    "open-sent": ("io", Kind.COMMAND, Qualifier.NEW, 3),
+    "open-expired": ("io", Kind.COMMAND, Qualifier.NEW, None),
+    "unlock-executed": ("io", Kind.COMMAND, Qualifier.NEW, None),
+    "lock-executed": ("io", Kind.COMMAND, Qualifier.NEW, None),
     "tamper": ("reader", Kind.TAMPER, Qualifier.NEW, None),
     "other-contact": ("io", Kind.DOOR_OPEN, Qualifier.NEW, 9),
 }
@@ -60,7 +64,9 @@ def observation(word: str) -> Observation:
     """`east:opens` in the driver's words; without a name it is the east door."""
     name, _, said = word.rpartition(":")
     suffix, kind, qualifier, zone = WORDS[said]
-    values = {"duress": True} if said.endswith("-duress") else {}
+    values: dict[str, Scalar] = {"duress": True} if said.endswith("-duress") else {}
+    if kind is Kind.COMMAND:
+        values["act"], values["state"] = said.split("-")
     is_test = said.startswith("test-")
     return Observation(f"{name or 'east'}-{suffix}", kind, qualifier, zone=zone, values=values, test=is_test)
 
@@ -105,8 +111,6 @@ class Box:
         if word == "restart":
             self.begin()
             await self.intake.load()
-        elif word.startswith("command-"):
-            self.watch.commanded("east-io", 3, self.clock.monotonic() + float(word.removeprefix("command-")))
         else:
             await (await self.intake.report(SOURCE, [observation(word)]))
         return await self.news()
@@ -154,7 +158,10 @@ STORIES: dict[str, tuple[Sequence[DoorSection], str]] = {
         50 opens     ->
         0 closes     ->
         0 locks      ->
-        9 command-5  ->
+        9 open-sent  ->
+        5 opens      ->
+        0 closes     ->
+        9 unlock-executed ->
         5 opens      ->
         0 closes     ->
         """,
@@ -197,7 +204,10 @@ STORIES: dict[str, tuple[Sequence[DoorSection], str]] = {
         """,
     ),
     "a forced door is not also held": ([door()], "0 opens -> door_forced\n 100 ->\n 0 closes -> door_forced-end"),
-    "a commanded door may stand open as long": ([door()], "0 command-60 ->\n 1 opens ->\n 88 ->\n 1 -> door_held"),
+    "an order that did not leave, or that locks, opens nothing": (
+        [door()],
+        "0 open-expired ->\n 0 lock-executed ->\n 1 opens -> door_forced",
+    ),
     "a grant heard late explains the opening": (
         [door(late_s=3)],
         """

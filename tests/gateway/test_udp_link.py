@@ -162,10 +162,21 @@ async def test_what_one_source_piles_up_is_bounded_and_its_neighbour_is_served()
         assert got[1:] == [b"%d" % n for n in range(udp.WAITING_MAX)]
 
 
-async def test_a_silent_source_is_forgotten() -> None:
-    async with asyncio.timeout(WAIT_S), udp.listen(ANY, echo, idle_s=0.05) as listener, source(listener.port) as sock:
-        await send(sock, b"", b"x")  # an empty one is no end
+async def test_a_silent_source_is_forgotten_and_an_empty_datagram_is_no_end() -> None:
+    begun: list[str] = []
+
+    async def counted(link: StreamLink) -> None:
+        begun.append(link.peer)
+        await echo(link)
+
+    async with (
+        asyncio.timeout(WAIT_S),
+        udp.listen(ANY, counted, idle_s=0.5) as listener,
+        source(listener.port) as sock,
+    ):
+        await send(sock, b"", b"x")
         assert await heard(sock) == b"x"
+        assert len(begun) == 1
         await until(lambda: listener.peers == 0)
 
 

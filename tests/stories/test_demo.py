@@ -14,6 +14,7 @@ import pytest
 SUMMARY = re.compile(
     r"DEMO alarms=(\d+) delivered=(\d+) lost=(\d+) duplicates=(\d+) kills=(\d+) first_alarm_s=(\d+\.\d+)"
 )
+FAMILIES = {"alarm_json", "dc09", "jt808", "modbus_points", "mqtt_json", "nmea", "osdp", "rf_serial"}
 
 
 async def demo(tmp_path: Path, path: str) -> tuple[int, str]:
@@ -39,12 +40,15 @@ def without_mosquitto() -> str:
 async def test_the_demo_kills_its_gateway_and_loses_nothing(tmp_path: Path, broker: str) -> None:
     code, output = await demo(tmp_path, os.environ["PATH"] if broker == "as installed" else without_mosquitto())
 
-    last = output.splitlines()[-1]
+    *_, families, last = output.splitlines()
     summary = SUMMARY.fullmatch(last)
     assert summary, output
     alarms, delivered, lost, duplicates, kills = map(int, summary.groups()[:5])
     assert (lost, duplicates, kills, code) == (0, 0, 1, 0), output
     assert alarms == delivered > 5
+    shares = dict(re.findall(r"(\w+)=(\d+/\d+)", families))
+    assert shares.keys() == FAMILIES
+    assert all(delivered == raised for delivered, raised in (share.split("/") for share in shares.values())), families
 
 
 async def test_without_a_terminal_and_a_time_it_says_what_to_do(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ async def play(*arguments: str | Path, within_s: float = 20) -> tuple[int, str, 
 
 
 async def test_the_communitys_scenario_is_in_order_and_its_acts_are_the_same_each_time() -> None:
-    addresses = ("--set=mqtt=mqtt://127.0.0.1:1883", "--set=modbus=1502", "--set=pty=/tmp/rf0")
+    ports = (f"--set={name}=1502" for name in ("modbus", "door", "dc09", "jt808", "nmea"))
+    addresses = ("--set=mqtt=mqtt://127.0.0.1:1883", "--set=pty=/tmp/rf0", "--set=osdp=/tmp/rs485", *ports)
     first, second = [await play(COMMUNITY, "--check", "--seconds", "30", *addresses) for _ in range(2)]
 
     code, acts, complaints = first
