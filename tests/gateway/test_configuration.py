@@ -357,7 +357,6 @@ async def test_the_fault_of_what_is_removed_ends_with_it(
 # -- bounds --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.row("I2")
 async def test_a_door_is_declared_and_removed_while_it_runs(tmp_path: Path) -> None:
     """What its contact said before counts, and what stands raised at it ends with it."""
     line = Source("test", "c1")
@@ -387,6 +386,7 @@ async def test_a_door_is_declared_and_removed_while_it_runs(tmp_path: Path) -> N
             await asyncio.sleep(0.05)  # noqa: TID251  # between two looks; bounded by `running`
 
 
+@pytest.mark.row("I2")
 async def test_a_hundred_changes_leave_no_task_and_no_descriptor_behind(
     tmp_path: Path, forwarder: Callable[..., list[Outlet]]
 ) -> None:

@@ -1,0 +1,3 @@
+"""Inputs that once hurt a parser, by its name, as hex."""
+
+FOUND: list[tuple[str, str]] = []
