@@ -118,17 +118,18 @@ async def _record(
         with lines.recorded(name, untaken.write) as recorder:
             while recorder.ended is None:
                 left_s = until - clock.monotonic()
+                is_over = left_s <= 0
                 try:
                     async with asyncio.timeout(max(0.0, min(left_s, LOOK_S))):
                         await untaken.arrived.wait()
                 except TimeoutError:
-                    pass
+                    is_over = left_s <= LOOK_S
                 yield untaken.take()
                 if untaken.is_full:
                     recorder.end("the reader is too slow")
                 elif not may_still():
                     recorder.end("the caller may no longer")
-                elif clock.monotonic() >= until:
+                elif is_over:
                     recorder.end("the time is up")
             yield untaken.take()
     except (Busy, KeyError):

@@ -55,7 +55,7 @@ async def test_who_is_limited_to_sites_hears_no_line_on_which_others_speak(box: 
     async def status(*sites: str) -> int:
         token = await box.accounts.add_token(GATEWAY, "-".join(sites), Role.TEST_ENGINEER, frozenset(sites), days=1)
         headers = {"authorization": f"Bearer {token}"}
-        return (await box.client.post(CAPTURE, json={"seconds": 0.01}, headers=headers)).status_code
+        return (await box.client.post(CAPTURE, json={"seconds": 0.01}, headers=headers, timeout=WAIT_S)).status_code
 
     assert await status("s1") == 200
     assert await status("s2") == 404
@@ -65,20 +65,22 @@ async def test_who_is_limited_to_sites_hears_no_line_on_which_others_speak(box: 
 
 async def test_a_span_has_bounds_and_a_line_a_name(box: Box) -> None:
     for seconds in (0, -1, recording.SECONDS_MAX + 1, "nan"):
-        assert (await box.client.post(CAPTURE, json={"seconds": seconds})).status_code == 422
-    assert (await box.client.post(CAPTURE.replace("line1", "line2"), json={"seconds": 1})).status_code == 404
+        assert (await box.client.post(CAPTURE, json={"seconds": seconds}, timeout=WAIT_S)).status_code == 422
+    assert (
+        await box.client.post(CAPTURE.replace("line1", "line2"), json={"seconds": 1}, timeout=WAIT_S)
+    ).status_code == 404
 
 
 async def test_one_recording_at_a_time_and_a_caller_who_hangs_up_ends_it(box: Box) -> None:
     line = box.lines.connections["line1"]
     async with asyncio.timeout(WAIT_S):
-        async with box.client.stream("POST", CAPTURE, json={"seconds": 600}) as first:
+        async with box.client.stream("POST", CAPTURE, json={"seconds": 600}, timeout=WAIT_S) as first:
             lines = first.aiter_lines()
             assert '"capture": 1' in await anext(lines)
-            assert (await box.client.post(CAPTURE, json={"seconds": 1})).status_code == 409
+            assert (await box.client.post(CAPTURE, json={"seconds": 1}, timeout=WAIT_S)).status_code == 409
         while line.recorder is not None:
             await asyncio.sleep(0.01)  # noqa: TID251  # between two looks; bounded above
-        answer = await box.client.post(CAPTURE, json={"seconds": 0.01})
+        answer = await box.client.post(CAPTURE, json={"seconds": 0.01}, timeout=WAIT_S)
     assert json.loads(answer.text.splitlines()[-1])["end"] == "the time is up"
     with line.recorded_by(recorder([])), pytest.raises(Busy), line.recorded_by(recorder([])):
         pass
@@ -87,7 +89,10 @@ async def test_one_recording_at_a_time_and_a_caller_who_hangs_up_ends_it(box: Bo
 async def test_a_reader_who_takes_nothing_ends_it(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recordings, "UNTAKEN_MAX_BYTES", 2000)
     line = box.lines.connections["line1"]
-    async with asyncio.timeout(WAIT_S), box.client.stream("POST", CAPTURE, json={"seconds": 600}) as answer:
+    async with (
+        asyncio.timeout(WAIT_S),
+        box.client.stream("POST", CAPTURE, json={"seconds": 600}, timeout=WAIT_S) as answer,
+    ):
         lines = answer.aiter_lines()
         await anext(lines)
         assert line.recorder is not None
