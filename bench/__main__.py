@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench import aims, box, ledger, machine, poll, report, road
+from bench import aims, box, decode, ledger, machine, poll, report, road
 from bench.estate import Estate
 from bench.road import Load, steady
 from bench.samples import Sample
@@ -39,10 +39,14 @@ class Size:
     polls_s: float = 10
     devices_s: float = 4
     times: int = 10
+    decode_s: float = 0.5
+    """For each who reads, in each round."""
 
 
 FULL = Size()
-QUICK = Size(rounds=1, alone_s=2, busy_s=2, flood=10_000, endure_s=3, idle_s=5, polls_s=4, devices_s=2, times=5)
+QUICK = Size(
+    rounds=1, alone_s=2, busy_s=2, flood=10_000, endure_s=3, idle_s=5, polls_s=4, devices_s=2, times=5, decode_s=0.2
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,10 @@ class Bench:
             ),
             "start": Part(2 * size.rounds + 4, lambda folder: box.starts(self.daemon(), folder, size.rounds + 2)),
             "modbus": Part(size.polls_s + 8, lambda folder: poll.polls(self.daemon(estate=few), folder, size.polls_s)),
+            "decode": Part(
+                size.rounds * decode.READERS * size.decode_s,
+                lambda _: decode.decoding(size.rounds, size.decode_s),
+            ),
         }
         return {name: part for name, part in found.items() if name in self.names or name == "road"}
 
@@ -130,7 +138,7 @@ class Bench:
             yield from road.measure(peer, [daemon], load, 0)
 
 
-PARTS = ("steady", "burst", "flood", "endure", "devices", "idle", "metrics", "start", "modbus")
+PARTS = ("steady", "burst", "flood", "endure", "devices", "idle", "metrics", "start", "modbus", "decode")
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from bench.samples import Sample
 
 FLOOR_A, FLOOR_B, OURS, WATCHED = "floor a", "floor b", "ours", "ours, watched"
 FEW = "ours, 100 devices"
+DC09, NMEA = "decode dc09", "decode nmea"
 ALONE, BUSY, FLOOD, ENDURE, COUNT = "steady 50/s", "steady 1000/s", "flood", "endure", "devices"
 
 Figure = Callable[[Sequence[Sample]], list[float]]
@@ -35,6 +36,16 @@ def ratio(load: str, figure: str, over: str, under: str) -> Figure:
     def found(samples: Sequence[Sample]) -> list[float]:
         pairs = zip(each(load, over, figure)(samples), each(load, under, figure)(samples), strict=False)
         return [above / below for above, below in pairs if below]
+
+    return found
+
+
+def against_fastest(load: str, figure: str, *peers: str) -> Figure:
+    """Ours divided by the least of the peers, round by round."""
+
+    def found(samples: Sequence[Sample]) -> list[float]:
+        by_round = zip(*(each(load, peer, figure)(samples) for peer in peers), strict=True)
+        return [ours / min(theirs) for ours, theirs in zip(each(load, OURS, figure)(samples), by_round, strict=True)]
 
     return found
 
@@ -101,6 +112,13 @@ AIMS = (
     Aim("Modbus TCP: requests per contiguous range", each("polls", OURS, "requests_per_poll"), 1),
     Aim("/metrics, 10 000 devices", each("/metrics", OURS, "scrape_ms"), 20, "ms"),
     Aim("/metrics: longest stall of the loop", worst(each("/metrics", OURS, "stall_ms")), 5, "ms"),
+    Aim(
+        "reading a DC-09 event, against the fastest peer",
+        against_fastest(DC09, "us_per_frame", "siadc09", "pysiaalarm"),
+        1,
+        "x",
+    ),
+    Aim("reading an NMEA sentence, against pynmeagps", against_fastest(NMEA, "us_per_frame", "pynmeagps"), 1, "x"),
     Aim("start to ready, 10 000 devices", each("start", OURS, "start_s"), 1.5, "s"),
 )
 

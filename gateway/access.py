@@ -37,6 +37,8 @@ class Permission(StrEnum):
     """Commands of upkeep: bypass, self-test, locate."""
     CAPTURE = "capture"
     """Record what passes over a line."""
+    LOCATE = "locate"
+    """See where an enrolled vehicle is, once it has raised an alarm."""
     CONFIGURE = "configure"
     AUDIT = "audit"
     """Read the record of who did what."""
@@ -47,7 +49,7 @@ class Permission(StrEnum):
 _EVERYBODY = frozenset({Permission.WATCH})
 
 GRANTS: Mapping[Role, frozenset[Permission]] = {
-    Role.DUTY_OFFICER: _EVERYBODY | {Permission.DELIVERIES, Permission.OPERATE, Permission.SERVICE},
+    Role.DUTY_OFFICER: _EVERYBODY | {Permission.DELIVERIES, Permission.OPERATE, Permission.SERVICE, Permission.LOCATE},
     Role.MAINTENANCE: _EVERYBODY
     | {Permission.DELIVERIES, Permission.SEND_AGAIN, Permission.SERVICE, Permission.CAPTURE, Permission.MEASURE},
     Role.TEST_ENGINEER: _EVERYBODY | {Permission.OPERATE, Permission.SERVICE, Permission.CAPTURE},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.resources import files
 from itertools import islice
 from typing import Annotated, Any, Protocol
@@ -251,7 +251,21 @@ def _must_be_within(caller: Actor, site: str | None) -> None:
         raise HTTPException(403, f"site {site} is not one of those you are limited to")
 
 
+FIXES_AFTER_ALARM = timedelta(hours=1)
+"""For so long after its last alarm a vehicle's fixes are shown: what a pursuit takes. Nobody is followed otherwise."""
+
 Wanted = Annotated[EventFilter, Depends(_wanted)]
+
+
+async def _may_locate(caller: Actor, device: str | None, looks: Looks) -> bool:
+    """Whether this caller sees where this vehicle is: one vehicle, asked for by its id, that has just raised an alarm."""
+    if device is None or not caller.may(Permission.LOCATE):
+        return False
+    since = looks.clock.now() - FIXES_AFTER_ALARM
+    for lane in (Lane.LIFE, Lane.ALARM):
+        if await looks.store.events(EventFilter(device, lane=lane, since=since), limit=1, newest_first=True):
+            return True
+    return False
 
 
 async def _must_be_known(looks: Looks, destination: str) -> None:
@@ -269,12 +283,13 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
     @router.get("/events")
     @needs(Permission.WATCH)
     async def events(
-        wanted: Wanted, after: After = 0, limit: Limit = 100, *, newest_first: bool = False
+        caller: Caller, wanted: Wanted, after: After = 0, limit: Limit = 100, *, newest_first: bool = False
     ) -> Page[EventView]:
         """Stored events, oldest first, or newest first."""
         found = await store.events(wanted, after_seq=after, limit=limit, newest_first=newest_first)
         following = found[-1].seq if len(found) == limit else None
-        return Page(items=[event_view(event) for event in found], next=following)
+        with_fix = await _may_locate(caller, wanted.device, looks)
+        return Page(items=[event_view(event, with_fix=with_fix) for event in found], next=following)
 
     @router.get("/events/{event_id}")
     @needs(Permission.WATCH)
@@ -283,7 +298,7 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
         found = await store.event(event_id)
         if found is None or not caller.sees(found.place.site if found.place else None):
             raise HTTPException(404, f"there is no event {event_id}")
-        return event_view(found)
+        return event_view(found, with_fix=await _may_locate(caller, found.device, looks))
 
     @router.get("/stream", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}})
     @needs(Permission.WATCH)

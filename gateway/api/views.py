@@ -83,6 +83,8 @@ class EventView(BaseModel):
     connection: str
     suppressed_by: str | None
     raw: str
+    withheld: bool
+    """A vehicle's fix: that it came is shown, where it was is not."""
 
 
 class DeliveryView(BaseModel):
@@ -229,9 +231,10 @@ class ReloadView(BaseModel):
     settings: list[str]
 
 
-def event_view(event: Event) -> EventView:
-    """An event as readers see it."""
-    place, position = event.place, event.position
+def event_view(event: Event, *, with_fix: bool = False) -> EventView:
+    """An event as readers see it. Where a vehicle was only `with_fix`; where an alarm came from, always."""
+    withheld = event.kind is Kind.POSITION and not with_fix
+    place, position = event.place, None if withheld else event.position
     return EventView(
         seq=event.seq,
         id=event.id,
@@ -261,7 +264,8 @@ def event_view(event: Event) -> EventView:
         driver=event.driver,
         connection=event.connection,
         suppressed_by=event.suppressed_by,
-        raw=event.raw.hex(),
+        raw="" if withheld else event.raw.hex(),
+        withheld=withheld,
     )  # fmt: skip
 
 

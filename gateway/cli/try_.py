@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 from contextlib import ExitStack, suppress
@@ -51,6 +50,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit codes: 0 ended by its time or Ctrl-C, 1 the line never opened, 2 the command is wrong."""
+    import asyncio
+
     from gateway import logs
     from gateway.cli.explain import prepare
     from gateway.errors import ConfigError
@@ -92,6 +93,8 @@ async def _try(
     broker: BrokerAddress | None,
     file: TextIO | None,
 ) -> int:
+    import asyncio
+
     from gateway import logs
     from gateway.cli._trial import Trial
     from gateway.clock import RealClock
@@ -126,6 +129,7 @@ async def _converse(
     link: str, trial: Trial, up: Callable[[], None], broker: BrokerAddress | None, subscriptions: Sequence[str]
 ) -> None:
     """Once: open the line and run the driver on it until the line is gone. Raises what ends it."""
+    import asyncio
     from urllib.parse import urlsplit
 
     from gateway import logs

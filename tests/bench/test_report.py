@@ -9,6 +9,7 @@ import pytest
 
 from bench import aims, report
 from bench.__main__ import Bench, Size, _measure
+from bench.decode import READERS, decoding
 from bench.samples import Sample, share, spread
 from bench.slaves import beats, lateness
 
@@ -27,6 +28,25 @@ def test_a_ratio_is_taken_round_by_round_and_judged_by_its_median() -> None:
     [answer] = aims.answers(found)
 
     assert (answer.value, answer.lowest, answer.highest, answer.met) == (1.5, 1.0, 2.8, True)
+
+
+def test_ours_is_held_against_the_fastest_of_each_round() -> None:
+    found = [
+        *samples(aims.DC09, aims.OURS, "us_per_frame", 3.0, 2.0),
+        *samples(aims.DC09, "siadc09", "us_per_frame", 6.0, 1.0),
+        *samples(aims.DC09, "pysiaalarm", "us_per_frame", 2.0, 4.0),
+    ]
+
+    [answer] = aims.answers(found)
+
+    assert (answer.lowest, answer.highest, answer.met) == (1.5, 2.0, False)
+
+
+def test_each_part_of_decoding_is_read_by_somebody() -> None:
+    found = list(decoding(rounds=1, seconds=0.001))
+
+    assert len(found) == READERS
+    assert all(sample.figures["us_per_frame"] > 0 for sample in found)
 
 
 def test_one_lost_event_in_one_round_misses_the_aim() -> None:
@@ -66,9 +86,18 @@ def test_lateness_is_against_the_devices_own_beat(asked: list[float], on: list[i
 @pytest.mark.full
 def test_a_tiny_run_measures_every_aim_and_makes_the_page(tmp_path: Path) -> None:
     tiny = Size(
-        rounds=1, alone_s=0.3, busy_s=0.3, flood=1500, endure_s=0.2, idle_s=0.5, polls_s=1, devices_s=0.3, times=2
+        rounds=1,
+        alone_s=0.3,
+        busy_s=0.3,
+        flood=1500,
+        endure_s=0.2,
+        idle_s=0.5,
+        polls_s=1,
+        devices_s=0.3,
+        times=2,
+        decode_s=0.02,
     )
-    parts = ("steady", "burst", "flood", "endure", "devices", "idle", "metrics", "start", "modbus")
+    parts = ("steady", "burst", "flood", "endure", "devices", "idle", "metrics", "start", "modbus", "decode")
     found: list[Sample] = []
 
     _measure(Bench(tiny, parts, tmp_path, mosquitto=False).parts(), tmp_path, found)
@@ -82,5 +111,5 @@ def test_a_tiny_run_measures_every_aim_and_makes_the_page(tmp_path: Path) -> Non
     assert len(json.loads((tmp_path / "results.json").read_text())["aims"]) == len(aims.AIMS)
     report.write_html(tmp_path / "report.html", {"cores": "2"}, found, answers)
     page = (tmp_path / "report.html").read_text()
-    assert page.count("Plotly.newPlot(") == 7
+    assert page.count("Plotly.newPlot(") == 8
     assert '<script src="http' not in page

@@ -23,6 +23,7 @@ VAR = {
     "audit.db-journal",
     "broker",
     "config",
+    "credential.key",
     "events.db",
     "events.db-shm",
     "events.db-wal",

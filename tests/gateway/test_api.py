@@ -163,6 +163,7 @@ async def test_an_event_is_shown_whole(box: Box) -> None:
         "position": {"latitude": 37.5, "longitude": 121.4, "speed_kmh": 30.0}, "test": False, "claimed": True,
         "site": "s1", "site_name": "阳泗小区", "point": "p1", "point_name": "东门", "driver": "test", "connection": "c1",
             "suppressed_by": None, "raw": "7e02",
+        "withheld": False,
     }  # fmt: skip
 
 
