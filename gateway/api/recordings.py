@@ -18,7 +18,7 @@ from gateway.audit import Audit, Deed
 from gateway.clock import Clock
 from gateway.errors import Busy
 from gateway.health import DeviceHealth
-from gateway.model import Device
+from gateway.model import Device, Vehicle
 from gateway.recording import SECONDS_MAX, Recorder
 
 UNTAKEN_MAX_BYTES = 4 << 20
@@ -48,6 +48,7 @@ class Ledger(Protocol):
     """Whose a device is."""
 
     def device(self, device_id: str) -> Device | None: ...
+    def vehicle(self, device_id: str) -> Vehicle | None: ...
 
 
 class Span(BaseModel):
@@ -63,12 +64,15 @@ def recording_routes(lines: Lines, lives: Lives, ledger: Ledger, audit: Audit, c
     router = declared_router(tags=["connections"])
 
     def may_hear(caller: Actor, name: str) -> bool:
-        """Who is limited to sites hears lines on which only devices of these sites speak."""
-        if caller.sites is None:
-            return True
+        """Who is limited to sites hears lines on which only devices of these sites speak, and where vehicles tell their
+        places only who may see these."""
         heard = [life.device for life in lives.states() if lives.last_connection(life.device) == name]
+        if not caller.may(Permission.LOCATE) and any(ledger.vehicle(device) for device in heard):
+            return False
         known = [ledger.device(device) for device in heard]
-        return bool(known) and all(caller.sees(device.site if device else None) for device in known)
+        return caller.sites is None or (
+            bool(known) and all(caller.sees(device.site if device else None) for device in known)
+        )
 
     @router.post("/connections/{name}/capture", response_class=StreamingResponse)
     @needs(Permission.CAPTURE)
@@ -76,7 +80,9 @@ def recording_routes(lines: Lines, lives: Lives, ledger: Ledger, audit: Audit, c
         """Record what passes from now on, one JSON object a line, until the time is up or the caller hangs up."""
         is_recorded = lines.is_recorded(name)
         if is_recorded is None or not may_hear(caller, name):
-            raise HTTPException(404, f"there is no connection {name[:60]!r}, or others than your sites speak on it")
+            raise HTTPException(
+                404, f"there is no connection {name[:60]!r}, or not all who speak on it are for you to hear"
+            )
         if is_recorded:
             raise HTTPException(409, f"{name} is being recorded already")
         await audit.record(caller, Deed.CAPTURE, f"connection {name}", {"seconds": span.seconds})

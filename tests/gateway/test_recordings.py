@@ -17,7 +17,7 @@ from gateway.api import recordings
 from gateway.clock import RealClock
 from gateway.driver import Context
 from gateway.errors import BusRefused, Busy, LinkClosed, NoAnswer
-from gateway.model import Device, Site
+from gateway.model import Device, Site, Vehicle, VehicleKind
 from gateway.recording import Recorder, transaction
 from gateway.supervisor import Connection
 from tests.gateway.api_box import Box, closed_box
@@ -61,6 +61,15 @@ async def test_who_is_limited_to_sites_hears_no_line_on_which_others_speak(box: 
     assert await status("s2") == 404
     box.health.hear("stranger", "line1")
     assert await status("s1", "s2") == 404
+
+
+async def test_where_vehicles_tell_their_places_only_those_listen_who_may_see_them(box: Box) -> None:
+    await box.registry.add(Vehicle("d1", VehicleKind.TAXI))
+    token = await box.accounts.add_token(GATEWAY, "li", Role.MAINTENANCE, None, days=1)
+    answer = await box.client.post(CAPTURE, json={"seconds": 0.01}, headers={"authorization": f"Bearer {token}"})
+
+    assert (answer.status_code, "for you to hear" in answer.text) == (404, True)
+    assert (await box.client.post(CAPTURE, json={"seconds": 0.01}, timeout=WAIT_S)).status_code == 200
 
 
 async def test_a_span_has_bounds_and_a_line_a_name(box: Box) -> None:
