@@ -28,10 +28,13 @@ from gateway.links.tcp import dial
 from gateway.metrics import Metrics
 from gateway.model import Observation
 from gateway.plan import Plan, PlannedConnection
-from gateway.supervisor import Connection, Open, Supervisor
+from gateway.supervisor import RETRY_LOCAL_MOST_S, Connection, Open, Supervisor
 
 LISTENING_WITHIN_S = 5.0
 """A port is had at once or not at all; this is for a loop that is busy."""
+
+LOCAL = frozenset({"serial", "modbus+rtu"})
+"""Ports of this machine."""
 
 LISTEN = {"tcp-listen": tcp.listen, "udp-listen": udp.listen}
 
@@ -173,6 +176,8 @@ class South:
             line.listen = partial(listen, section.link)
         else:
             line.open = self._opener(plan, planned)
+            if urlsplit(section.link).scheme in LOCAL:
+                line.retry_most_s = RETRY_LOCAL_MOST_S
         return line
 
     def _opener(self, plan: Plan, planned: PlannedConnection) -> Open:

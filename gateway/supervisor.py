@@ -30,6 +30,9 @@ RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
 """A device that is back is found again within half a minute, and a dead one costs two connects a minute."""
 
+RETRY_LOCAL_MOST_S = 1.0
+"""A serial port: looking whether it is there costs nobody anything, and who plugs it in again waits for it."""
+
 STABLE_S = 10.0
 """Only a line that lasted this long starts again without waiting: one that opens and breaks at once would spin."""
 
@@ -59,7 +62,10 @@ class Connection:
     """Dial, open a port, subscribe, open a bus: one conversation at a time."""
     listen: Listen | None = None
     """Bind a port; while it is open, call the function given with the link of each peer that dials in."""
+    retry_most_s: float = RETRY_MOST_S
     up_since: float | None = None
+    is_mute: bool = False
+    """Nobody on it answers, says its driver: while that is so, that it is open does not make it up."""
     peers: int = 0
     down_since: float | None = None
     last_reason: str = ""
@@ -207,7 +213,7 @@ class Supervisor:
 
     async def _keep(self, connection: Connection) -> None:
         log = self._log.bind(connection=connection.name, driver=connection.driver_name)
-        backoff = Backoff(self._random, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
+        backoff = Backoff(self._random, first_s=RETRY_FIRST_S, most_s=connection.retry_most_s)
         connection.down_since = self._clock.monotonic()
         while True:
             error = await apart(partial(self._attempt, connection, log))
@@ -231,7 +237,8 @@ class Supervisor:
             assert connection.open is not None
             async with connection.open() as link:
                 _leave_if_cancelled()
-                self._up(connection, log)
+                if not connection.is_mute:
+                    self._up(connection, log)
                 assert connection.inbox is not None
                 await self._converse(connection, link, connection.inbox, log)
 
@@ -297,6 +304,7 @@ class Supervisor:
             rejects_in_a_row = 0
             if inbox.takes_orders:
                 self._switchboard.heard(device, inbox)
+            self._answered(connection, log)
             self._intake.heard(device, source)
 
         async def latest(device: str) -> Mapping[LatestKey, Qualifier]:
@@ -322,6 +330,7 @@ class Supervisor:
             deviated=partial(self._intake.deviated, source),
             is_enrolled=is_enrolled,
             memory=connection.memory,
+            mute=partial(self._mute, connection, log),
         )
 
     # -- up and down: once in the log, once as an event --------------------------------------------------------------------
@@ -333,6 +342,16 @@ class Supervisor:
         connection.tried.set()
         self._metrics.connection_up.labels(connection.name).set(1)
         log.info("the line is open")
+
+    def _mute(self, connection: Connection, log: Logger, reason: str) -> None:
+        if not connection.is_mute:
+            connection.is_mute = True
+            self._down(connection, log, reason)
+
+    def _answered(self, connection: Connection, log: Logger) -> None:
+        if connection.is_mute:
+            connection.is_mute = False
+            self._up(connection, log)
 
     def _down(self, connection: Connection, log: Logger, reason: str) -> None:
         if connection.is_up:
