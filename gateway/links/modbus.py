@@ -23,6 +23,7 @@ from gateway.clock import Clock
 from gateway.driver import Bus, Logger, Table
 from gateway.errors import BusRefused, ConfigError, LinkClosed, NoAnswer, Problem
 from gateway.metrics import Metrics
+from gateway.recording import Tap, transaction
 
 CONNECT_S = 5.0
 """A TCP handshake over a poor radio link takes up to two repeated SYNs (1 s + 2 s); beyond that it is down."""
@@ -175,6 +176,8 @@ class ModbusBus:
     """`gateway.driver.Bus` over one pymodbus client."""
 
     def __init__(self, client: Client, wire: Line, clock: Clock, metrics: Metrics, connection: str) -> None:
+        self.tap: Tap | None = None
+        self.peer = wire.host
         self._client = client
         self._wire = wire
         self._clock = clock
@@ -189,6 +192,11 @@ class ModbusBus:
 
     async def read(self, unit: int, table: Table, address: int, count: int) -> Sequence[int]:
         """See Bus.read."""
+        request = {"read": [unit, table, address, count]}
+        values: Sequence[int] = await transaction(self.tap, request, self._read(unit, table, address, count))
+        return values
+
+    async def _read(self, unit: int, table: Table, address: int, count: int) -> Sequence[int]:
         is_bits = table in BIT_TABLES
         assert 1 <= count <= (BITS_MAX if is_bits else REGISTERS_MAX), f"{count} of {table} do not fit one request"
         request = {
@@ -209,6 +217,13 @@ class ModbusBus:
         self, unit: int, table: Table, address: int, values: Sequence[int], *, unless: Callable[[], bool] | None = None
     ) -> bool:
         """See Bus.write."""
+        request = {"write": [unit, table, address, list(values)]}
+        was_sent: bool = await transaction(self.tap, request, self._write(unit, table, address, values, unless))
+        return was_sent
+
+    async def _write(
+        self, unit: int, table: Table, address: int, values: Sequence[int], unless: Callable[[], bool] | None
+    ) -> bool:
         assert table in {"coil", "holding_register"}, f"{table} cannot be written"
         assert 1 <= len(values) <= (WRITE_BITS_MAX if table in BIT_TABLES else WRITE_REGISTERS_MAX)
         client, is_coil = self._client, table == "coil"
