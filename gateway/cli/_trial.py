@@ -67,7 +67,7 @@ class Trial:
         elif self._driver.LINK == "topics":
             held = HeldTopics(link, self._say)
         session: Session[Any] = Session(
-            link=held, report=self._report, reject=self._reject, heard=self._hear, latest=self._last,
+            link=held, report=self._report, reject=self.reject, heard=self._hear, latest=self._last,
             orders=NoOrders(), context=self._context, clock=self._clock, log=self._log, is_enrolled=self._is_enrolled,
             memory=self._memory,
         )  # fmt: skip
@@ -87,7 +87,7 @@ class Trial:
             self._say({"seen": as_json(one), "raw": one.raw.hex()})
         return Receipt.settled()
 
-    def _reject(self, raw: bytes, error: FrameError) -> None:
+    def reject(self, raw: bytes, error: FrameError) -> None:
         self._say({"refused": str(error), "reason": error.reason, "bytes": raw.hex()})
 
     def _hear(self, device: str) -> None:

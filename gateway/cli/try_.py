@@ -166,7 +166,9 @@ async def _converse(
                 up()
                 await trial.converse(topics)
         case _:
-            async with open_bus(link, clock=RealClock(), log=logs.logger(), metrics=Metrics(), connection="try") as bus:
+            async with open_bus(
+                link, clock=RealClock(), log=logs.logger(), metrics=Metrics(), connection="try", reject=trial.reject
+            ) as bus:
                 up()
                 await trial.converse(bus)
 
