@@ -224,7 +224,7 @@ def verify(path: Path, *, noted: tuple[int, int] | None = None) -> Verdict:
         if count == 0 and row.seq > 1 and pruned.get(row.seq - 1) == row.previous:
             last = Head(row.seq - 1, row.previous)
             if noted and 0 < noted[0] < row.seq:
-                return Verdict(0, last, f"row {noted[0]}, which was noted, is gone: the record begins with row {row.seq}")
+                return Verdict(0, last, f"row {noted[0]}, which was noted, is gone: row {row.seq} is the first")
         if fault := _fault(row, last, noted):
             return Verdict(count, last, fault)
         last, count = Head(row.seq, row.hash), count + 1

@@ -231,7 +231,7 @@ async def test_old_rows_go_and_the_rest_still_proves_itself(path: Path) -> None:
     assert [row.seq for row in rows(path)] == [11, 10, 9, 8]
     assert next(rows(path)).deed == "pruned"
     assert verify(path).fault == ""
-    assert verify(path, noted=(7, 1)).fault == "row 7, which was noted, is gone: the record begins with row 8"
+    assert verify(path, noted=(7, 1)).fault == "row 7, which was noted, is gone: row 8 is the first"
     await record.look()
     assert record.fault == ""
     by_hand(path, "DELETE FROM audit WHERE seq = 8")
