@@ -37,6 +37,8 @@ from gateway.driver import FrameError, Kind, LinkClosed, Observation, Qualifier,
 LIVE_MAX, LATE_MAX = timedelta(days=1), timedelta(days=366)
 """How old a report, and one made up after a gap, may be for its time to count. Clocks that were never set begin with the date
 of the firmware or earlier."""
+AHEAD_MAX = timedelta(minutes=2)
+"""A report from further ahead is of a wrong clock: nothing that comes later could end what it says."""
 ASKED_MAX = 64
 """Commands on one line that wait for an answer; a person asks for one."""
 TERMINALS_A_LINE_MAX = 64
@@ -185,8 +187,8 @@ class Conversation:
 
     def _has_true_time(self, position: Observation) -> bool:
         """A clock that starts at the same moment whenever the terminal does would give old keys to new alarms."""
-        limit = LATE_MAX if position.values.get("late") else LIVE_MAX
-        return position.at is not None and position.at > self._session.clock.now() - limit
+        limit, now = LATE_MAX if position.values.get("late") else LIVE_MAX, self._session.clock.now()
+        return position.at is not None and now - limit < position.at <= now + AHEAD_MAX
 
     def _whole(self, frame: Frame) -> Frame:
         """The message that this part completes, else the part alone, which says nothing yet. Raises FrameError."""
@@ -222,7 +224,7 @@ class Conversation:
 
     def _settle_order(self, frame: Frame) -> None:
         """A position that was asked for is the evidence; so is a refusal."""
-        if frame.id not in (LOCATED, ANSWER) or len(frame.body) < 2:
+        if frame.id not in (LOCATED, ANSWER) or frame.is_part or len(frame.body) < 2:
             return
         command_id = self._asked.get(int.from_bytes(frame.body[:2], "big"))
         order = self._session.orders.awaiting(command_id) if command_id else None

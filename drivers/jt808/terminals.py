@@ -41,7 +41,7 @@ class Terminal:
 
     @classmethod
     def stored(cls, latest: Latest) -> Terminal:
-        """As the store has it."""
+        """As the store has it. A press has no end there: the last one, be it of last year, must not hide the next."""
         bits = {bit for bit, alarm in ALARMS.items() if _stands(latest, alarm.kind, bit)}
         return cls(bits, is_suspect=_stands(latest, Kind.SECURITY, None))
 
@@ -100,7 +100,7 @@ class Terminal:
 
 
 def _stands(latest: Latest, kind: Kind, zone: int | None) -> bool:
-    return latest.get((kind, zone), Qualifier.RESTORE) is not Qualifier.RESTORE
+    return not FACTS[kind].momentary and latest.get((kind, zone), Qualifier.RESTORE) is not Qualifier.RESTORE
 
 
 def _ended(bit: int, position: Observation) -> Observation:
