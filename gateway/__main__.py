@@ -16,6 +16,8 @@ FAMILIES = (
     "explain",
     "driver",
     "try_",
+    "capture",
+    "replay",
     "tool",
     "simulate",
     "demo",

@@ -35,6 +35,8 @@ class Permission(StrEnum):
     """Commands that change what protects a place: open, lock, unlock, siren, arm, disarm; a vehicle's duty."""
     SERVICE = "service"
     """Commands of upkeep: bypass, self-test, locate."""
+    CAPTURE = "capture"
+    """Record what passes over a line."""
     LOCATE = "locate"
     """See where an enrolled vehicle is, once it has raised an alarm."""
     CONFIGURE = "configure"
@@ -49,8 +51,8 @@ _EVERYBODY = frozenset({Permission.WATCH})
 GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.DUTY_OFFICER: _EVERYBODY | {Permission.DELIVERIES, Permission.OPERATE, Permission.SERVICE, Permission.LOCATE},
     Role.MAINTENANCE: _EVERYBODY
-    | {Permission.DELIVERIES, Permission.SEND_AGAIN, Permission.SERVICE, Permission.MEASURE},
-    Role.TEST_ENGINEER: _EVERYBODY | {Permission.OPERATE, Permission.SERVICE},
+    | {Permission.DELIVERIES, Permission.SEND_AGAIN, Permission.SERVICE, Permission.CAPTURE, Permission.MEASURE},
+    Role.TEST_ENGINEER: _EVERYBODY | {Permission.OPERATE, Permission.SERVICE, Permission.CAPTURE},
     Role.AUDITOR: _EVERYBODY | {Permission.DELIVERIES, Permission.AUDIT},
     # Who makes accounts can make one of every role: to withhold anything here would protect nothing, and hide who did it.
     Role.ADMINISTRATOR: frozenset(Permission),

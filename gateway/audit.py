@@ -56,6 +56,7 @@ class Deed(StrEnum):
     CONFIGURATION = "configuration"
     DELIVERIES = "deliveries"
     WAIVER = "waiver"
+    CAPTURE = "capture"
     PRUNED = "pruned"
     """The oldest rows were removed by age; this row says which, so that the rest still proves itself."""
 

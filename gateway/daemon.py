@@ -68,6 +68,7 @@ class Parts:
     intake: Intake
     health: Health
     commands: Commands
+    supervisor: Supervisor
     south: South
     north: North
     audit: Audit
@@ -238,7 +239,9 @@ class Daemon:
         await health.load()
         await intake.load()
         await commands.load()
-        return Parts(store, registry, intake, health, commands, south, north, audit, accounts, log_in, api_socket)
+        return Parts(
+            store, registry, intake, health, commands, supervisor, south, north, audit, accounts, log_in, api_socket
+        )
 
     async def _invite(self, accounts: Accounts) -> None:
         """A box that knows nobody says, once, how the first person gets in. Alarms do not wait for it to succeed."""
@@ -264,6 +267,7 @@ class Daemon:
             registry=parts.registry,
             health=parts.health,
             commands=parts.commands,
+            lines=parts.supervisor,
             metrics=self._metrics,
             clock=self._clock,
             plan=lambda: self.configuration.plan,

@@ -209,6 +209,8 @@ class Workbench:
 #                                                           the broker between need not keep what it has acknowledged
 #   secret_files(settings) -> [file]                        keys: one line each, mode 0600, read when the daemon starts
 #   deviations(frame, context) -> [name]                    stream: where a good frame departs from its protocol
+#   mask(data) -> data                                      of the same length, for recordings: secrets in what was read or sent
+#                                                           at once blotted out
 #   heard_within_s(device, context) -> float | None         where one device differs from HEARD_WITHIN_S
 #   behind(device, context) -> str | None                   the bridge through which alone a device is heard: while that
 #                                                           one is lost, nobody knows how the device is

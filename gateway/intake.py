@@ -255,6 +255,8 @@ class Intake:
         self._metrics.unclaimed.inc(sum(event.place is None for event in news))
         for (kind, lane), count in Counter((event.kind, event.lane) for event in news).items():
             self._metrics.events.labels(kind.value, lane.name.lower()).inc(count)
+        for driver, count in Counter(event.driver for event in news).items():
+            self._metrics.driver_events.labels(driver).inc(count)
 
     # -- what time brings ------------------------------------------------------------------------------------------------
 

@@ -59,6 +59,7 @@ class Metrics:
         )
         # intake
         self.events = counter("events", "Events stored, by kind and lane.", "kind", "lane")
+        self.driver_events = counter("driver_events", "Events stored, by driver.", "driver")
         self.repeats = counter("repeats", "Messages recognised as repeats of a stored event.")
         self.not_kept = counter("not_kept", "Observations that a rule keeps nothing of (a vehicle off duty).")
         self.suppressed = counter("events_suppressed", "Events stored and not sent on, by why.", "reason")

@@ -188,8 +188,9 @@ class South:
                 return partial(self._subscribed, plan.site.gateway.name, planned, log)
             case _:
                 return partial(
-                    open_bus, link, clock=self._clock, log=log, metrics=self._metrics, connection=section.name
-                )
+                    open_bus, link, clock=self._clock, log=log, metrics=self._metrics, connection=section.name,
+                    reject=partial(self._intake.reject, Source(section.driver, section.name)),
+                )  # fmt: skip
 
     @asynccontextmanager
     async def _subscribed(self, box: str, planned: PlannedConnection, log: Logger) -> AsyncIterator[Topics]:

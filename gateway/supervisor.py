@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -16,13 +16,14 @@ from structlog.typing import FilteringBoundLogger as Logger
 from gateway.backoff import Backoff
 from gateway.clock import Clock
 from gateway.driver import Context, LatestKey, Session
-from gateway.errors import FrameError, GatewayError, LinkClosed, Reason, StoreError, leaves
+from gateway.errors import Busy, FrameError, GatewayError, LinkClosed, Reason, StoreError, leaves
 from gateway.intake import Intake, Source, is_loss
 from gateway.kinds import Kind, Qualifier
 from gateway.metrics import Metrics
 from gateway.model import Observation
 from gateway.orders import Inbox, Switchboard
 from gateway.receipt import Series
+from gateway.recording import Recorder
 from gateway.store import Store
 
 RETRY_FIRST_S = 0.5
@@ -69,9 +70,48 @@ class Connection:
     inbox: Inbox | None = None
     """Of a line with one conversation at a time: the orders that wait for it, also while it is down."""
 
+    links: dict[int, Any] = field(default_factory=dict)
+    """The conversations under way."""
+    recorder: Recorder | None = None
+    """Set while somebody records them."""
+
     @property
     def is_up(self) -> bool:
         return self.up_since is not None
+
+    @contextmanager
+    def recorded_by(self, recorder: Recorder) -> Iterator[None]:
+        """While this lasts, conversations are told to it, also those that begin meanwhile. Raises Busy: one at a time."""
+        if self.recorder is not None:
+            raise Busy(f"{self.name} is being recorded already")
+        self.recorder = recorder
+        for link in self.links.values():
+            link.tap = recorder.conversation(link.peer, under_way=True)
+        try:
+            yield
+        finally:
+            self.recorder = None
+            for link in self.links.values():
+                link.tap = None
+
+    @contextmanager
+    def conversation(self, link: Any) -> Iterator[None]:
+        """While this lasts, the link can be recorded."""
+        self.links[id(link)] = link
+        if self.recorder is not None:
+            link.tap = self.recorder.conversation(link.peer)
+        try:
+            yield
+        except BaseException as error:
+            self.note(link, {"closed": str(error)})
+            raise
+        finally:
+            del self.links[id(link)]
+
+    def note(self, link: Any, fact: Mapping[str, Any]) -> None:
+        """For the recording, if there is one: what the driver was told beside the line."""
+        if self.recorder is not None:
+            link.tap.note(fact)
 
 
 class Supervisor:
@@ -105,6 +145,19 @@ class Supervisor:
         """False only for a configured line that is down now; a line that left the site file blames nobody."""
         found = self.connections.get(connection)
         return found is None or found.is_up
+
+    def is_recorded(self, name: str) -> bool | None:
+        """Whether somebody records this connection; None when there is no such one."""
+        connection = self.connections.get(name)
+        return None if connection is None else connection.recorder is not None
+
+    @contextmanager
+    def recorded(self, name: str, write: Callable[[str], object]) -> Iterator[Recorder]:
+        """Record a connection while this lasts; `write` takes whole lines. Raises KeyError, Busy."""
+        connection = self.connections[name]
+        recorder = Recorder(self._clock, write, connection=name, driver=connection.driver)
+        with connection.recorded_by(recorder):
+            yield recorder
 
     def behind(self, connection: str, device: str) -> str | None:
         """The bridge through which alone `device` is heard on this line; None where there is none."""
@@ -200,15 +253,16 @@ class Supervisor:
             self._metrics.connection_peers.labels(connection.name).set(connection.peers)
 
     async def _converse(self, connection: Connection, link: Any, inbox: Inbox, log: Logger) -> None:
-        session = self._session(connection, link, inbox, log)
-        try:
-            await connection.driver.run(session)
-        except ExceptionGroup as group:  # of a driver with tasks of its own
-            foreign = group.split((GatewayError, OSError))[1]
-            if foreign is not None:
-                raise
-            raise LinkClosed("; ".join(sorted({str(leaf) for leaf in leaves(group)}))) from group
-        raise LinkClosed("the conversation ended")
+        with connection.conversation(link):
+            session = self._session(connection, link, inbox, log)
+            try:
+                await connection.driver.run(session)
+            except ExceptionGroup as group:  # of a driver with tasks of its own
+                foreign = group.split((GatewayError, OSError))[1]
+                if foreign is not None:
+                    raise
+                raise LinkClosed("; ".join(sorted({str(leaf) for leaf in leaves(group)}))) from group
+            raise LinkClosed("the conversation ended")
 
     def _session(self, connection: Connection, link: Any, inbox: Inbox, log: Logger) -> Session[Any]:
         driver = connection.driver
@@ -246,7 +300,14 @@ class Supervisor:
             self._intake.heard(device, source)
 
         async def latest(device: str) -> Mapping[LatestKey, Qualifier]:
-            return await self._store.latest(device)
+            found = await self._store.latest(device)
+            connection.note(link, {"latest": device, "is": [[*key, qualifier] for key, qualifier in found.items()]})
+            return found
+
+        def is_enrolled(device: str) -> bool:
+            known = self._intake.is_enrolled(device)
+            connection.note(link, {"enrolled": device, "is": known})
+            return known
 
         return Session(
             link=link,
@@ -259,7 +320,7 @@ class Supervisor:
             clock=self._clock,
             log=log,
             deviated=partial(self._intake.deviated, source),
-            is_enrolled=self._intake.is_enrolled,
+            is_enrolled=is_enrolled,
             memory=connection.memory,
         )
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from gateway.clock import Clock, RealClock
-from gateway.driver import Bus, Context, Kind, LatestKey, Observation, Qualifier, Receipt, Session
+from gateway.driver import Bus, Context, FrameError, Kind, LatestKey, Observation, Qualifier, Receipt, Session
 from gateway.errors import StoreError
 from gateway.links.modbus import open_bus
 from gateway.loader import load_module, load_profiles
@@ -55,9 +55,14 @@ def url_of(one: Slave, timeout_ms: int = 100) -> str:
 
 
 @asynccontextmanager
-async def bus_on(url: str, metrics: Metrics | None = None, clock: Clock | None = None) -> AsyncIterator[Bus]:
+async def bus_on(
+    url: str,
+    metrics: Metrics | None = None,
+    clock: Clock | None = None,
+    reject: Callable[[bytes, FrameError], None] = lambda _raw, _error: None,
+) -> AsyncIterator[Bus]:
     async with open_bus(
-        url, clock=clock or RealClock(), log=logger(), metrics=metrics or Metrics(), connection="line1"
+        url, clock=clock or RealClock(), log=logger(), metrics=metrics or Metrics(), connection="line1", reject=reject
     ) as bus:
         yield bus
 

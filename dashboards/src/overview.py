@@ -1,79 +1,19 @@
-"""The overview board as data. `python -m dashboards.src.overview` writes it, `--check` compares it with the committed file.
-
-Titles are Chinese, for the duty desk; descriptions are English.
-"""
+"""The overview board as data. `python -m dashboards.src.overview` writes it, `--check` compares it with the committed file."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
-from itertools import count
-from pathlib import Path
 
-from grafana_foundation_sdk.builders import dashboard, prometheus, stat, timeseries
-from grafana_foundation_sdk.builders.common import ReduceDataOptions, VizLegendOptions
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import (
-    BigValueColorMode,
-    BigValueGraphMode,
-    LegendDisplayMode,
-    LegendPlacement,
-)
-from grafana_foundation_sdk.models.dashboard import (
-    DashboardCursorSync,
-    DataSourceRef,
-    RangeMap,
-    RegexMap,
-    SpecialValueMap,
-    Threshold,
-    ThresholdsMode,
-    ValueMap,
-    ValueMappingResult,
-    VariableRefresh,
-)
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models.dashboard import VariableRefresh
 
-BOARD = Path(__file__).parents[1] / "grafana" / "overview.json"
-SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+from dashboards.src.boards import GRAFANA, SOURCE, Look, Panel, Rows, begun, encoded, quantiles, write_or_check
+
+BOARD = GRAFANA / "overview.json"
 TO = 'destination=~"$destination"'
-ROW_WIDTH = 24
-"""Grafana's grid has 24 columns."""
 
-
-class Look(Enum):
-    """How a panel shows its numbers."""
-
-    NUMBER = "number"
-    UP_OR_DOWN = "up or down"
-    LINES = "lines"
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One panel: `queries` are pairs of expression and legend; at or above `warn` and `bad` the number changes colour."""
-
-    title: str
-    about: str
-    queries: Sequence[tuple[str, str]]
-    look: Look = Look.LINES
-    unit: str = "short"
-    warn: float | None = None
-    bad: float | None = None
-
-
-def _quantiles(metric: str, by: str, matchers: str, legend: str) -> Sequence[tuple[str, str]]:
-    return [
-        (
-            f"histogram_quantile({q}, sum by ({by}) (rate({metric}_bucket{{{matchers}}}[$__rate_interval])))",
-            f"p{q * 100:.0f} {legend}".strip(),
-        )
-        for q in (0.5, 0.99)
-    ]
-
-
-ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
+ROWS: Rows = (
     (
         "110通路",
         (
@@ -130,7 +70,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             Panel(
                 "送达时间",
                 "From arrival of an event to its acceptance by the receiver, half and 99 of 100 events.",
-                _quantiles("fangkong_delivery_seconds", "destination, le", TO, "{{destination}}"),
+                quantiles("fangkong_delivery_seconds", "destination, le", TO, "{{destination}}"),
                 unit="s",
             ),
             Panel(
@@ -242,7 +182,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             Panel(
                 "提交时间",
                 "Duration of one group commit. It bounds how fast a device gets its acknowledgement.",
-                _quantiles("fangkong_commit_seconds", "le", "", ""),
+                quantiles("fangkong_commit_seconds", "le", "", ""),
                 unit="s",
             ),
             Panel(
@@ -259,87 +199,25 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
     ),
 )
 
-MAPPINGS: list[ValueMap | RangeMap | RegexMap | SpecialValueMap] = [
-    ValueMap(options={"0": ValueMappingResult(text="断 down"), "1": ValueMappingResult(text="通 up")}),
-]
-
-
-def _thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
-    steps = [Threshold(value=None, color="green")]
-    if panel.look is Look.UP_OR_DOWN:
-        steps = [Threshold(value=None, color="red"), Threshold(value=1, color="green")]
-    elif panel.warn is not None and panel.bad is not None:
-        steps += [Threshold(value=panel.warn, color="orange"), Threshold(value=panel.bad, color="red")]
-    return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
-
-
-def _number(panel: Panel) -> stat.Panel:
-    built = (
-        stat.Panel()
-        .reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
-        .color_mode(BigValueColorMode.BACKGROUND)
-        .graph_mode(BigValueGraphMode.NONE)
-    )
-    return built.mappings(MAPPINGS) if panel.look is Look.UP_OR_DOWN else built
-
-
-def _lines() -> timeseries.Panel:
-    legend = VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM).show_legend(True)
-    return timeseries.Panel().legend(legend).min(0)
-
-
-def _built(panel: Panel, width: int) -> stat.Panel | timeseries.Panel:
-    built = _lines() if panel.look is Look.LINES else _number(panel)
-    built.title(panel.title).description(panel.about).datasource(SOURCE).unit(panel.unit)
-    built.thresholds(_thresholds(panel)).span(width).height(7)
-    for ref_id, (expression, legend) in zip("AB", panel.queries, strict=False):
-        built.with_target(prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(ref_id))
-    return built
-
 
 def board() -> str:
     """The board as Grafana's JSON."""
-    built = (
-        dashboard.Dashboard("防控网关总览")
-        .uid("fangkong-overview")
-        .description("Fangkong overview: the path to 110, deliveries, events, devices and lines, the event log.")
-        .tags(["fangkong"])
-        .timezone("browser")
-        .refresh("10s")
-        .time("now-1h", "now")
-        .tooltip(DashboardCursorSync.CROSSHAIR)
-        .with_variable(dashboard.DatasourceVariable("datasource").label("数据源").type("prometheus"))
-        .with_variable(
-            dashboard.QueryVariable("destination")
-            .label("接收方")
-            .datasource(SOURCE)
-            .query("label_values(fangkong_destination_up, destination)")
-            .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
-            .multi(True)
-            .include_all(True)
-        )
+    destination = (
+        dashboard.QueryVariable("destination")
+        .label("接收方")
+        .datasource(SOURCE)
+        .query("label_values(fangkong_destination_up, destination)")
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .multi(True)
+        .include_all(True)
     )
-    number = count(1)
-    for title, panels in ROWS:
-        built.with_row(dashboard.Row(title).id(next(number)))
-        per_line = len(panels) if len(panels) <= 4 else 3
-        for panel in panels:
-            built.with_panel(_built(panel, ROW_WIDTH // per_line).id(next(number)))
-    return JSONEncoder(ensure_ascii=False, sort_keys=True, indent=2).encode(built.build()) + "\n"
+    about = "Fangkong overview: the path to 110, deliveries, events, devices and lines, the event log."
+    return encoded(begun("防控网关总览", "fangkong-overview", about).with_variable(destination), ROWS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the board, or with --check say whether the committed one is up to date (exit 1 when not)."""
-    parser = argparse.ArgumentParser(prog="python -m dashboards.src.overview", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the committed board differs")
-    options = parser.parse_args(arguments)
-    generated = board()
-    if not options.check:
-        BOARD.write_text(generated, encoding="utf-8")
-    elif not BOARD.exists() or BOARD.read_text(encoding="utf-8") != generated:
-        print(f"{BOARD}: differs from what its source gives; run python -m dashboards.src.overview", file=sys.stderr)
-        return 1
-    return 0
+    """See write_or_check."""
+    return write_or_check(BOARD, board(), "dashboards.src.overview", arguments)
 
 
 if __name__ == "__main__":

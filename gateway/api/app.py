@@ -21,6 +21,7 @@ from gateway.api.commands import Commander, command_routes
 from gateway.api.guard import Guard
 from gateway.api.permits import BOX, OPEN, Caller, Callers, check_permit, declared_router, needs
 from gateway.api.problems import RESPONSES, Problem, install, problem
+from gateway.api.recordings import Lines, recording_routes
 from gateway.api.stream import CLIENTS_MAX, EventStream, Listeners, Pages
 from gateway.api.vehicles import Fleet, vehicle_routes
 from gateway.api.views import (
@@ -76,6 +77,7 @@ class Lives(Protocol):
     """What is shown of health."""
 
     def states(self) -> Iterable[DeviceHealth]: ...
+    def last_connection(self, device: str) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Looks:
     health: Lives
     commands: Commander
     metrics: Metrics
+    lines: Lines
     clock: Clock
     plan: Callable[[], Plan]
     """The configuration in force."""
@@ -118,6 +121,7 @@ def create_app(looks: Looks) -> FastAPI:
     for routes in (
         _routes(looks), _delivery_routes(looks), _configuration_routes(looks), access_routes(looks),
         vehicle_routes(looks.registry, looks.audit), command_routes(looks.commands, looks.store, looks.registry),
+        recording_routes(looks.lines, looks.health, looks.registry, looks.audit, looks.clock),
     ):  # fmt: skip
         app.include_router(routes, prefix="/api/v1", dependencies=[Depends(_only_known)])
     describe = app.openapi

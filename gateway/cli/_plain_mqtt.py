@@ -13,6 +13,7 @@ import aiomqtt
 from gateway.errors import LinkClosed
 from gateway.links.mqtt_client import BrokerAddress
 from gateway.receipt import Receipt
+from gateway.recording import Tap
 
 
 @dataclass(slots=True)
@@ -31,6 +32,8 @@ class PlainTopics:
     """What `driver.Topics` hears; it says nothing."""
 
     def __init__(self, client: aiomqtt.Client) -> None:
+        self.tap: Tap | None = None
+        self.peer = "broker"
         self._client = client
 
     async def batches(self) -> AsyncIterator[Sequence[PlainMessage]]:
@@ -38,7 +41,10 @@ class PlainTopics:
         try:
             async for message in self._client.messages:
                 payload = message.payload if isinstance(message.payload, bytes) else b""
-                yield [PlainMessage(str(message.topic), payload, message.retain)]
+                batch = [PlainMessage(str(message.topic), payload, message.retain)]
+                if self.tap is not None:
+                    self.tap.batch(batch)
+                yield batch
         except aiomqtt.MqttError as error:
             raise LinkClosed(f"the broker is gone: {error}") from error
 

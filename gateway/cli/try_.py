@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
+from gateway.cli.capture import new_file
 from gateway.cli.explain import add_driver_options
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--link", required=True, metavar="URL", help="the line, as in a site file")
     parser.add_argument("--answer", action="store_true", help="answer the device, which then forgets what it said")
     parser.add_argument("--seconds", type=float, metavar="N", help="end by itself")
+    parser.add_argument("--capture", metavar="FILE", type=Path, help="record what passes, for fangkong replay")
     parser.add_argument("--username", metavar="USER", help="MQTT: the user")
     parser.add_argument("--password-file", metavar="FILE", help="MQTT: its password, mode 0600")
     add_driver_options(parser)
@@ -68,8 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     if arguments.answer:
         print("answering: what devices say now is kept nowhere (现在设备得到应答,但报文不会保存)", file=sys.stderr)
-    with suppress(KeyboardInterrupt):
-        return asyncio.run(_try(arguments, driver, context, broker))
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(new_file(arguments.capture)) if arguments.capture else None
+        except OSError as error:
+            print(f"--capture {arguments.capture}: {error.strerror}", file=sys.stderr)
+            return 2
+        with suppress(KeyboardInterrupt):
+            return asyncio.run(_try(arguments, driver, context, broker, file))
     return 0
 
 
@@ -78,7 +87,11 @@ def _say(what: Mapping[str, Any]) -> None:
 
 
 async def _try(
-    arguments: argparse.Namespace, driver: ModuleType, context: Context, broker: BrokerAddress | None
+    arguments: argparse.Namespace,
+    driver: ModuleType,
+    context: Context,
+    broker: BrokerAddress | None,
+    file: TextIO | None,
 ) -> int:
     import asyncio
 
@@ -86,9 +99,11 @@ async def _try(
     from gateway.cli._trial import Trial
     from gateway.clock import RealClock
     from gateway.errors import GatewayError
+    from gateway.recording import Recorder
 
     clock, log = RealClock(), logs.logger()
-    trial = Trial(driver, context, clock, log, _say, answers=arguments.answer)
+    recorder = Recorder(clock, file.write, connection="try", driver=driver) if file else None
+    trial = Trial(driver, context, clock, log, _say, answers=arguments.answer, recorder=recorder)
     subscriptions = driver.subscriptions(context) if driver.LINK == "topics" else ()
     opened = False
 
@@ -105,6 +120,8 @@ async def _try(
                 except (GatewayError, OSError) as error:
                     _say({"line": "closed", "why": str(error)})
                 await clock.sleep(REOPEN_S)
+    if recorder is not None:
+        recorder.end("the time is up")
     return 0 if opened else 1
 
 
@@ -149,15 +166,15 @@ async def _converse(
                 up()
                 await trial.converse(topics)
         case _:
-            async with open_bus(link, clock=RealClock(), log=logs.logger(), metrics=Metrics(), connection="try") as bus:
+            async with open_bus(
+                link, clock=RealClock(), log=logs.logger(), metrics=Metrics(), connection="try", reject=trial.reject
+            ) as bus:
                 up()
                 await trial.converse(bus)
 
 
 def _broker(arguments: argparse.Namespace) -> BrokerAddress:
     """Raises ConfigError."""
-    from pathlib import Path
-
     from gateway.config import BrokerSection
     from gateway.links.broker_url import external_address
 

@@ -21,8 +21,9 @@ from pymodbus.pdu import DecodePDU, ModbusPDU
 
 from gateway.clock import Clock
 from gateway.driver import Bus, Logger, Table
-from gateway.errors import BusRefused, ConfigError, LinkClosed, NoAnswer, Problem
+from gateway.errors import BusRefused, ConfigError, FrameError, LinkClosed, NoAnswer, Problem, Reason
 from gateway.metrics import Metrics
+from gateway.recording import Tap, transaction
 
 CONNECT_S = 5.0
 """A TCP handshake over a poor radio link takes up to two repeated SYNs (1 s + 2 s); beyond that it is down."""
@@ -46,12 +47,15 @@ FAST_GAP_S = 0.00175
 Serial Line V1.02, clause 2.5.1.1."""
 TARGET_SILENT = 0x0B
 """Exception of a gateway whose serial unit did not answer: the unit is dead, not the link."""
+HEARD_MAX_BYTES = 260
+"""Kept of what came instead of an answer: the longest frame there is (Modbus Messaging on TCP/IP V1.0b, clause 4.1)."""
 
 BIT_TABLES = frozenset({"coil", "discrete_input"})
 READ_FUNCTION: dict[Table, int] = {"coil": 1, "discrete_input": 2, "holding_register": 3, "input_register": 4}
 
 Client = AsyncModbusTcpClient | AsyncModbusSerialClient
 Send = Callable[[], Awaitable[ModbusPDU]]
+Reject = Callable[[bytes, FrameError], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +108,20 @@ def _number(options: dict[str, str], name: str, default: int, low: int, high: in
 
 
 @asynccontextmanager
-async def open_bus(url: str, *, clock: Clock, log: Logger, metrics: Metrics, connection: str) -> AsyncIterator[Bus]:
+async def open_bus(
+    url: str, *, clock: Clock, log: Logger, metrics: Metrics, connection: str, reject: Reject
+) -> AsyncIterator[Bus]:
     """The bus behind `url`, closed at the end. Raises LinkClosed when it cannot be opened, ConfigError for a bad URL.
 
+    `reject` is told the bytes that came where an answer was due: the driver only ever sees answers.
     There is one attempt: opening again, with back-off, is the caller's.
     """
     try:
         wire = line(url)
     except ValueError as error:
         raise ConfigError([Problem("site file", None, f"connection.{connection}.link", url, str(error))]) from error
-    client = _client(wire, connection)
+    framer = _TolerantSocket(DecodePDU(False)) if wire.kind == "tcp" else _TolerantRTU(DecodePDU(False))
+    client = _client(wire, connection, framer)
     try:
         if not await client.connect():
             raise LinkClosed(f"cannot open {url}")
@@ -121,38 +129,52 @@ async def open_bus(url: str, *, clock: Clock, log: Logger, metrics: Metrics, con
         if wire.kind == "tcp":
             _keep_alive(client.ctx.transport)
         log.debug("bus open", url=url)
-        yield ModbusBus(client, wire, clock, metrics, connection)
+        yield ModbusBus(client, wire, clock, metrics=metrics, connection=connection, framer=framer, reject=reject)
     finally:
         client.close()
 
 
-def _client(wire: Line, name: str) -> Client:
+def _client(wire: Line, name: str, framer: FramerBase) -> Client:
     """No retries (the driver's business) and no reconnect of its own (the supervisor's)."""
     client: Client
     if wire.kind == "tcp":
         client = AsyncModbusTcpClient(
             wire.host, port=wire.port, name=name, timeout=CONNECT_S, retries=0, reconnect_delay=0
         )
-        client.ctx.framer = _TolerantSocket(DecodePDU(False))
     else:
         client = AsyncModbusSerialClient(
             wire.host, baudrate=wire.baud, parity=wire.parity, stopbits=wire.stop,
             name=name, timeout=CONNECT_S, retries=0, reconnect_delay=0,
         )  # fmt: skip
-        client.ctx.framer = _TolerantRTU(DecodePDU(False))
+    client.ctx.framer = framer
     client.set_max_no_responses(SILENT_REQUESTS_MAX)
     client.ctx.count_until_disconnect = SILENT_REQUESTS_MAX
     return client
 
 
 class _Tolerant(FramerBase):
-    """Rubbish inside a frame is dropped; pymodbus raises it into the event loop, which would close the connection."""
+    """Rubbish inside a frame is dropped; pymodbus raises it into the event loop, which would close the connection. What came
+    since the last request is remembered, so that what was no answer can be shown."""
+
+    taken = unfinished = b""
 
     def handleFrame(self, data: bytes, exp_devid: int, exp_tid: int) -> tuple[int, ModbusPDU | None]:  # noqa: N802  # pymodbus' name
         try:
-            return super().handleFrame(data, exp_devid, exp_tid)
+            used, pdu = super().handleFrame(data, exp_devid, exp_tid)
         except (ModbusException, ValueError, IndexError):
-            return len(data), None
+            used, pdu = len(data), None
+        self.taken = (self.taken + data[:used])[:HEARD_MAX_BYTES]
+        self.unfinished = data[used:]
+        return used, pdu
+
+    @property
+    def heard(self) -> bytes:
+        """All since the last request, the first HEARD_MAX_BYTES of it."""
+        return (self.taken + self.unfinished)[:HEARD_MAX_BYTES]
+
+    def forget(self) -> None:
+        """A request goes out."""
+        self.taken = self.unfinished = b""
 
 
 class _TolerantSocket(_Tolerant, FramerSocket):
@@ -174,8 +196,24 @@ def _keep_alive(transport: asyncio.BaseTransport) -> None:
 class ModbusBus:
     """`gateway.driver.Bus` over one pymodbus client."""
 
-    def __init__(self, client: Client, wire: Line, clock: Clock, metrics: Metrics, connection: str) -> None:
+    def __init__(
+        self,
+        client: Client,
+        wire: Line,
+        clock: Clock,
+        *,
+        metrics: Metrics,
+        connection: str,
+        framer: _Tolerant,
+        reject: Reject,
+    ) -> None:
+        self.tap: Tap | None = None
+        self.peer = wire.host
         self._client = client
+        self._framer = framer
+        self._reject = reject
+        self._refusals: set[tuple[int, int, int]] = set()
+        """Unit, function and code of the exceptions that were shown: a unit that refuses part of its map does so at every poll."""
         self._wire = wire
         self._clock = clock
         self._outcomes = {
@@ -189,6 +227,11 @@ class ModbusBus:
 
     async def read(self, unit: int, table: Table, address: int, count: int) -> Sequence[int]:
         """See Bus.read."""
+        request = {"read": [unit, table, address, count]}
+        values: Sequence[int] = await transaction(self.tap, request, self._read(unit, table, address, count))
+        return values
+
+    async def _read(self, unit: int, table: Table, address: int, count: int) -> Sequence[int]:
         is_bits = table in BIT_TABLES
         assert 1 <= count <= (BITS_MAX if is_bits else REGISTERS_MAX), f"{count} of {table} do not fit one request"
         request = {
@@ -201,6 +244,7 @@ class ModbusBus:
         values = [int(bit) for bit in answer.bits] if is_bits else list(answer.registers)
         if len(values) != (-(-count // 8) * 8 if is_bits else count):
             self._outcomes["no_answer"].inc()
+            self._show(unit, f"{len(values)} values where {count} were asked for")
             raise NoAnswer(f"unit {unit} answered {len(values)} values where {count} of {table} were asked for")
         self._outcomes["answered"].inc()
         return values[:count]
@@ -209,6 +253,13 @@ class ModbusBus:
         self, unit: int, table: Table, address: int, values: Sequence[int], *, unless: Callable[[], bool] | None = None
     ) -> bool:
         """See Bus.write."""
+        request = {"write": [unit, table, address, list(values)]}
+        was_sent: bool = await transaction(self.tap, request, self._write(unit, table, address, values, unless))
+        return was_sent
+
+    async def _write(
+        self, unit: int, table: Table, address: int, values: Sequence[int], unless: Callable[[], bool] | None
+    ) -> bool:
         assert table in {"coil", "holding_register"}, f"{table} cannot be written"
         assert 1 <= len(values) <= (WRITE_BITS_MAX if table in BIT_TABLES else WRITE_REGISTERS_MAX)
         client, is_coil = self._client, table == "coil"
@@ -241,15 +292,20 @@ class ModbusBus:
         """The answer to one request. Counts every outcome but the good one."""
         if (gap_s := self._silent_since + self._gap_s - self._clock.monotonic()) > 0:
             await self._clock.sleep(gap_s)
+        self._framer.forget()
         try:
             answer = await send()
         except ConnectionException as error:
             raise self._lost() from error
         except ModbusException as error:
+            self._show(unit, f"no answer to function {function}")
             raise self._missed(unit) from error
         finally:
             self._silent_since = self._clock.monotonic()
         if answer.isError() and answer.function_code == function | 0x80:
+            if (refusal := (unit, function, answer.exception_code)) not in self._refusals:
+                self._refusals.add(refusal)
+                self._show(unit, f"exception {answer.exception_code} to function {function}")
             if answer.exception_code == TARGET_SILENT:
                 self._outcomes["no_answer"].inc()
                 raise NoAnswer(f"unit {unit} did not answer the gateway it hangs on")
@@ -257,8 +313,21 @@ class ModbusBus:
             raise BusRefused(answer.exception_code)
         if answer.function_code != function:
             self._outcomes["no_answer"].inc()
+            self._show(unit, f"no answer to function {function}")
             raise NoAnswer(f"unit {unit} answered function {answer.function_code} where {function} was asked for")
         return answer
+
+    def _show(self, unit: int, what: str) -> None:
+        """The bytes that came, if any did, go where those of refused frames are kept."""
+        heard = self._framer.heard
+        reason: Reason = "malformed"
+        if not heard:
+            return
+        if self._wire.kind == "rtu" and not FramerRTU.check_CRC(heard[:-2], int.from_bytes(heard[-2:], "big")):
+            what, reason = f"{what}, the CRC does not fit", "checksum"
+        elif self._framer.unfinished:
+            what += ", not whole"
+        self._reject(heard, FrameError(f"unit {unit} was asked: {what}", reason))
 
     async def _let_late_answer_pass(self, unit: int) -> None:
         until = self._late_until.pop(unit, None)

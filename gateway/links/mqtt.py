@@ -21,6 +21,7 @@ from gateway.links.mqtt_client import IN_HAND_MAX, BrokerAddress, Client
 from gateway.links.mqtt_connect import ANSWER_TIMEOUT_S, Connected, connect
 from gateway.links.mqtt_packets import puback, publish, publish_once
 from gateway.receipt import SETTLE_WITHIN_S, Receipt
+from gateway.recording import Tap
 
 __all__ = ["Arrived", "BrokerAddress", "TopicsLink", "open_topics"]
 
@@ -78,6 +79,8 @@ class TopicsLink:
         self.connected = connected
         self.gap_possible = gap_possible
         """We had a session here and the broker lost it: what came meanwhile may be missing."""
+        self.tap: Tap | None = None
+        self.peer = "broker"
         self.in_hand = 0
         self._in_hand_bytes = 0
         self._client = client
@@ -113,6 +116,8 @@ class TopicsLink:
         while True:
             if self._inbox:
                 batch, self._inbox = self._inbox, []
+                if self.tap is not None:
+                    self.tap.batch(batch)
                 yield batch
             elif self._why_closed is not None:
                 raise LinkClosed(self._why_closed)
@@ -122,6 +127,8 @@ class TopicsLink:
 
     def publish(self, topic: str, payload: bytes, *, after: Receipt) -> None:
         """Publish once `after` is on disk, in the order of the calls (acknowledgements included)."""
+        if self.tap is not None:
+            self.tap.published(topic, payload)
         self._owe(after, publish(topic, payload, is_5=self._client.is_5))
 
     def send(self, topic: str, payload: bytes, *, expiry_s: int) -> None:

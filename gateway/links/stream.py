@@ -10,6 +10,7 @@ from typing import Protocol
 
 from gateway.errors import LinkClosed, StoreError
 from gateway.receipt import SETTLE_WITHIN_S, Receipt
+from gateway.recording import Tap
 
 READ_CHUNK_BYTES = 4096
 """One read: some fifty frames. Larger chunks would only move the queue from the kernel into this process."""
@@ -55,6 +56,7 @@ class StreamLink:
     ) -> None:
         """`abort` drops the line at once and ends a waiting read; `idle_s` bounds how long the peer may say nothing."""
         self.peer = peer
+        self.tap: Tap | None = None
         self._reader = reader
         self._writer = writer
         self._abort = abort
@@ -82,6 +84,8 @@ class StreamLink:
         if not data:
             self._cut(f"{self.peer} closed the line")
             self._check_open()
+        if self.tap is not None:
+            self.tap.came(data)
         if len(data) >= FLOOD_BYTES:
             await asyncio.sleep(0)  # noqa: TID251  # gives the loop a turn, waits for nothing
         return data
@@ -101,7 +105,7 @@ class StreamLink:
     async def write(self, data: bytes) -> None:
         """Send now. Raises LinkClosed."""
         self._check_open()
-        self._writer.write(data)
+        self._send(data)
         try:
             await self._writer.drain()
         except OSError as error:
@@ -130,9 +134,14 @@ class StreamLink:
             if receipt.error is not None:
                 self._cut(f"not stored, so not answered: {receipt.error}")
                 return
-            self._writer.write(data)
+            self._send(data)
         if len(self._answers) < ANSWERS_PAUSE:
             self._has_room.set()
+
+    def _send(self, data: bytes) -> None:
+        self._writer.write(data)
+        if self.tap is not None:
+            self.tap.left(data)
 
     def _check_open(self) -> None:
         if self._closed_because is not None:

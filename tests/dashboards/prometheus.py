@@ -21,6 +21,7 @@ from tests.conftest import tool
 ROOT = Path(__file__).parents[2] / "dashboards"
 RULES = ROOT / "prometheus" / "rules.yaml"
 BOARD = ROOT / "grafana" / "overview.json"
+FAMILIES = ROOT / "grafana" / "families.json"
 
 START_S = 20.0
 """Prometheus opens its storage and its port well within this."""
@@ -42,10 +43,10 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in content["groups"] for rule in group["rules"]]
 
 
-def board_expressions() -> list[Expression]:
-    """Every query of the committed board, Grafana's variables replaced by values that match everything."""
+def board_expressions(board: Path = BOARD) -> list[Expression]:
+    """Every query of a committed board, Grafana's variables replaced by values that match everything."""
     found = []
-    for panel in json.loads(BOARD.read_text(encoding="utf-8"))["panels"]:
+    for panel in json.loads(board.read_text(encoding="utf-8"))["panels"]:
         for target in panel.get("targets", ()):
             text = target["expr"].replace("$__rate_interval", "1m").replace("$destination", ".*")
             found.append(Expression(f"panel {panel['title']}", text))

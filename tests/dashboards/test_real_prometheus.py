@@ -16,11 +16,14 @@ from gateway.errors import Reason
 from gateway.forwarders.dc09._conversation import ANSWERS
 from gateway.kinds import Lane
 from gateway.metrics import Metrics
-from tests.dashboards.prometheus import RealPrometheus, expressions
+from tests.dashboards.prometheus import FAMILIES, Expression, RealPrometheus, board_expressions, expressions
+from tests.stories.community import whole_community
 from tests.stories.town import town
 
 DATA_WITHIN_S = 30.0
 """Two scrapes of 1 s, then one evaluation of a 5 s group; the rest is for a busy machine."""
+
+FAMILY_DRIVERS = ("alarm_json", "dc09", "jt808", "modbus_points", "nmea", "osdp", "rf_serial", "zigbee2mqtt")
 
 
 @asynccontextmanager
@@ -77,6 +80,16 @@ async def test_every_expression_returns_data_on_a_quiet_community_and_nothing_fi
         async with RealPrometheus(target=f"127.0.0.1:{place.box.api}") as prom:
             assert await prom.missing(expressions(), within_s=DATA_WITHIN_S) == []
             assert await prom.firing() == set()
+
+
+@pytest.mark.full
+async def test_every_expression_of_the_families_returns_data_while_all_of_them_are_there(tmp_path: Path) -> None:
+    async with whole_community(tmp_path) as place, RealPrometheus(target=f"127.0.0.1:{place.box.api}") as prom:
+        told = [
+            Expression("of a driver", f'fangkong_driver_events_total{{driver="{name}"}}') for name in FAMILY_DRIVERS
+        ]
+
+        assert await prom.missing([*board_expressions(FAMILIES), *told], within_s=DATA_WITHIN_S) == []
 
 
 @pytest.mark.full

@@ -6,18 +6,19 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import promql_parser as promql
 import pytest
 import yaml
 
-from dashboards.src import overview
+from dashboards.src import families, overview
 from gateway.health import STATES
 from gateway.kinds import FACTS, Kind, Lane
 from gateway.metrics import Metrics
 from tests.conftest import tool
-from tests.dashboards.prometheus import BOARD, ROOT, RULES, Expression, board_expressions, rules, watched
+from tests.dashboards.prometheus import FAMILIES, ROOT, RULES, Expression, board_expressions, rules, watched
 
 PROMETHEUS = ROOT / "prometheus"
 TESTS = sorted((PROMETHEUS / "tests").glob("*.yaml"))
@@ -31,6 +32,7 @@ BOUNDED_BY = {
     "box": "one name in the site file",
     "kind": "gateway.kinds.Kind",
     "lane": "gateway.kinds.Lane",
+    "driver": "drivers and profiles of the site file, and two names of our own",
     "connection": "[[connection]] names of the site file",
     "destination": "[[destination]] names of the site file",
     "site": "the ledger's sites",
@@ -61,7 +63,11 @@ def metric_labels() -> dict[str, set[str]]:
 
 
 METRICS = metric_labels()
-EXPRESSIONS = board_expressions() + [Expression(f"rule {r.get('alert') or r['record']}", r["expr"]) for r in rules()]
+EXPRESSIONS = [
+    *board_expressions(),
+    *board_expressions(FAMILIES),
+    *(Expression(f"rule {r.get('alert') or r['record']}", r["expr"]) for r in rules()),
+]
 
 
 @dataclass(slots=True)
@@ -180,23 +186,29 @@ def test_what_an_alert_watches_is_its_expression_without_the_comparison(alert: s
     assert [part.prettify() for part in watched(promql.parse(alert))] == expected
 
 
-def test_the_committed_board_is_what_its_source_gives() -> None:
-    assert overview.main(["--check"]) == 0
+SOURCES = pytest.mark.parametrize("source", [overview, families], ids=["overview", "families"])
 
 
+@SOURCES
+def test_the_committed_board_is_what_its_source_gives(source: ModuleType) -> None:
+    assert source.main(["--check"]) == 0
+
+
+@SOURCES
 def test_a_board_edited_by_hand_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    source: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edited = tmp_path / "overview.json"
-    edited.write_text(BOARD.read_text(encoding="utf-8").replace("10s", "5s"), encoding="utf-8")
-    monkeypatch.setattr(overview, "BOARD", edited)
+    edited = tmp_path / source.BOARD.name
+    edited.write_text(source.BOARD.read_text(encoding="utf-8").replace("10s", "5s"), encoding="utf-8")
+    monkeypatch.setattr(source, "BOARD", edited)
 
-    assert overview.main(["--check"]) == 1
-    assert "run python -m dashboards.src.overview" in capsys.readouterr().err
+    assert source.main(["--check"]) == 1
+    assert f"run python -m {source.__name__}" in capsys.readouterr().err
 
 
-def test_every_panel_is_titled_described_and_numbered() -> None:
-    panels = json.loads(BOARD.read_text(encoding="utf-8"))["panels"]
+@SOURCES
+def test_every_panel_is_titled_described_and_numbered(source: ModuleType) -> None:
+    panels = json.loads(source.BOARD.read_text(encoding="utf-8"))["panels"]
     shown = [panel for panel in panels if panel["type"] != "row"]
 
     assert len({panel["id"] for panel in panels}) == len(panels)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,10 +32,12 @@ from gateway.model import Event, Kind, Lane, Observation, Place, Qualifier
 from gateway.orders import Switchboard
 from gateway.plan import Plan
 from gateway.receipt import Receipt
+from gateway.recording import Recorder
 from gateway.registry import Registry
 from gateway.secret import Secret
 from gateway.store import Entry
 from gateway.store.sqlite import SqliteStore
+from gateway.supervisor import Connection
 
 AT = datetime(2027, 1, 15, 8, 30, tzinfo=UTC)
 UNCLAIMED = DeviceHealth("stranger", "unclaimed", AT, None)
@@ -66,9 +68,34 @@ class ShiftedClock(RealClock):
 class Health:
     def __init__(self) -> None:
         self.known: list[DeviceHealth] = []
+        self.connections: dict[str, str] = {}
 
     def states(self) -> Iterable[DeviceHealth]:
         return self.known
+
+    def hear(self, device: str, connection: str) -> None:
+        self.known.append(DeviceHealth(device, "heard", AT, None))
+        self.connections[device] = connection
+
+    def last_connection(self, device: str) -> str:
+        return self.connections.get(device, "")
+
+
+class Lines:
+    """Connections that can be recorded, without lines."""
+
+    def __init__(self) -> None:
+        self.connections: dict[str, Connection] = {}
+
+    def is_recorded(self, name: str) -> bool | None:
+        found = self.connections.get(name)
+        return None if found is None else found.recorder is not None
+
+    @contextmanager
+    def recorded(self, name: str, write: Callable[[str], object]) -> Iterator[Recorder]:
+        recorder = Recorder(RealClock(), write, connection=name, driver=self.connections[name].driver)
+        with self.connections[name].recorded_by(recorder):
+            yield recorder
 
 
 class Box:
@@ -78,7 +105,7 @@ class Box:
         self, store: SqliteStore, registry: Registry, accounts: Accounts, audit: Audit, clock: ShiftedClock
     ) -> None:
         self.store, self.registry, self.accounts, self.audit, self.clock = store, registry, accounts, audit, clock
-        self.health, self.metrics = Health(), Metrics()
+        self.health, self.metrics, self.lines = Health(), Metrics(), Lines()
         self.switchboard = Switchboard(lambda _: "")
         self.told: list[Observation] = []
         self.commands = Commands(
@@ -137,7 +164,7 @@ class Box:
         self.looks = looks = Looks(
             store=self.store, registry=self.registry, health=self.health, commands=self.commands, metrics=self.metrics, version="1.2.3",
             clock=self.clock, plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,
-            accounts=self.accounts, log_in=log_in, audit=self.audit,
+            accounts=self.accounts, log_in=log_in, audit=self.audit, lines=self.lines,
         )  # fmt: skip
         self.app = create_app(looks)
         headers = {"authorization": f"Bearer {token}"} if token else {}

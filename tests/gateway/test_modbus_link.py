@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,9 +15,9 @@ from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from gateway.clock import RealClock
-from gateway.driver import BusRefused, LinkClosed, NoAnswer
+from gateway.driver import BusRefused, FrameError, LinkClosed, NoAnswer
 from gateway.errors import ConfigError
-from gateway.links.modbus import SILENT_REQUESTS_MAX, Line, line
+from gateway.links.modbus import HEARD_MAX_BYTES, SILENT_REQUESTS_MAX, Line, line
 from gateway.metrics import Metrics
 from tests.conftest import tool
 from tests.modbus_bench import TCP, WAIT_S, bus_on, running, slave, url_of, world
@@ -171,6 +172,7 @@ async def test_reads_of_ten_registers_use_the_wire(tmp_path: Path, baud: int, sh
 # -- one dead unit is not a dead line ------------------------------------------------------------------------------------
 
 
+@pytest.mark.driver_story("modbus_points", "silence")
 async def test_a_silent_unit_leaves_the_line_open_for_its_neighbour() -> None:
     here, metrics = world(), Metrics()
     dead, alive = slave(TCP, here, "dead"), slave(TCP, here, "alive")
@@ -226,6 +228,7 @@ async def test_a_tcp_line_on_which_nobody_answers_any_more_is_given_up() -> None
             await bus.read(1, "coil", 0, 1)
 
 
+@pytest.mark.driver_story("modbus_points", "unplug")
 async def test_a_pulled_serial_adapter_is_a_closed_link() -> None:
     ours, theirs = os.openpty()
     async with bus_on(f"modbus+rtu://{os.ttyname(theirs)}?timeout_ms=50") as bus:
@@ -238,6 +241,7 @@ async def test_a_pulled_serial_adapter_is_a_closed_link() -> None:
 # -- never somebody else's answer ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.driver_story("modbus_points", "slow peer")
 @pytest.mark.parametrize("wire", ["tcp", "rtu"])
 async def test_a_late_answer_is_not_taken_for_that_of_the_next_request(wire: str, tmp_path: Path) -> None:
     """Inputs 0-7 read 1, coils and words 0: an answer to the wrong request would be a wrong value."""
@@ -278,6 +282,7 @@ class Unwilling(RealClock):
         return
 
 
+@pytest.mark.driver_story("modbus_points", "garbage")
 async def test_a_flipped_bit_on_rtu_is_never_a_value(tmp_path: Path) -> None:
     connect = f"modbus+rtu://{tmp_path / 'line'}"
     one = slave(connect, world())
@@ -341,6 +346,72 @@ async def test_what_does_not_answer_the_request_is_never_its_answer(
     async with odd_server(answering) as url, bus_on(url) as bus:
         with pytest.raises(then):
             await bus.read(1, "discrete_input", 0, 8)
+
+
+BAD = {
+    "garble": (NoAnswer, r"no answer to function 2, the CRC does not fit", "checksum"),
+    "wrong_unit": (NoAnswer, r"unit 1 was asked: no answer to function 2", "malformed"),
+    "exception": (BusRefused, r"exception 4 to function 2", "malformed"),
+}
+"""What a slave does wrong on either wire, and what is kept of it."""
+
+
+@pytest.mark.parametrize(
+    ("wire", "wrong"), [("tcp", "wrong_unit"), ("tcp", "exception"), *(("rtu", wrong) for wrong in BAD)]
+)
+async def test_the_bytes_of_a_bad_answer_are_shown(wire: str, wrong: str, tmp_path: Path) -> None:
+    shown: list[tuple[bytes, FrameError]] = []
+    raises, words, reason = BAD[wrong]
+    connect = TCP if wire == "tcp" else f"modbus+rtu://{tmp_path / 'line'}"
+    one = slave(connect, world())
+    async with running(one):
+        url = url_of(one) if wire == "tcp" else f"{connect}?timeout_ms=100"
+        async with bus_on(url, reject=lambda raw, error: shown.append((raw, error))) as bus:
+            assert await bus.read(1, "discrete_input", 0, 8) == [1] * 8
+            assert shown == []
+            await one.do(wrong)
+            with pytest.raises(raises):
+                await bus.read(1, "discrete_input", 0, 8)
+
+    [(raw, error)] = shown
+    assert re.search(words, str(error))
+    assert error.reason == reason
+    pdu = raw[7:] if wire == "tcp" else raw[1:-2]
+    assert pdu == bytes.fromhex("82 04") if wrong == "exception" else len(pdu) == 3
+
+
+async def test_an_exception_is_shown_once_and_half_an_answer_each_time() -> None:
+    shown: list[bytes] = []
+    answers = ["{tid} 0000 0003 01 82 02"] * 3 + ["{tid} 0000 0003 01 82 03", "{tid} 0000 0004 01"]
+
+    async def answering(request: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(bytes.fromhex(answers.pop(0).replace("{tid}", request[:2].hex())))
+
+    async with odd_server(answering) as url, bus_on(url, reject=lambda raw, _: shown.append(raw[2:])) as bus:
+        for _ in range(4):
+            with pytest.raises(BusRefused):
+                await bus.read(1, "discrete_input", 0, 8)
+        with pytest.raises(LinkClosed):
+            await bus.read(1, "discrete_input", 0, 8)
+
+    assert [raw.hex() for raw in shown] == ["00000003018202", "00000003018203", "0000000401"]
+
+
+async def test_what_is_shown_of_a_flood_is_bounded() -> None:
+    """Sixty frames of another unit where one answer was due."""
+    shown: list[bytes] = []
+
+    async def answering(request: bytes, writer: asyncio.StreamWriter) -> None:
+        for _ in range(60):
+            writer.write(request[:2] + bytes.fromhex("0000 0004 02 02 01 FF"))
+            await writer.drain()
+            await RealClock().sleep(0)
+
+    async with odd_server(answering) as url, bus_on(url, reject=lambda raw, _: shown.append(raw)) as bus:
+        with pytest.raises((NoAnswer, LinkClosed)):
+            await bus.read(1, "discrete_input", 0, 8)
+
+    assert [len(raw) for raw in shown] == [HEARD_MAX_BYTES]
 
 
 async def test_half_an_answer_closes_the_line_since_a_stream_cannot_be_resynchronised() -> None:

@@ -58,6 +58,8 @@ TABLE: dict[str, tuple[frozenset[Role], Reach]] = {
     "GET /api/v1/commands/{command_id}": (ALL, "sites"),
     # Whose device it is, and what each act needs beyond this: tests/gateway/test_api_commands.py.
     "POST /api/v1/commands": (frozenset({D, M, T, X}), "self"),
+    # On whose line they may listen: tests/gateway/test_recordings.py.
+    "POST /api/v1/connections/{name}/capture": (frozenset({M, T, X}), "self"),
     "GET /api/v1/audit": (frozenset({A, X}), "box"),
 }
 
