@@ -37,8 +37,6 @@ from gateway.driver import FrameError, Kind, LinkClosed, Observation, Qualifier,
 LIVE_MAX, LATE_MAX = timedelta(days=1), timedelta(days=366)
 """How old a report, and one made up after a gap, may be for its time to count. Clocks that were never set begin with the date
 of the firmware or earlier."""
-AHEAD_MAX = timedelta(minutes=2)
-"""A report from further ahead is of a wrong clock: nothing that comes later could end what it says."""
 ASKED_MAX = 64
 """Commands on one line that wait for an answer; a person asks for one."""
 TERMINALS_A_LINE_MAX = 64
@@ -183,12 +181,12 @@ class Conversation:
         if not self._has_true_time(report[0]):
             report = [replace(one, repeat_key=None) for one in report]
         terminal = await self._memory.terminal(report[0].device, self._session)
-        return list(terminal.news(report, serial, self._session.clock.monotonic()))
+        return list(terminal.news(report, serial, self._session.clock.monotonic(), self._session.clock.now()))
 
     def _has_true_time(self, position: Observation) -> bool:
         """A clock that starts at the same moment whenever the terminal does would give old keys to new alarms."""
-        limit, now = LATE_MAX if position.values.get("late") else LIVE_MAX, self._session.clock.now()
-        return position.at is not None and now - limit < position.at <= now + AHEAD_MAX
+        limit = LATE_MAX if position.values.get("late") else LIVE_MAX
+        return position.at is not None and position.at > self._session.clock.now() - limit
 
     def _whole(self, frame: Frame) -> Frame:
         """The message that this part completes, else the part alone, which says nothing yet. Raises FrameError."""
