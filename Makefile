@@ -40,6 +40,7 @@ lint: .venv/.dev
 	@$(BIN)/python -m dashboards.src.overview --check
 	@$(BIN)/python -m dashboards.src.families --check
 	@$(BIN)/python -m tests.evidence --check
+	@$(BIN)/python -m tests.ladder --check
 
 # The stories at full size: docs/testing.md. make soak EVENTS=300000
 EVENTS ?= 1000000

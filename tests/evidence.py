@@ -65,18 +65,18 @@ def marked_tests() -> Mapping[str, Sequence[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        of_module = [mark for node in tree.body if ast.unparse(node).startswith("pytestmark") for mark in _marks(node)]
+        of_module = [mark for node in tree.body if ast.unparse(node).startswith("pytestmark") for mark in marks(node)]
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
-                marks = [*of_module, *(mark for decorator in node.decorator_list for mark in _marks(decorator))]
+                said = [*of_module, *(mark for decorator in node.decorator_list for mark in marks(decorator))]
                 where = path.relative_to(ROOT).as_posix()
-                when = "" if not {"full", "soak"} & {name for name, _ in marks} else " (full)"
-                for row in (argument for name, arguments in marks if name == "row" for argument in arguments):
+                when = "" if not {"full", "soak"} & {name for name, _ in said} else " (full)"
+                for row in (argument for name, arguments in said if name == "row" for argument in arguments):
                     found[row].append(f"[{node.name}](../{where}){when}")
     return found
 
 
-def _marks(tree: ast.AST) -> Iterator[tuple[str, Sequence[str]]]:
+def marks(tree: ast.AST) -> Iterator[tuple[str, Sequence[str]]]:
     """Every pytest mark in it, also those of parameters, with its texts."""
     for node in ast.walk(tree):
         name, arguments = (node.func, node.args) if isinstance(node, ast.Call) else (node, [])

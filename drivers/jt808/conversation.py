@@ -19,6 +19,7 @@ from drivers.jt808.messages import (
     REGISTER,
     WRONG,
     Settings,
+    answered,
     ask_again,
     code,
     general,
@@ -28,7 +29,6 @@ from drivers.jt808.messages import (
     reports,
     result_of,
     shows_code,
-    where,
 )  # fmt: skip
 from drivers.jt808.parts import Parts
 from drivers.jt808.terminals import Memory
@@ -229,7 +229,7 @@ class Conversation:
         if order is None or order.command.device != frame.device:
             return
         if frame.id == LOCATED:
-            order.executed(where(frame.body[2:]))
+            order.executed(answered(frame.body[2:]))
         elif (refusal := refused(frame.body)) is not None:
             order.failed(refusal)
 

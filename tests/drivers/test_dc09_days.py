@@ -186,6 +186,7 @@ async def test_a_repeat_over_another_line_and_after_a_restart_is_one_event(tmp_p
 # -- named days --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.driver_story("dc09", "unplug")
 async def test_unplug(tmp_path: Path) -> None:
     """What is raised with the plug pulled arrives by itself once it is back."""
     async with town(tmp_path) as place:
@@ -203,6 +204,7 @@ async def test_unplug(tmp_path: Path) -> None:
         assert len(await place.events()) == 3
 
 
+@pytest.mark.driver_story("dc09", "silence")
 async def test_silence(tmp_path: Path) -> None:
     """A panel that holds its line and says nothing costs nobody anything, and is served when it speaks again."""
     async with town(tmp_path) as place:
@@ -217,6 +219,7 @@ async def test_silence(tmp_path: Path) -> None:
             await place.acknowledged(1, "dc09-A10B")
 
 
+@pytest.mark.driver_story("dc09", "garbage")
 @pytest.mark.parametrize("scheme", ["tcp", "udp"])
 async def test_garbage(tmp_path: Path, scheme: str) -> None:
     """Rubbish and halves before each event: they are counted, and every event arrives once."""
@@ -237,6 +240,7 @@ async def test_garbage(tmp_path: Path, scheme: str) -> None:
         ]
 
 
+@pytest.mark.driver_story("dc09", "slow peer")
 async def test_slow_peer(tmp_path: Path) -> None:
     """One that sends for ever and takes no answer: it is held back by its own line, not by its neighbours'."""
     frame = simulator.framed(b'"NULL"0001L0#AAAA[]')
@@ -257,6 +261,7 @@ async def test_slow_peer(tmp_path: Path) -> None:
         writer.transport.abort()
 
 
+@pytest.mark.driver_story("dc09", "flood")
 async def test_flood(tmp_path: Path) -> None:
     """Five thousand different events as fast as the line takes them: all answered, and the neighbour's panic between them."""
     frames = [simulator.framed(b'"ADM-CID"%04dL0#AAAA[#AAAA|1130 01 %03d]' % (n, n % 1000)) for n in range(1, 5001)]

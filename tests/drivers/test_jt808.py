@@ -554,7 +554,7 @@ async def test_a_position_that_is_asked_for_is_the_evidence(jumping_clock: Jumpi
         assert given.steps == [("sent", "")]
         await line.say(message(0x0201, struct.pack(">H", question.serial) + location(), 2))
 
-        assert given.steps[1:] == [("executed", "31.230416, 121.473701 at 2027-01-15T16:30:00+08:00")]
+        assert given.steps[1:] == [("executed", "its position of 2027-01-15T16:30:00+08:00")]
     assert words(line.desk.reported) == []
     assert [seen.kind for seen in line.desk.reported] == [Kind.HEARTBEAT, Kind.POSITION]
 

@@ -251,6 +251,7 @@ async def test_a_terminal_that_dials_in_again_ends_its_old_line_and_its_alarm_st
 # -- bad days ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.driver_story("jt808", "unplug")
 async def test_unplug_a_terminal_that_is_back_makes_up_for_the_gap_and_its_neighbour_noticed_nothing(
     tmp_path: Path,
 ) -> None:
@@ -271,6 +272,7 @@ async def test_unplug_a_terminal_that_is_back_makes_up_for_the_gap_and_its_neigh
         assert await here.words() == [("13900000001", Kind.PANIC, Qualifier.NEW)]
 
 
+@pytest.mark.driver_story("jt808", "silence")
 async def test_silence_of_one_is_not_the_silence_of_its_neighbour(tmp_path: Path) -> None:
     """Who is silent for how long is known: the deadline of each terminal is three heartbeats."""
     async with depot(tmp_path, ["13900000001", "13900000002"]) as here, fleet(here) as vehicles:
@@ -289,6 +291,7 @@ async def test_silence_of_one_is_not_the_silence_of_its_neighbour(tmp_path: Path
     assert driver.heard_within_s("13900000001", context(heartbeat_s=20)) == 60.0
 
 
+@pytest.mark.driver_story("jt808", "garbage")
 async def test_garbage_costs_no_event_and_a_caller_of_nothing_else_is_cut_off(tmp_path: Path) -> None:
     async with depot(tmp_path, ["13900000001", "13900000002"]) as here, fleet(here) as vehicles:
         spoilt, neighbour = vehicles.terminal("13900000001"), vehicles.terminal("13900000002")
@@ -306,6 +309,7 @@ async def test_garbage_costs_no_event_and_a_caller_of_nothing_else_is_cut_off(tm
         assert here.metrics.driver_errors.labels("vehicles")._value.get() == 0
 
 
+@pytest.mark.driver_story("jt808", "slow peer")
 async def test_slow_peer_that_takes_no_answers_is_held_back_and_nobody_else_is(tmp_path: Path) -> None:
     slow = "13900000001"
     async with depot(tmp_path, [slow, "13900000002"]) as here, fleet(here) as vehicles:
@@ -322,6 +326,7 @@ async def test_slow_peer_that_takes_no_answers_is_held_back_and_nobody_else_is(t
         assert answers[1:] == [(n, 0x0200, 0) for n in range(2, FLOOD + 2)]
 
 
+@pytest.mark.driver_story("jt808", "flood")
 async def test_flood_of_one_delays_no_alarm_of_another(tmp_path: Path) -> None:
     loud = "13900000001"
     async with depot(tmp_path, [loud, "13900000002"]) as here, fleet(here) as vehicles:

@@ -301,6 +301,7 @@ def all_say(word: str, kept: bool = False) -> list[Letter]:
     return [(f"zigbee2mqtt/{leaf}/availability", word, kept) for leaf in LEAVES]
 
 
+@pytest.mark.driver_story("mqtt_json", "silence")
 async def test_a_device_that_stays_away_is_reported_once_and_its_return_too(jumping_clock: JumpingClock) -> None:
     line = Line(jumping_clock)
     gone, there = ("zigbee2mqtt/door/availability", GONE), ("zigbee2mqtt/door/availability", "online")

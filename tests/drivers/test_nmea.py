@@ -356,6 +356,7 @@ async def bench(folder: Path, **options: Option) -> AsyncIterator[Bench]:
                 part.cancel()
 
 
+@pytest.mark.driver_story("nmea", "unplug")
 async def test_unplug_a_replugged_receiver_resumes_by_itself(tmp_path: Path) -> None:
     async with bench(tmp_path) as line:
         before = line.opened[-1]
@@ -371,6 +372,7 @@ async def test_unplug_a_replugged_receiver_resumes_by_itself(tmp_path: Path) -> 
             os.close(fd)
 
 
+@pytest.mark.driver_story("nmea", "silence")
 async def test_silence_is_waited_out_and_says_nothing(tmp_path: Path) -> None:
     """The line stays open; that nothing is heard any more is health's to notice."""
     async with bench(tmp_path) as line:
@@ -385,6 +387,7 @@ async def test_silence_is_waited_out_and_says_nothing(tmp_path: Path) -> None:
         await line.until(line.heard_again())
 
 
+@pytest.mark.driver_story("nmea", "garbage")
 async def test_garbage_and_halves_cost_sentences_but_no_position_is_made_up(tmp_path: Path) -> None:
     async with bench(tmp_path, garbage=0.4, half=0.4, speed_kmh=50.0) as line:
         await line.until(lambda: bool(line.desk.rejected) and len(places(line.desk)) >= 3)
@@ -395,6 +398,7 @@ async def test_garbage_and_halves_cost_sentences_but_no_position_is_made_up(tmp_
                 assert seen.position.longitude == pytest.approx(121.4, abs=1e-6)
 
 
+@pytest.mark.driver_story("nmea", "slow peer")
 async def test_slow_peer_a_byte_at_a_time_says_the_same(jumping_clock: JumpingClock) -> None:
     whole = b"".join(sentence(line.format(time="083000.00")) for line in (RMC, GGA))
     desk = await told(jumping_clock, *(whole[at : at + 1] for at in range(len(whole))))
@@ -403,6 +407,7 @@ async def test_slow_peer_a_byte_at_a_time_says_the_same(jumping_clock: JumpingCl
     assert seen.code == "RMC+GGA"
 
 
+@pytest.mark.driver_story("nmea", "flood")
 async def test_flood_keeps_one_position_in_its_time_and_neighbours_get_their_turn(tmp_path: Path) -> None:
     """100 000 sentences as fast as the kernel carries them: the loop is never held up, and little is kept."""
     line = sentence(RMC.format(time="083000.00")) + sentence(RMC.format(time="083001.00"))

@@ -72,6 +72,7 @@ def spoiling(way: str, number: int) -> tuple[Callable[[bytes, str], bytes], list
     return alter, seen
 
 
+@pytest.mark.driver_story("osdp", "garbage")
 @pytest.mark.parametrize("way", ["down", "up"])
 @pytest.mark.parametrize(("secure", "step"), [(True, 1), (False, 3)])
 def test_a_spoiled_byte_anywhere_loses_no_reader_and_no_event(way: str, secure: bool, step: int) -> None:
@@ -116,6 +117,7 @@ def test_a_spoiled_answer_with_a_card_costs_less_than_a_second() -> None:
     play(story, [reader(1), reader(2)])
 
 
+@pytest.mark.driver_story("osdp", "garbage")
 def test_noise_before_every_answer_costs_time_and_no_event() -> None:
     dice = Random(3)
 
@@ -149,6 +151,7 @@ def test_of_a_refused_frame_only_its_head_is_kept() -> None:
 # -- a pulled cable ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.driver_story("osdp", "unplug")
 @pytest.mark.parametrize("away_s", [0.3, 3.0, 20.0])
 @pytest.mark.parametrize("loses_power", [False, True])
 def test_a_reseated_reader_is_back_and_secure_within_a_second(away_s: float, loses_power: bool) -> None:
@@ -244,6 +247,7 @@ def reactions_s(count: int, dead: int, *, baud: int = 9600) -> list[float]:
     return sorted(took_s)
 
 
+@pytest.mark.driver_story("osdp", "silence")
 @pytest.mark.parametrize("baud", [9600, pytest.param(115200, marks=pytest.mark.full)])
 def test_two_dead_readers_of_eight_hardly_slow_the_living_six(baud: int) -> None:
     alone, beside = reactions_s(6, 0, baud=baud), reactions_s(8, 2, baud=baud)
@@ -409,6 +413,7 @@ def test_a_busy_reader_is_asked_again_and_loses_nothing() -> None:
 # -- neighbours --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.driver_story("osdp", "flood")
 def test_a_reader_that_floods_holds_up_nobody() -> None:
     """Cards without end at one reader: it gets its turn and no more."""
 
@@ -425,6 +430,7 @@ def test_a_reader_that_floods_holds_up_nobody() -> None:
     play(story, [reader(1), reader(2)])
 
 
+@pytest.mark.driver_story("osdp", "slow peer")
 def test_a_slow_reader_keeps_its_time_and_its_neighbour() -> None:
     async def story(stage: Stage) -> None:
         stage.line.lags_s[1] = 0.19

@@ -144,6 +144,7 @@ async def test_what_the_sensors_say_arrives_and_is_acknowledged(tmp_path: Path) 
     assert all(seen.values["assurance"] == "low" for seen in line.desk.reported if seen.device.startswith("ev1527"))
 
 
+@pytest.mark.driver_story("rf_serial", "garbage")
 async def test_halves_pairs_and_rubbish_cost_time_but_no_event(tmp_path: Path) -> None:
     async with bench(tmp_path, sensors=30, half=0.3, garbage=0.3, glue=0.3) as line:
         for zone in range(1, 31):
@@ -159,6 +160,7 @@ async def test_halves_pairs_and_rubbish_cost_time_but_no_event(tmp_path: Path) -
     }
 
 
+@pytest.mark.driver_story("rf_serial", "unplug")
 async def test_a_replugged_receiver_is_found_under_another_name_and_nothing_is_lost(tmp_path: Path) -> None:
     async with bench(tmp_path) as line:
         before = line.opened[-1]

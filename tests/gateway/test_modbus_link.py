@@ -172,6 +172,7 @@ async def test_reads_of_ten_registers_use_the_wire(tmp_path: Path, baud: int, sh
 # -- one dead unit is not a dead line ------------------------------------------------------------------------------------
 
 
+@pytest.mark.driver_story("modbus_points", "silence")
 async def test_a_silent_unit_leaves_the_line_open_for_its_neighbour() -> None:
     here, metrics = world(), Metrics()
     dead, alive = slave(TCP, here, "dead"), slave(TCP, here, "alive")
@@ -227,6 +228,7 @@ async def test_a_tcp_line_on_which_nobody_answers_any_more_is_given_up() -> None
             await bus.read(1, "coil", 0, 1)
 
 
+@pytest.mark.driver_story("modbus_points", "unplug")
 async def test_a_pulled_serial_adapter_is_a_closed_link() -> None:
     ours, theirs = os.openpty()
     async with bus_on(f"modbus+rtu://{os.ttyname(theirs)}?timeout_ms=50") as bus:
@@ -239,6 +241,7 @@ async def test_a_pulled_serial_adapter_is_a_closed_link() -> None:
 # -- never somebody else's answer ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.driver_story("modbus_points", "slow peer")
 @pytest.mark.parametrize("wire", ["tcp", "rtu"])
 async def test_a_late_answer_is_not_taken_for_that_of_the_next_request(wire: str, tmp_path: Path) -> None:
     """Inputs 0-7 read 1, coils and words 0: an answer to the wrong request would be a wrong value."""
@@ -279,6 +282,7 @@ class Unwilling(RealClock):
         return
 
 
+@pytest.mark.driver_story("modbus_points", "garbage")
 async def test_a_flipped_bit_on_rtu_is_never_a_value(tmp_path: Path) -> None:
     connect = f"modbus+rtu://{tmp_path / 'line'}"
     one = slave(connect, world())

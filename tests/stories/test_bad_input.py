@@ -63,6 +63,7 @@ async def rejected(place: Town, connection: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["connection"] == connection]
 
 
+@pytest.mark.driver_story("alarm_json", "garbage")
 async def test_bad_messages_are_counted_and_kept_and_a_neighbours_alarm_is_in_time(tmp_path: Path) -> None:
     async with town(tmp_path) as place, place.stranger() as stranger:
         neighbour = place.alarm("a002")
@@ -93,6 +94,7 @@ async def test_bad_messages_are_counted_and_kept_and_a_neighbours_alarm_is_in_ti
         place.assert_unhurt()
 
 
+@pytest.mark.driver_story("alarm_json", "flood")
 async def test_a_message_of_4_mb_and_a_flood_of_rubbish_delay_no_alarm(tmp_path: Path) -> None:
     flood = 500
     async with town(tmp_path) as place:
@@ -129,6 +131,7 @@ async def test_lone_surrogates_in_a_text_are_replaced_and_the_alarm_is_at_110(tm
         place.assert_unhurt()
 
 
+@pytest.mark.driver_story("rf_serial", "garbage")
 async def test_noise_on_the_serial_line_hides_no_alarm_on_it(tmp_path: Path) -> None:
     damaged = rf_serial.line("RX", "00000001", "00000001", "EV1527", "80650A", "-60", "0").replace(b"80650A", b"80651A")
     async with town(tmp_path) as place:
@@ -150,6 +153,7 @@ async def test_noise_on_the_serial_line_hides_no_alarm_on_it(tmp_path: Path) -> 
         place.assert_unhurt()
 
 
+@pytest.mark.driver_story("modbus_points", "garbage")
 @pytest.mark.parametrize(
     ("misbehaviour", "outcome"),
     [

@@ -78,6 +78,7 @@ async def test_what_mosquittos_client_publishes_is_at_110_and_retained_is_not(tm
         place.assert_unhurt()
 
 
+@pytest.mark.driver_story("mqtt_json", "unplug")
 @pytest.mark.full
 async def test_a_lost_bridge_is_one_event_in_the_whole_town(tmp_path: Path) -> None:
     """What is behind it misses its deadline several times over while it is away, and none is blamed."""

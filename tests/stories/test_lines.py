@@ -28,6 +28,7 @@ BROKER_BACK_WITHIN_S = 45.0
 LANE_OF = {facts.contact_id: facts.lane for facts in FACTS.values() if facts.contact_id}
 
 
+@pytest.mark.driver_story("rf_serial", "unplug")
 async def test_a_serial_adapter_that_comes_back_under_another_name_is_used_again(tmp_path: Path) -> None:
     async with town(tmp_path, ports="ttyUSB*") as place:
         adapter = tmp_path / "adapter"
@@ -52,6 +53,7 @@ async def test_a_serial_adapter_that_comes_back_under_another_name_is_used_again
         place.assert_unhurt()
 
 
+@pytest.mark.driver_story("modbus_points", "silence")
 async def test_a_dead_unit_on_the_bus_does_not_delay_its_neighbours_alarm(tmp_path: Path) -> None:
     async with town(tmp_path) as place:
         dead, *neighbours = await place.fences()
@@ -83,6 +85,7 @@ def broker_of(place: Town) -> int:
     return broker
 
 
+@pytest.mark.driver_story("alarm_json", "unplug")
 @pytest.mark.row("D1")
 @pytest.mark.parametrize("broker", ["amqtt", pytest.param("mosquitto", marks=pytest.mark.full)])
 async def test_a_killed_broker_comes_back_and_nothing_acknowledged_is_lost(
@@ -217,6 +220,7 @@ async def test_a_line_to_110_that_drops_and_flips_bits_loses_and_doubles_nothing
         place.assert_unhurt()
 
 
+@pytest.mark.driver_story("alarm_json", "silence")
 async def test_a_device_that_falls_silent_is_an_event_at_110_and_so_is_its_return(tmp_path: Path) -> None:
     async with town(tmp_path, Device("a001", "yangsi", "1 号无线报警器", 2.0)) as place:
         alarm = place.alarm("a001", heartbeat_s=0.5)
