@@ -35,7 +35,7 @@ async def test_positions_go_long_before_alarms(
     usual = StoreSection()
     keeping = Housekeeping(
         store=store, registry=nobody, health=nobody, intake=nobody, metrics=Metrics(), clock=jumping_clock, log=nobody,
-        own=Source("gateway", "gateway"), destinations=list, boot="", alive=nobody, status=nobody,
+        own=Source("gateway", "gateway"), destinations=list, boot="", alive=nobody, status=nobody, audit=nobody,
         keep=lambda: (timedelta(days=usual.retention_days), timedelta(days=usual.positions_days)),
     )  # fmt: skip
     ids = EventIds(jumping_clock, Random(1))
