@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway import housekeeping
+from gateway.audit import Audit
 from gateway.config import StoreSection
 from gateway.housekeeping import Housekeeping
 from gateway.ids import EventIds
@@ -34,7 +35,7 @@ async def test_positions_go_long_before_alarms(
     nobody: Any = None
     usual = StoreSection()
     keeping = Housekeeping(
-        store=store, registry=nobody, health=nobody, intake=nobody, metrics=Metrics(), clock=jumping_clock, log=nobody,
+        store=store, registry=nobody, health=nobody, intake=nobody, audit=Audit(tmp_path / "audit.db", jumping_clock), metrics=Metrics(), clock=jumping_clock, log=nobody,
         own=Source("gateway", "gateway"), destinations=list, boot="", alive=nobody, status=nobody,
         keep=lambda: (timedelta(days=usual.retention_days), timedelta(days=usual.positions_days)),
     )  # fmt: skip

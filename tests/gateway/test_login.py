@@ -90,7 +90,7 @@ async def test_a_session_begins_with_the_password_and_ends_with_log_out(box: Box
         assert {"HttpOnly", "SameSite=strict", "Path=/", f"Max-Age={SESSION_S}"} <= set(cookie.split("; "))
         assert (await page.get("/api/v1/session")).json() == {
             "actor": "account:li", "role": "duty_officer", "sites": ["s1"],
-            "permissions": ["deliveries", "operate", "service", "watch"],
+            "permissions": ["deliveries", "locate", "operate", "service", "watch"],
         }  # fmt: skip
         assert (await page.delete("/api/v1/session")).status_code == 204
         assert COOKIE not in page.cookies
