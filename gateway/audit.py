@@ -33,6 +33,8 @@ ROWS_MAX = 200_000
 SUBJECT_MAX = 256
 DETAILS_MAX_BYTES = 4096
 """A row is a line in a record, not a store of files."""
+PIECE = 1000
+"""Rows read at once, some milliseconds: who writes waits for a reader, and may be opening a door."""
 BUSY_TIMEOUT_S = 5.0
 """The daemon and the command line take turns of a few milliseconds."""
 
@@ -145,7 +147,8 @@ class Audit:
 
     def _append(self, content: tuple[str, str, str, str, str, str]) -> None:
         with _writing(self.path) as db:
-            self._write(db, content)
+            head = self._write(db, content)
+        self.head = head  # not before it is durable: what a full disk refuses was never written
 
     def _look(self) -> None:
         if self.path.exists() or self.head.seq:
@@ -162,18 +165,19 @@ class Audit:
             [first] = db.execute("SELECT MIN(seq) FROM audit").fetchone()
             rows = found[0] - first + 1
             details = _json({"hash": found[1], "rows": rows, "through": found[0]})
-            self._write(
+            head = self._write(
                 db, (at, GATEWAY.id, GATEWAY.role.value, Deed.PRUNED.value, f"rows {first} to {found[0]}", details)
             )
             db.execute("DELETE FROM audit WHERE seq <= ?", (found[0],))
-            return int(rows)
+        self.head = head
+        return int(rows)
 
-    def _write(self, db: sqlite3.Connection, content: tuple[str, str, str, str, str, str]) -> None:
+    def _write(self, db: sqlite3.Connection, content: tuple[str, str, str, str, str, str]) -> Head:
         last = self._newest(db)
         row = Row(last.seq + 1, *content, previous=last.hash, hash="")
         values = (row.seq, *content, row.previous, row.true_hash)
         db.execute(f"INSERT INTO audit ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)  # noqa: S608
-        self.head = Head(row.seq, row.true_hash)
+        return Head(row.seq, row.true_hash)
 
     def _newest(self, db: sqlite3.Connection) -> Head:
         """The last row, held against what this process saw before."""
@@ -190,7 +194,7 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection for one change, with the write lock of the file: nobody comes between reading the head and following it.
     Raises StoreError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
             # Not WAL: one file that can be copied and looked at; EXTRA syncs the folder too, so a row survives a power cut.
@@ -216,15 +220,26 @@ def verify(path: Path, *, noted: tuple[int, int] | None = None) -> Verdict:
     """Follow the chain from its first row. `noted`: number and mark of a head somebody wrote down earlier (`Head.mark`), which
     must still be there: a chain alone cannot show that its end was cut off. Raises StoreError."""
     last, count, pruned = Head(), 0, _pruned(path)
-    for row in _read(path, f"SELECT {_COLUMNS} FROM audit ORDER BY seq", ()):  # noqa: S608
+    for row in _oldest_first(path):
         if count == 0 and row.seq > 1 and pruned.get(row.seq - 1) == row.previous:
             last = Head(row.seq - 1, row.previous)
+            if noted and 0 < noted[0] < row.seq:
+                return Verdict(0, last, f"row {noted[0]}, which was noted, is gone: row {row.seq} is the first")
         if fault := _fault(row, last, noted):
             return Verdict(count, last, fault)
         last, count = Head(row.seq, row.hash), count + 1
     if noted and last.seq < noted[0]:
         return Verdict(count, last, f"row {last.seq + 1} was removed, and all behind it: row {noted[0]} was there")
+    if count == 0:
+        return Verdict(0, last, "there is no row: nothing was ever done on this box, or the record was removed")
     return Verdict(count, last)
+
+
+def _oldest_first(path: Path) -> Iterator[Row]:
+    query, last = f"SELECT {_COLUMNS} FROM audit WHERE seq > ? ORDER BY seq LIMIT {PIECE}", -(2**63)  # noqa: S608
+    while piece := list(_read(path, query, (last,))):
+        yield from piece
+        last = piece[-1].seq
 
 
 def _fault(row: Row, last: Head, noted: tuple[int, int] | None) -> str:

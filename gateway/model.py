@@ -143,11 +143,15 @@ class FenceRule(StrEnum):
     KEEP_OUT = "keep_out"
 
 
+TERMINAL_AREAS = frozenset({20, 21})
+"""Zones under which terminals of JT/T 808 report areas of their own (their alarm bits): no geofence may have them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Geofence:
     """An area on the ground: a circle (one corner and a radius) or a polygon (three corners or more).
 
-    `number` is its zone (1..999), in events and towards 110.
+    `number` is its zone (1..999, none of TERMINAL_AREAS), in events and towards 110.
     """
 
     id: str

@@ -82,11 +82,11 @@ def _batch(frame: Frame, key: str) -> Sequence[Sequence[Observation]]:
     return found
 
 
-def where(report: bytes) -> str:
-    """A location in words, as evidence."""
+def answered(report: bytes) -> str:
+    """That it told where it is, as evidence. Where that was stands in its position alone, which not everybody may see."""
     seen = observations("", report, "", report)[0]
-    place = f"{seen.position.latitude:.6f}, {seen.position.longitude:.6f}" if seen.position else "no fix"
-    return f"{place} at {seen.at.isoformat()}" if seen.at else place
+    fix = "its position" if seen.position else "no fix"
+    return f"{fix} of {seen.at.isoformat()}" if seen.at else fix
 
 
 def refused(body: bytes) -> str | None:

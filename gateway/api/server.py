@@ -57,6 +57,9 @@ def bind(listen: str) -> socket.socket:
         raise ConfigError([problem]) from error
     # Accepted sockets inherit it. Without it a peer that never reads holds its connection for ever.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_MAX_MS)
+    # So is this. The standard loop sets it only on sockets that name their protocol, and an answer's body then waits 40 ms for
+    # the far side's acknowledgement of its head.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 

@@ -33,7 +33,7 @@ async def _rotate(args: argparse.Namespace) -> int:
 
     path = data_dir(args)[1] / FILE_NAME
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         KeyFile(path).rotate()
     except OSError as error:
         found = error.strerror or str(error)

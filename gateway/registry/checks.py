@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gateway.model import Device, Geofence, Point, Site, Vehicle
+from gateway.model import TERMINAL_AREAS, Device, Geofence, Point, Site, Vehicle
 from gateway.registry.snapshot import NUMBER_MAX, Snapshot
 
 SITES_MAX = 5_000
@@ -20,7 +20,7 @@ POINTS_MAX = 100_000
 """Two points a device on average."""
 VEHICLES_MAX = 5_000
 """The taxis of a city of a million, twice over."""
-GEOFENCES_MAX = NUMBER_MAX
+GEOFENCES_MAX = NUMBER_MAX - len(TERMINAL_AREAS)
 """Each has a number of its own towards 110."""
 CORNERS_MAX = 100
 """A border of a district, drawn by hand; each fix is held against every edge (some 0.1 ms)."""
@@ -180,8 +180,9 @@ class Checker:
         yield from _slug("id", fence.id)
         yield from _text("name", fence.name, longest=128, needed=True)
         yield from _within("geofence", len(self._ledger.geofences), GEOFENCES_MAX)
-        if not 1 <= fence.number <= NUMBER_MAX:
-            yield Finding("number", f"found {fence.number}", f"1 to {NUMBER_MAX}", f"围栏编号应为1至{NUMBER_MAX}")
+        if not 1 <= fence.number <= NUMBER_MAX or fence.number in TERMINAL_AREAS:
+            expected = f"1 to {NUMBER_MAX}, but not 20 or 21, the zones of terminals' own areas"
+            yield Finding("number", f"found {fence.number}", expected, f"围栏编号应为1至{NUMBER_MAX},20和21除外")
         elif others := [other for other in self._fence_numbers[fence.number] if other != fence.id]:
             yield _taken("number", str(fence.number), f"geofence {others[0]}")
         fewest, most = (1, 1) if fence.radius_m is not None else (3, CORNERS_MAX)

@@ -70,7 +70,7 @@ def unusable(path: Path, error: Exception) -> Problem:
 def _check_file(path: Path) -> None:
     """Ask SQLite before Tortoise does: its connection would leave a thread behind on a file that is no database."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return
     try:
         with closing(sqlite3.connect(path)) as connection:

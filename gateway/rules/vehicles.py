@@ -6,7 +6,8 @@
 | geofence, a zone each | on the wrong side of the border, MARGIN_M beyond it | on the right side of it |
 | moved while parked | ignition off, not unlocked, MOVED_M from where that began | ignition on, or unlocked |
 
-The last two take FIXES_MIN fixes in a row: one fix may be a reflection off a tower. A void fix moves nothing. A late one, made up
+The last two take FIXES_MIN fixes in a row: one fix may be a reflection off a tower, and what is said of one moment is one fix. A void
+fix moves nothing. A late one, made up
 after a gap or older than the last, is history: it is kept and changes no state. Of vehicles off duty, and of whatever else says
 where it is, nothing is kept of that but alarms (`Vehicles.keeps`). Pure; times are passed in.
 """
@@ -22,6 +23,7 @@ from typing import Protocol
 from gateway.clock import PROGRAM_DATE
 from gateway.model import (
     FACTS,
+    TERMINAL_AREAS,
     Device,
     Event,
     Geofence,
@@ -75,6 +77,10 @@ USUAL: Mapping[VehicleKind, Usual] = {
     VehicleKind.PATROL_CAR: Usual(limit_kmh=120, over_s=30, silent_s=300, silent_driving_s=60),
 }
 
+FOLLOWED_BITS = sum(1 << bit for bit in (0, 8, 26, 27, 28, 29, 30, 31))
+"""Alarm bits of JT/T 808 for which a vehicle is followed off duty: SOS, supply cut, theft, collision, door. What is broken in it is no
+reason."""
+
 Condition = tuple[Kind, int | None]
 DERIVED = frozenset({Kind.OVERSPEED, Kind.GEOFENCE, Kind.VEHICLE_MOVED})
 
@@ -123,7 +129,7 @@ class Drive:
     raised: frozenset[Condition] = frozenset()
     """Said here and not taken back."""
     theirs: frozenset[Condition] = frozenset()
-    """The same conditions, said by the device itself, which must take them back itself."""
+    """The same conditions, said by the device itself, mostly under zones of its own; it must take them back itself."""
 
     @property
     def is_parked(self) -> bool:
@@ -192,10 +198,11 @@ class Vehicles:
         self._drives.settled(event, is_stored=is_stored)
 
     def _changes(self, vehicle: Vehicle, drive: Drive, event: Event) -> Iterator[Observation]:
+        theirs = {kind for kind, _ in drive.theirs} - {Kind.GEOFENCE}  # its own areas are others than ours
         for word in self._words(vehicle, drive, event):
             condition = word.kind, word.zone
             if word.qualifier is Qualifier.NEW:
-                if condition not in drive.raised | drive.theirs:
+                if condition not in drive.raised and word.kind not in theirs:
                     yield word
             elif condition in drive.raised:
                 yield word
@@ -233,10 +240,12 @@ class Vehicles:
         vehicle = self._fleet.vehicle(event.device)
         if event.driver == RULES or vehicle is None or _is_late(event, drive):
             return drive
+        is_known = False
         if event.time_quality is TimeQuality.OK:
+            is_known = event.device_time == drive.newest  # an alarm carries the fix of the report that it came in
             drive = replace(drive, newest=event.device_time)
         drive = _with_facts(drive, event)
-        if event.position is None or event.values.get("fix") is False:
+        if event.position is None or event.values.get("fix") is False or is_known:
             return drive
         return self._with_fix(_with_speed(drive, event, at_s, _limit_kmh(vehicle)), vehicle, _spot(event))
 
@@ -271,25 +280,33 @@ class Vehicles:
     def recall(self, words: Mapping[str, Words], events: Iterable[Event], now_s: float, now: datetime) -> None:
         """See Watch."""
         for device, said in words.items():
-            raised = frozenset(
+            stands = frozenset(
                 (kind, zone) for (kind, zone), word in said.items() if kind in DERIVED and word is not Qualifier.RESTORE
             )
             vehicle = self._fleet.vehicle(device)
-            if not raised or vehicle is None:
+            if not stands or vehicle is None:
                 continue
+            raised = frozenset(filter(_is_ours, stands))
             zones = {zone for kind, zone in raised if kind is Kind.GEOFENCE}
             fences = {fence.id: Belief(holds=fence.number in zones) for fence in self._fleet.geofences_of(vehicle)}
             moved = Belief(holds=(Kind.VEHICLE_MOVED, None) in raised)
-            self._drives[device] = Drive(moved=moved, fences=fences, raised=raised)
+            self._drives[device] = Drive(moved=moved, fences=fences, raised=raised, theirs=stands - raised)
             self._watched.add(device)
         for event in events:
             # A storm's summary says nothing that its events have not said.
             if self._on_duty(event.device) and not event.test and event.driver != OWN:
                 self._watched.add(event.device)
-                self._drives.recall(event.device, event, now_s - (now - event.received_at).total_seconds())
+                age_s = max(0.0, (now - event.received_at).total_seconds())  # negative: the clock went back
+                self._drives.recall(event.device, event, now_s - age_s)
 
 
 # -- facts -------------------------------------------------------------------------------------------------------------
+
+
+def _is_ours(condition: Condition) -> bool:
+    """Whether a word was said here; the log of last words does not tell. Terminals have zones of their own."""
+    kind, zone = condition
+    return zone not in TERMINAL_AREAS if kind is Kind.GEOFENCE else zone is None
 
 
 def _with_word(drive: Drive, event: Event) -> Drive:
@@ -354,7 +371,7 @@ def _limit_kmh(vehicle: Vehicle) -> float:
 def _has_alarm(observation: Observation) -> bool:
     bits = observation.values.get("alarm_bits")
     try:
-        return isinstance(bits, str) and int(bits, 16) != 0
+        return isinstance(bits, str) and int(bits, 16) & FOLLOWED_BITS != 0
     except ValueError:
         return False
 

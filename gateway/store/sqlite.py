@@ -107,7 +107,7 @@ class SqliteStore:
         Raises StoreError when another daemon holds it, the log is a newer program's, or the disk does not let us.
         """
         try:
-            data_dir.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, before anything runs
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240  # once, before anything runs
             lock = _hold(data_dir)
         except OSError as error:
             raise StoreError(f"cannot use the data directory {data_dir}: {error}") from error

@@ -109,6 +109,7 @@ MISTAKES = {
     "latitude": (HEADER + "town,7,城区,stay_in,100,97.5 121.4\n", "row.2.corners: found 97.5"),
     "radius": (HEADER + "town,7,城区,stay_in,5,37.5 121.4\n", "row.2.radius_m: found 5"),
     "zone": (HEADER + "town,0,城区,stay_in,100,37.5 121.4\n", "row.2.number: found 0"),
+    "a zone that terminals use": (HEADER + "town,20,城区,stay_in,100,37.5 121.4\n", "row.2.number: found 20"),
     "id twice": (HEADER + "town,7,城区,stay_in,100,37.5 121.4\n" * 2, "row.3.id: 'town' stands in row.2 already"),
     "number twice": (
         HEADER + "a,7,城区,stay_in,100,37.5 121.4\nb,7,城区,stay_in,100,37.5 121.4\n",

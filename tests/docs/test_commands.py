@@ -70,11 +70,16 @@ BEFORE = {
     "docs/access.md": "touch site.toml\n",
     "docs/inventory.md": "touch site.toml\n",
     "docs/vehicles.md": "touch site.toml\n",
+    "docs/driver-tutorial.md": 'cp -r "$REPOSITORY"/{gateway,drivers,simulators,tests,docs,pyproject.toml} .\n',
     "docs/install.md": "mkdir -p /usr/local/bin /etc/systemd/system /etc/prometheus /root/\n",
 }
 """What a reader of the page has already."""
-NEED_TOOLS = {"docs/simulators.md": ("socat", "mosquitto"), "docs/install.md": ("promtool", "mosquitto")}
-"""Pages that need apt packages, and take longer."""
+NEED_TOOLS = {
+    "docs/simulators.md": ("socat", "mosquitto"),
+    "docs/install.md": ("promtool", "mosquitto"),
+    "docs/driver-tutorial.md": (),
+}
+"""Pages that need apt packages, or take longer."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,11 @@ def test_what_a_page_says_can_be_typed(page: Path, tmp_path: Path) -> None:
 @pytest.mark.full
 def test_the_worked_example_of_the_simulators(tmp_path: Path) -> None:
     type_page(ROOT / "docs" / "simulators.md", tmp_path)
+
+
+@pytest.mark.full
+def test_a_driver_tonight(tmp_path: Path) -> None:
+    type_page(ROOT / "docs" / "driver-tutorial.md", tmp_path)
 
 
 @pytest.mark.full

@@ -470,3 +470,11 @@ async def test_stopping_sends_listeners_home(parts: Box) -> None:
         response = await answer.__aenter__()
 
     assert response.status_code == 200
+
+
+def test_an_answer_does_not_wait_for_acknowledgements() -> None:
+    """On the standard loop; uvloop sees to it by itself."""
+    with http_server.bind("127.0.0.1:0") as sock, socket.create_connection(sock.getsockname()):
+        accepted, _ = sock.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

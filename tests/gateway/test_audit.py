@@ -176,7 +176,40 @@ async def test_what_cannot_be_recorded_is_an_error_and_not_a_silence(tmp_path: P
             await Audit(tmp_path / name, RealClock()).record(LI, Deed.COMMAND, "door-1")
     with pytest.raises(StoreError, match="audit record"):
         verify(tmp_path / "text")
-    assert verify(tmp_path / "nothing").rows == 0
+    assert verify(tmp_path / "nothing").fault.startswith("there is no row")
+
+
+async def test_what_the_disk_refused_at_the_end_is_not_missed_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "BUSY_TIMEOUT_S", 0.0)
+    record = Audit(path, RealClock())
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT seq FROM audit").fetchone()
+        with pytest.raises(StoreError, match="audit record"):  # the insert went well, the commit does not
+            await record.record(LI, Deed.COMMAND, "door-1")
+    await record.record(LI, Deed.COMMAND, "door-2")
+
+    assert (record.head.seq, record.fault) == (8, "")
+    assert next(rows(path)).subject == "door-2"
+
+
+async def test_nobody_who_writes_waits_for_a_look_at_the_whole_record(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = audit._fault
+
+    def writing(row: audit.Row, last: Head, noted: tuple[int, int] | None) -> str:
+        with closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as db:
+            db.execute("BEGIN EXCLUSIVE")
+            db.execute("ROLLBACK")
+        return fault(row, last, noted)
+
+    monkeypatch.setattr(audit, "_fault", writing)
+    monkeypatch.setattr(audit, "PIECE", 3)
+
+    assert verify(path) == audit.Verdict(7, Head(7, next(rows(path)).hash))
 
 
 async def test_a_row_is_bounded(path: Path) -> None:
@@ -198,6 +231,7 @@ async def test_old_rows_go_and_the_rest_still_proves_itself(path: Path) -> None:
     assert [row.seq for row in rows(path)] == [11, 10, 9, 8]
     assert next(rows(path)).deed == "pruned"
     assert verify(path).fault == ""
+    assert verify(path, noted=(7, 1)).fault == "row 7, which was noted, is gone: row 8 is the first"
     await record.look()
     assert record.fault == ""
     by_hand(path, "DELETE FROM audit WHERE seq = 8")

@@ -161,6 +161,14 @@ def test_what_the_device_says_itself_is_not_said_again_nor_taken_back(road: Road
     assert road.said == []
 
 
+def test_what_the_device_says_under_a_zone_of_its_own_is_not_said_again_either(road: Road) -> None:
+    road.take(Observation("van-7", Kind.OVERSPEED, zone=1))
+    road.fixes(3, kmh=95)
+    assert road.said == []
+
+    assert road.take(Observation("van-7", Kind.OVERSPEED, OVER, zone=1)) == [(Kind.OVERSPEED, NEW, None)]
+
+
 # -- geofences -----------------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +182,20 @@ def test_a_border_is_crossed_by_some_fixes_beyond_a_margin(road: Road) -> None:
     assert road.fixes(9, out + 5) == []  # back within the margin is not back
     assert road.fixes(FIXES_MIN - 1, out - 5) == []
     assert road.fix(out - 5) == [(Kind.GEOFENCE, OVER, 7)]
+
+
+def test_the_position_and_the_alarms_of_one_report_are_one_fix(road: Road) -> None:
+    road.fix(0)
+    road.seconds += 10
+    at = AT + timedelta(seconds=road.seconds)
+    for kind in (Kind.POSITION, Kind.PANIC, Kind.POWER_CUT, Kind.ANTENNA_CUT):
+        assert road.take(Observation("van-7", kind, at=at, position=Position(*north(2000)))) == []
+
+
+def test_the_terminals_own_areas_are_not_ours(road: Road) -> None:
+    road.take(Observation("van-7", Kind.GEOFENCE, zone=20))
+
+    assert road.fixes(FIXES_MIN, 2000) == [(Kind.GEOFENCE, NEW, 7)]
 
 
 def test_a_void_fix_crosses_nothing(road: Road) -> None:
@@ -273,7 +295,9 @@ def position(device: str = "van-7", kind: Kind = Kind.POSITION, **values: str) -
         (position("phone-1"), True, False),
         (Observation("van-7", Kind.POSITION, values={"fix": False}), False, False),
         (position(alarm_bits="00000001"), False, True),
+        (position(alarm_bits="04000000"), False, True),
         (position(alarm_bits="00000000"), False, False),
+        (position(alarm_bits="00000800"), False, False),  # its camera is broken, for weeks
         (position(alarm_bits="none"), False, False),
         (position(kind=Kind.PANIC), False, True),
         (position(kind=Kind.ANTENNA_CUT), False, True),
@@ -459,7 +483,7 @@ REPORTS = st.builds(
     ignition=st.sampled_from([None, None, False, False, True]),
     locked=st.sampled_from([None, None, True, False]),
     after_s=st.sampled_from([1.0, 5.0, 10.0]),
-    age_s=st.sampled_from([0.0, 0.0, 0.0, 0.0, 7.0, 300.0]),
+    age_s=st.sampled_from([0.0, 0.0, 0.0, 0.0, 7.5, 300.0]),
     is_stored=st.sampled_from([True, True, True, True, False]),
 )
 
@@ -547,6 +571,31 @@ async def test_after_a_start_what_stood_stands_and_comes_to_its_end(box: Box) ->
     await box.drive(intake, 0, FIXES_MIN, ignition=True)
 
     assert (await box.story())[2:] == [(Kind.VEHICLE_MOVED, OVER, None), (Kind.GEOFENCE, OVER, 7)]
+
+
+async def test_after_a_start_what_the_terminal_said_itself_is_its_own_to_take_back(box: Box) -> None:
+    intake = await box.start()
+    for kind, zone in ((Kind.GEOFENCE, 20), (Kind.OVERSPEED, 1)):
+        await (await intake.report(Source("jt808", "cars"), [Observation("van-7", kind, zone=zone)]))
+    intake = await box.start()
+    await box.drive(intake, 0, FIXES_MIN)
+    box.fleet.set_duty(on_duty=False)
+    await intake._say_due()
+
+    assert await box.story() == [(Kind.GEOFENCE, NEW, 20), (Kind.OVERSPEED, NEW, 1)]
+
+
+async def test_overspeed_is_timed_though_the_clock_went_back_over_a_start(box: Box) -> None:
+    intake = await box.start()
+    fast = Observation("van-7", Kind.POSITION, position=Position(*HOME, 95.0))
+    await (await intake.report(Source("jt808", "cars"), [fast]))
+    box.clock.jump_wall(-3600)
+    intake = await box.start()
+    for _ in range(3):
+        await box.clock.advance(10)
+        await (await intake.report(Source("jt808", "cars"), [fast]))
+
+    assert await box.story() == [(Kind.OVERSPEED, NEW, None)]
 
 
 async def test_rows_of_fixes_are_counted_across_a_start(box: Box) -> None:
