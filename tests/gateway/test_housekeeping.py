@@ -34,8 +34,9 @@ async def test_positions_go_long_before_alarms(
     store = await SqliteStore.open(tmp_path, jumping_clock, inline=True)
     nobody: Any = None
     usual = StoreSection()
+    audit = Audit(tmp_path / "audit.db", jumping_clock)
     keeping = Housekeeping(
-        store=store, registry=nobody, health=nobody, intake=nobody, audit=Audit(tmp_path / "audit.db", jumping_clock), metrics=Metrics(), clock=jumping_clock, log=nobody,
+        store=store, registry=nobody, health=nobody, intake=nobody, audit=audit, metrics=Metrics(), clock=jumping_clock, log=nobody,
         own=Source("gateway", "gateway"), destinations=list, boot="", alive=nobody, status=nobody,
         keep=lambda: (timedelta(days=usual.retention_days), timedelta(days=usual.positions_days)),
     )  # fmt: skip
