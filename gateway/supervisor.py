@@ -30,6 +30,9 @@ RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
 """A device that is back is found again within half a minute, and a dead one costs two connects a minute."""
 
+PORT_RETRY_MOST_S = 1.5
+"""A port of this machine is only looked for: one that is plugged in again is used within two seconds, however long it was away."""
+
 STABLE_S = 10.0
 """Only a line that lasted this long starts again without waiting: one that opens and breaks at once would spin."""
 
@@ -61,6 +64,8 @@ class Connection:
     """Bind a port; while it is open, call the function given with the link of each peer that dials in."""
     up_since: float | None = None
     peers: int = 0
+    retry_most_s: float = RETRY_MOST_S
+    """Longest wait between two attempts to open it."""
     down_since: float | None = None
     last_reason: str = ""
     memory: Any = None
@@ -207,7 +212,7 @@ class Supervisor:
 
     async def _keep(self, connection: Connection) -> None:
         log = self._log.bind(connection=connection.name, driver=connection.driver_name)
-        backoff = Backoff(self._random, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
+        backoff = Backoff(self._random, first_s=RETRY_FIRST_S, most_s=connection.retry_most_s)
         connection.down_since = self._clock.monotonic()
         while True:
             error = await apart(partial(self._attempt, connection, log))
