@@ -25,6 +25,13 @@ from tests.conftest import JumpingClock
 DAY_S = 86_400.0
 
 
+class AuditRecord:
+    """Its own age is tried elsewhere (test_audit.py); the real one prunes in a thread, which no jumping clock waits for."""
+
+    async def prune(self) -> int:
+        return 0
+
+
 async def test_positions_go_long_before_alarms(
     tmp_path: Path, jumping_clock: JumpingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -32,10 +39,11 @@ async def test_positions_go_long_before_alarms(
     monkeypatch.setattr(housekeeping, "PRUNE_EVERY_S", DAY_S)
     store = await SqliteStore.open(tmp_path, jumping_clock, inline=True)
     nobody: Any = None
+    record: Any = AuditRecord()
     usual = StoreSection()
     keeping = Housekeeping(
         store=store, registry=nobody, health=nobody, intake=nobody, metrics=Metrics(), clock=jumping_clock, log=nobody,
-        own=Source("gateway", "gateway"), destinations=list, boot="", alive=nobody, status=nobody,
+        own=Source("gateway", "gateway"), destinations=list, boot="", alive=nobody, status=nobody, audit=record,
         keep=lambda: (timedelta(days=usual.retention_days), timedelta(days=usual.positions_days)),
     )  # fmt: skip
     ids = EventIds(jumping_clock, Random(1))
