@@ -455,6 +455,7 @@ async def test_the_record_is_shown_newest_first_page_by_page_also_where_it_was_c
         ("wang", Role.TEST_ENGINEER, None, "a test engineer has no others"),
         ("wang", Role.AUDITOR, frozenset({"s9"}), "'s9' is not in the ledger"),
         ("wang", Role.AUDITOR, frozenset(), "found 0; expected 1 to 50 sites"),
+        ("wang", Role.AUDITOR, frozenset(f"s{n}" for n in range(51)), "found 51; expected 1 to 50 sites"),
     ],
 )  # fmt: skip
 async def test_an_account_that_cannot_be_meant_is_refused(
