@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli._daemon import ask
-from gateway.cli._site_file import FAILED, OK, add_common, data_dir, show
+from gateway.cli._site_file import FAILED, OK, add_common, data_dir, person, show
 
 if TYPE_CHECKING:
     from gateway.cli import Commands
@@ -78,6 +78,7 @@ async def _give(args: argparse.Namespace) -> int:
         "seconds": getattr(args, "seconds", None),
         "until": getattr(args, "until", None),
         "valid_s": args.valid,
+        "who": person(),
     }
     found = _asked(args, "commands", wish, doubt=f"ask again with --id {command_id}: it is done once at most")
     clock = RealClock()
@@ -116,14 +117,18 @@ async def _show(args: argparse.Namespace) -> int:
 def _asked(args: argparse.Namespace, path: str, body: dict[str, Any] | None = None, *, doubt: str = "") -> Any:
     """The daemon's answer; None when there is none or it refuses, which is told. `doubt`: what to do when it may have heard."""
     import urllib.error
+    from http.client import HTTPException
 
     site_file, _ = data_dir(args)
     try:
-        with ask(site_file, args.config.resolve().parent, path, timeout_s=ANSWER_WITHIN_S, body=body) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            said = f"{json.load(error)['detail']} 服务拒绝"
+        try:
+            with ask(site_file, args.config.resolve().parent, path, timeout_s=ANSWER_WITHIN_S, body=body) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                said = f"{json.load(error)['detail']} 服务拒绝"
+    except (HTTPException, ValueError, KeyError):
+        said = f"what answers at {site_file.api.listen} ([api] listen) is another program 端口被其他程序占用"
     except (urllib.error.URLError, ConnectionError) as error:
         said = f"no gateway answers: {error} 服务未运行"
     except TimeoutError:

@@ -246,7 +246,7 @@ async def test_to_refuse_a_name_that_is_not_there_takes_as_long() -> None:
 
     assert 0.5 < not_there / there < 2.0
     assert not passwords.HASHER.check_needs_rehash(passwords.NOBODY)
-    assert kept.startswith("$argon2id$")
+    assert kept.startswith("$argon2id$v=19$m=65536,t=3,p=1$")  # what a real box does; elsewhere QUICK stands for it
 
 
 async def test_tries_as_one_person_are_bounded_and_others_log_in_meanwhile(
@@ -268,6 +268,34 @@ async def test_tries_as_one_person_are_bounded_and_others_log_in_meanwhile(
         box.clock.shift_s += login.ACCOUNT_EVERY_S
         assert (await log_in(page, "li", PASSWORD)).status_code == 204  # a good try is given back
     assert box.metrics.registry.get_sample_value("fangkong_log_ins_total", {"outcome": "limited"}) == 1
+
+
+async def test_a_guesser_elsewhere_keeps_nobody_out_where_they_were_let_in_before(box: Box) -> None:
+    origin = str(box.client.base_url).rstrip("/")
+    elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
+    async with httpx.AsyncClient(transport=elsewhere, base_url=origin) as guesser, browser(box) as page:
+        for _ in range(login.ACCOUNT_BURST):
+            assert (await log_in(guesser, "li", "a guess")).status_code == 401
+        assert (await log_in(guesser, "li", PASSWORD)).status_code == 429
+
+        assert (await log_in(page, "li", PASSWORD)).status_code == 204
+
+
+async def test_addresses_that_people_came_from_are_bounded(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "HOMES_MAX", 2)
+    for peer in ("a", "b", "c", "b", "d"):
+        await box.looks.log_in.begin("li", PASSWORD, peer)
+
+    assert list(box.looks.log_in._homes) == [("li", "b"), ("li", "d")]
+
+
+async def test_a_cookie_given_over_tls_never_goes_without(box: Box) -> None:
+    async with browser(box) as page:
+        plain = await log_in(page, "li", PASSWORD)
+        page.headers["origin"] = f"https://127.0.0.1:{box.port}"
+        encrypted = await log_in(page, "li", PASSWORD)
+
+    assert ["Secure" in answer.headers["set-cookie"] for answer in (plain, encrypted)] == [False, True]
 
 
 async def test_tries_from_one_address_are_bounded_whatever_the_name(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +376,7 @@ async def test_a_new_password_ends_every_session(box: Box) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_fresh_box_lets_nobody_in_by_a_common_password(tmp_path: Path) -> None:
+async def test_a_fresh_box_lets_nobody_in_by_a_common_password(tmp_path: Path, quick: None) -> None:
     async with closed_box(tmp_path) as parts, parts.open() as box, browser(box) as page:
         secret = await box.accounts.first()
         assert secret is not None
@@ -427,6 +455,7 @@ async def test_the_record_is_shown_newest_first_page_by_page_also_where_it_was_c
         ("wang", Role.TEST_ENGINEER, None, "a test engineer has no others"),
         ("wang", Role.AUDITOR, frozenset({"s9"}), "'s9' is not in the ledger"),
         ("wang", Role.AUDITOR, frozenset(), "found 0; expected 1 to 50 sites"),
+        ("wang", Role.AUDITOR, frozenset(f"s{n}" for n in range(51)), "found 51; expected 1 to 50 sites"),
     ],
 )  # fmt: skip
 async def test_an_account_that_cannot_be_meant_is_refused(
