@@ -18,6 +18,7 @@ FAMILIES = (
     "try_",
     "capture",
     "replay",
+    "discover",
     "tool",
     "simulate",
     "demo",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 
 KEYS_MAX = 1000
 """Names and addresses remembered, some 100 KB; the one longest unused goes first."""
@@ -15,10 +16,10 @@ class Attempts:
     def __init__(self, *, burst: int, every_s: float) -> None:
         self._burst = burst
         self._every_s = every_s
-        self._free_at: OrderedDict[str, float] = OrderedDict()
+        self._free_at: OrderedDict[Hashable, float] = OrderedDict()
         """When the key's bucket will be full again."""
 
-    def take(self, key: str, now_s: float) -> float:
+    def take(self, key: Hashable, now_s: float) -> float:
         """0: go on, one try is taken. Else the seconds until the next one is free."""
         full_at = max(self._free_at.get(key, now_s), now_s) + self._every_s
         wait_s = full_at - now_s - self._burst * self._every_s
@@ -30,7 +31,7 @@ class Attempts:
             self._free_at.popitem(last=False)
         return 0.0
 
-    def give_back(self, key: str) -> None:
+    def give_back(self, key: Hashable) -> None:
         """The try was a good one."""
         if key in self._free_at:
             self._free_at[key] -= self._every_s

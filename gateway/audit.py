@@ -57,7 +57,6 @@ class Deed(StrEnum):
     REGISTRY = "registry"
     CONFIGURATION = "configuration"
     DELIVERIES = "deliveries"
-    WAIVER = "waiver"
     CAPTURE = "capture"
     PRUNED = "pruned"
     """The oldest rows were removed by age; this row says which, so that the rest still proves itself."""

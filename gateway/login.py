@@ -15,6 +15,8 @@ ACCOUNT_BURST, ACCOUNT_EVERY_S = 10, 10.0
 ten characters."""
 PEER_BURST, PEER_EVERY_S = 20, 5.0
 """From one address; several people may sit behind it."""
+HOMES_MAX = 1000
+"""Addresses that people have logged in from since the start; the one longest unused goes first."""
 
 
 class LogIn:
@@ -27,6 +29,8 @@ class LogIn:
         self._hashing = passwords.Hashing()
         self._tries_as = Attempts(burst=ACCOUNT_BURST, every_s=ACCOUNT_EVERY_S)
         self._tries_from = Attempts(burst=PEER_BURST, every_s=PEER_EVERY_S)
+        self._homes: dict[tuple[str, str], None] = {}
+        """Where a person was let in before they have tries of their own: a guesser elsewhere cannot keep them out."""
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -59,7 +63,9 @@ class LogIn:
     async def _known(self, name: str, peer: str, given: str, *, or_secret: bool) -> Account:
         """The account, when what was given is its password (or one-time secret). Takes as long when there is none."""
         now_s = self._clock.monotonic()
-        if wait_s := self._tries_from.take(peer, now_s) or self._tries_as.take(name, now_s):
+        home = (name, peer)
+        tries = home if home in self._homes else name
+        if wait_s := self._tries_from.take(peer, now_s) or self._tries_as.take(tries, now_s):
             raise TooOften(wait_s)
         account = self._accounts.account(name)
         is_known = await self._hashing.fits(given, account.password if account else None)
@@ -71,5 +77,9 @@ class LogIn:
             await self._audit.record(GATEWAY, Deed.LOG_IN_REFUSED, subject, {"peer": peer})
             raise Denied("the account, or the password or one-time secret, is not right")
         self._tries_from.give_back(peer)
-        self._tries_as.give_back(name)
+        self._tries_as.give_back(tries)
+        self._homes.pop(home, None)
+        self._homes[home] = None
+        if len(self._homes) > HOMES_MAX:
+            del self._homes[next(iter(self._homes))]
         return account

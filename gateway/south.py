@@ -28,15 +28,14 @@ from gateway.links.tcp import dial
 from gateway.metrics import Metrics
 from gateway.model import Observation
 from gateway.plan import Plan, PlannedConnection
-from gateway.supervisor import RETRY_LOCAL_MOST_S, Connection, Open, Supervisor
+from gateway.supervisor import PORT_RETRY_MOST_S, Connection, Open, Supervisor
 
 LISTENING_WITHIN_S = 5.0
 """A port is had at once or not at all; this is for a loop that is busy."""
 
-LOCAL = frozenset({"serial", "modbus+rtu"})
-"""Ports of this machine."""
-
 LISTEN = {"tcp-listen": tcp.listen, "udp-listen": udp.listen}
+PORTS = frozenset({"serial", "modbus+rtu"})
+"""Schemes of links that are a port of this machine."""
 
 
 class South:
@@ -172,12 +171,13 @@ class South:
     def _line(self, plan: Plan, planned: PlannedConnection) -> Connection:
         section = planned.section
         line = Connection(section.name, planned.driver, section.driver, planned.context)
-        if listen := LISTEN.get(urlsplit(section.link).scheme):
+        scheme = urlsplit(section.link).scheme
+        if listen := LISTEN.get(scheme):
             line.listen = partial(listen, section.link)
         else:
             line.open = self._opener(plan, planned)
-            if urlsplit(section.link).scheme in LOCAL:
-                line.retry_most_s = RETRY_LOCAL_MOST_S
+        if scheme in PORTS:
+            line.retry_most_s = PORT_RETRY_MOST_S
         return line
 
     def _opener(self, plan: Plan, planned: PlannedConnection) -> Open:

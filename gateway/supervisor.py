@@ -30,8 +30,8 @@ RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
 """A device that is back is found again within half a minute, and a dead one costs two connects a minute."""
 
-RETRY_LOCAL_MOST_S = 1.0
-"""A serial port: looking whether it is there costs nobody anything, and who plugs it in again waits for it."""
+PORT_RETRY_MOST_S = 1.5
+"""A port of this machine is only looked for: one that is plugged in again is used within two seconds, however long it was away."""
 
 STABLE_S = 10.0
 """Only a line that lasted this long starts again without waiting: one that opens and breaks at once would spin."""
@@ -62,11 +62,12 @@ class Connection:
     """Dial, open a port, subscribe, open a bus: one conversation at a time."""
     listen: Listen | None = None
     """Bind a port; while it is open, call the function given with the link of each peer that dials in."""
-    retry_most_s: float = RETRY_MOST_S
     up_since: float | None = None
     is_mute: bool = False
     """Nobody on it answers, says its driver: while that is so, that it is open does not make it up."""
     peers: int = 0
+    retry_most_s: float = RETRY_MOST_S
+    """Longest wait between two attempts to open it."""
     down_since: float | None = None
     last_reason: str = ""
     memory: Any = None

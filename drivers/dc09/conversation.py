@@ -70,10 +70,12 @@ def understood(
             FrameError if message.token in ANSWERS else CannotUse
         )  # two receivers must not answer each other for ever
         raise refusal(f"token {message.token}: this receiver serves {', '.join(sorted(SERVED))}")
-    if not message.encrypted and not settings_of(context).may_be_plain(message.account):
-        raise CannotUse(f"account {message.account} has a key, and this frame is in the clear", "spoofed")
+    is_spoofed = not message.encrypted and not settings_of(context).may_be_plain(message.account)
     if message.extended("K") is not None:
-        raise KeyOffered(f"account {message.account} asks for a new key: keys are set in the site file alone")
+        told = f"account {message.account} asks for a new key: keys are set in the site file alone"
+        raise KeyOffered(told, "spoofed" if is_spoofed else "malformed")
+    if is_spoofed:
+        raise CannotUse(f"account {message.account} has a key, and this frame is in the clear", "spoofed")
     try:
         said = meant(message, frame, context, now)
     except FrameError as error:
@@ -173,8 +175,8 @@ class Receiver:
             return
         device = device_of(message.account, self._context)
         if message.encrypted and not self._is_timely(message, now):
+            # No proof of life: an old recording, played while the panel's cable is cut, gets as far as this.
             self._session.deviated(device, ["outside_window"])
-            self._session.heard(device)
             self._answer(dc09.build(dc09.nak(now)), Receipt.settled())
             return
         clock = None if message.encrypted else clock_deviation(message.timestamp, now)
@@ -205,19 +207,20 @@ class Receiver:
     async def _refuse(self, piece: bytes, error: FrameError) -> None:
         """Count it; tell of somebody at the line once; DUH where the frame was good and its sender waits."""
         account = account_of(piece)
-        self._session.reject(b"" if isinstance(error, KeyOffered) else piece, error)
+        kept = b"" if isinstance(error, KeyOffered) else piece
+        self._session.reject(kept, error)
         receipt = Receipt.settled()
         if error.reason == "spoofed" and account:
-            receipt = await self._trouble(account, piece, str(error))
+            receipt = await self._trouble(account, kept, str(error))
         if isinstance(error, CannotUse):
             self._answer(dc09.echo(DUH, _head(piece)), receipt)
 
-    async def _trouble(self, account: str, piece: bytes, words: str) -> Receipt:
+    async def _trouble(self, account: str, kept: bytes, words: str) -> Receipt:
         """Report, once until it is over, that an account with a key is not spoken for with it."""
         device = device_of(account, self._context)
         if not self._is_known(account) or await self._is_in_trouble(account):
             return Receipt.settled()
-        return await self._report(account, [Observation(device, Kind.SECURITY, text=words[:256], raw=piece)])
+        return await self._report(account, [Observation(device, Kind.SECURITY, text=words[:256], raw=kept)])
 
     async def _trouble_over(self, account: str) -> list[Observation]:
         if not await self._is_in_trouble(account):
@@ -229,7 +232,8 @@ class Receiver:
         if account not in self._memory.in_trouble:
             latest = await self._session.latest(device_of(account, self._context))
             is_in_trouble = latest.get((Kind.SECURITY, None), Qualifier.RESTORE) is not Qualifier.RESTORE
-            self._memory.note(account, is_in_trouble=is_in_trouble)
+            if account not in self._memory.in_trouble:  # another conversation has told of it meanwhile
+                self._memory.note(account, is_in_trouble=is_in_trouble)
         return self._memory.in_trouble[account]
 
     async def _report(self, account: str, observations: Sequence[Observation]) -> Receipt:

@@ -58,7 +58,10 @@ def contact_id(data: str) -> Payload:
 # -- SIA ---------------------------------------------------------------------------------------------------------------
 
 _ACCOUNT = re.compile(r"#?([0-9A-Za-z]{1,16})\|", re.ASCII)
-_MODIFIER = re.compile(r"([a-z]{2})([0-9A-Za-z:.,+-]*?)(/|(?=[A-Z]{2}[0-9]*(?:[/^*|]|$))|(?=[a-z]{2}[0-9]))", re.ASCII)
+_MODIFIER = re.compile(
+    r"([a-z]{2})(?:([0-9:.,+-]+)(?=[A-Z]{2}[0-9]*(?:[/^*|]|$)|[a-z]{2}[0-9])|([0-9A-Za-z:.,+-]*)(/))", re.ASCII
+)
+"""Without its slash only a value of digits can be told from the code behind it: `idAB/` is a user, and no abort."""
 _CODE = re.compile(r'([A-Z]{2})([0-9]{0,6})(?:\^([^^]*)\^?)?(?:\*"([^"]*)"?[A-Z]{0,2})?', re.ASCII)
 _MODIFIERS = frozenset({"ti", "da", "id", "ri", "pi", "ai", "ph", "lv", "va", "pt", "rg", "ss"})
 
@@ -98,8 +101,8 @@ def _event_block(block: str, said: list[Said], modifiers: dict[str, str]) -> boo
                 raise FrameError(
                     f"SIA: modifier {found[1]!r} in {block[:60]!r} is none of {', '.join(sorted(_MODIFIERS))}"
                 )
-            modifiers[found[1]] = found[2]
-            slash_missing |= not found[3]
+            modifiers[found[1]] = found[2] or found[3] or ""
+            slash_missing |= not found[4]
         elif found := _CODE.match(block, at):
             said.append(Said(found[1], found[2], text=found[3] or found[4] or ""))
         else:

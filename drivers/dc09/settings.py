@@ -136,9 +136,14 @@ def _profile_mistakes(context: Context) -> Sequence[tuple[str, str]]:
         near = difflib.get_close_matches(name, profiles, n=1, cutoff=0.5)
         hint = f'; did you mean "{near[0]}"?' if near else ""
         return [(f'profile "{name}" is not known', f"one of {', '.join(sorted(profiles))}{hint}")]
-    strange = sorted(set(profile_of(context).accepts) - DEVIATIONS)
-    expected = f"accepts of {', '.join(sorted(DEVIATIONS))}"
-    return [(f'profile "{name}" accepts {", ".join(strange)}', expected)] if strange else []
+    profile = profile_of(context)
+    found = []
+    if strange := sorted(set(profile.accepts) - DEVIATIONS):
+        found.append((f'profile "{name}" accepts {", ".join(strange)}', f"accepts of {', '.join(sorted(DEVIATIONS))}"))
+    if own := [code for code, kind in {**profile.contact_id, **profile.sia}.items() if kind is Kind.SECURITY]:
+        expected = "another kind: security is the receiver's own word about the line, and ends with a good frame"
+        found.append((f'profile "{name}" names {", ".join(own)} security', expected))
+    return found
 
 
 def _key_mistakes(context: Context) -> Sequence[tuple[str, str]]:

@@ -181,7 +181,7 @@ class Conversation:
         if not self._has_true_time(report[0]):
             report = [replace(one, repeat_key=None) for one in report]
         terminal = await self._memory.terminal(report[0].device, self._session)
-        return list(terminal.news(report, serial, self._session.clock.monotonic()))
+        return list(terminal.news(report, serial, self._session.clock.monotonic(), self._session.clock.now()))
 
     def _has_true_time(self, position: Observation) -> bool:
         """A clock that starts at the same moment whenever the terminal does would give old keys to new alarms."""
@@ -222,7 +222,7 @@ class Conversation:
 
     def _settle_order(self, frame: Frame) -> None:
         """A position that was asked for is the evidence; so is a refusal."""
-        if frame.id not in (LOCATED, ANSWER) or len(frame.body) < 2:
+        if frame.id not in (LOCATED, ANSWER) or frame.is_part or len(frame.body) < 2:
             return
         command_id = self._asked.get(int.from_bytes(frame.body[:2], "big"))
         order = self._session.orders.awaiting(command_id) if command_id else None

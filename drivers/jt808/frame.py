@@ -99,9 +99,9 @@ def _message(content: bytes, raw: bytes) -> Frame:
     if properties & _IN_PARTS:
         total, index = struct.unpack_from(">HH", content, start)
         start += 4
-    body = content[start:-1]
-    if len(body) != properties & _LENGTH:
-        raise FrameError(f"the body has {len(body)} bytes, its header says {properties & _LENGTH}")
+    body, size = content[start:-1], len(content) - start - 1
+    if size != properties & _LENGTH:  # also where the check byte would have to serve as the end of the header
+        raise FrameError(f"the body has {size} bytes, its header says {properties & _LENGTH}")
     if properties & _ENCRYPTED:
         raise FrameError("the body is encrypted; a terminal that sends in the clear is expected")
     if not phone.hex().isdecimal():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from drivers.jt808.location import ALARMS
@@ -17,6 +17,8 @@ TOLD_MAX = 16
 """A terminal that repeats has a few messages in hand; what it repeats later is found by the store, and only its edges are told twice."""
 CROSSING_S = 5.0
 """Reports that come so soon after our answer may have left before it was there: mobile networks take their time."""
+AHEAD_MAX = timedelta(minutes=2)
+"""A report from further ahead is of a wrong clock: were it ordered by its time, nothing that comes later could end it."""
 PRESSES = {bit for bit, alarm in ALARMS.items() if alarm.until_answered and FACTS[alarm.kind].momentary}
 Latest = Mapping[tuple[Kind, int | None], Qualifier]
 
@@ -41,11 +43,11 @@ class Terminal:
 
     @classmethod
     def stored(cls, latest: Latest) -> Terminal:
-        """As the store has it."""
+        """As the store has it. A press has no end there: the last one, be it of last year, must not hide the next."""
         bits = {bit for bit, alarm in ALARMS.items() if _stands(latest, alarm.kind, bit)}
         return cls(bits, is_suspect=_stands(latest, Kind.SECURITY, None))
 
-    def news(self, report: Sequence[Observation], serial: int, now_s: float) -> Iterator[Observation]:
+    def news(self, report: Sequence[Observation], serial: int, now_s: float, now: datetime) -> Iterator[Observation]:
         """The position, alarms that were not there before, and the end of those that are gone. A repeat has no news."""
         self._take_back(now_s)
         position = report[0]
@@ -59,11 +61,11 @@ class Terminal:
             assert alarm.zone is not None
             gone.discard(alarm.zone)
             is_late = bool(position.values.get("late"))
-            if alarm.zone not in self.bits and (self._changes(alarm.zone, position, serial) or not is_late):
+            if alarm.zone not in self.bits and (self._changes(alarm.zone, position, serial, now) or not is_late):
                 self.bits.add(alarm.zone)
                 yield alarm
         for bit in sorted(gone):
-            if self._changes(bit, position, serial):
+            if self._changes(bit, position, serial, now):
                 self.bits.discard(bit)
                 if not FACTS[ALARMS[bit].kind].momentary:
                     yield _ended(bit, position)
@@ -86,10 +88,10 @@ class Terminal:
             self.bits -= PRESSES
             self.answered_s = None
 
-    def _changes(self, bit: int, position: Observation, serial: int) -> bool:
+    def _changes(self, bit: int, position: Observation, serial: int, now: datetime) -> bool:
         """Whether this is newer than the last change, as far as its time can be believed. Terminals send what was not answered after what
         was, and what they make up after a gap at any time: an old word ends nothing."""
-        if position.at is None or position.repeat_key is None:
+        if position.at is None or position.repeat_key is None or position.at > now + AHEAD_MAX:
             return True
         at, before = self.changed.get(bit, (position.at, serial))
         is_before = (serial - before) & 0xFFFF >= 0x8000  # they wrap; its time has whole seconds only
@@ -100,7 +102,7 @@ class Terminal:
 
 
 def _stands(latest: Latest, kind: Kind, zone: int | None) -> bool:
-    return latest.get((kind, zone), Qualifier.RESTORE) is not Qualifier.RESTORE
+    return not FACTS[kind].momentary and latest.get((kind, zone), Qualifier.RESTORE) is not Qualifier.RESTORE
 
 
 def _ended(bit: int, position: Observation) -> Observation:

@@ -32,6 +32,10 @@ class Hindrance(Exception):
     """Why it cannot go on."""
 
 
+class Refused(Hindrance):
+    """The reader answers, and there is no session under this key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """One address that answers."""
@@ -140,14 +144,14 @@ class Probe:
             raise Hindrance(f"another reader than before answers address {new}")
 
     async def session(self, address: int, key: bytes) -> Conversation:
-        """A secure session under this key. Raises Hindrance with the reason there is none."""
+        """A secure session under this key. Raises Refused with its reason, Hindrance where nothing can be told."""
         talk = Conversation(address, key)
         for _ in range(STEPS_MAX):
             if talk.is_free:
                 return talk
             await self._step(talk)
             if talk.trouble is not None:
-                raise Hindrance(f"address {address}: {talk.trouble}")
+                raise Refused(f"address {address}: {talk.trouble}")
         raise Hindrance(f"address {address}: no session within {STEPS_MAX} questions: a bad line, or nobody there")
 
     async def _step(self, talk: Conversation) -> None:
@@ -187,7 +191,7 @@ class Probe:
         await self.session(address, key)
         try:
             await self.session(address, DEFAULT_KEY)
-        except Hindrance:
+        except Refused:  # a bad line that lets no session come about proves nothing
             return
         raise Hindrance(f"address {address}: the reader still takes the default key; do not put it into service")
 

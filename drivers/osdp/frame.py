@@ -96,13 +96,14 @@ def split(buffer: bytearray) -> Iterator[bytes]:
     hides no whole one behind it: its length may itself be noise."""
     while buffer:
         start, end = _next(buffer)
-        if noise := bytes(buffer[:start]).strip(MARK):
+        noise, frame = bytes(buffer[:start]).strip(MARK), bytes(buffer[start:end])
+        del buffer[:start]
+        if noise:
             yield noise
-        if start < end:
-            yield bytes(buffer[start:end])
-        del buffer[:end]
-        if start == end:
+        if not frame:
             return
+        del buffer[: len(frame)]  # before it is handed out: who has the answer it waited for listens no further
+        yield frame
 
 
 def _next(buffer: bytearray) -> tuple[int, int]:

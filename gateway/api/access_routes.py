@@ -88,7 +88,10 @@ def access_routes(looks: Parts) -> APIRouter:
         with _counted(looks.metrics):
             secret = await looks.log_in.begin(who.account, who.password, _peer(request))
         answer = Response(status_code=204)
-        answer.set_cookie(COOKIE, secret, max_age=SESSION_S, httponly=True, samesite="strict")
+        is_encrypted = request.headers.get("origin", "").startswith(
+            "https://"
+        )  # only the browser knows, behind a proxy
+        answer.set_cookie(COOKIE, secret, max_age=SESSION_S, httponly=True, samesite="strict", secure=is_encrypted)
         return answer
 
     @router.get("/session")

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from gateway.access import Actor, Permission
 from gateway.acts import Command, CommandRecord, CommandState
-from gateway.api.permits import Caller, declared_router, needs
+from gateway.api.permits import Caller, declared_router, needs, person
 from gateway.api.views import CommandView, CommandWish, Page, command_view
 from gateway.commands import PERMISSIONS, Given
 from gateway.errors import Busy, Refused
@@ -47,7 +47,7 @@ def command_routes(commands: Commander, store: Store, registry: Ledger) -> APIRo
                 403, f"{caller.role.value} may not {wish.act.value}; that needs {PERMISSIONS[wish.act].value}"
             )
         try:
-            given = await commands.give(caller, wish.command(), wish.reason)
+            given = await commands.give(person(caller, wish.who), wish.command(), wish.reason)
         except Refused as error:
             raise HTTPException(409, str(error)) from error
         except Busy as error:

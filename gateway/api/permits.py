@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
@@ -74,6 +74,12 @@ def check_permit(request: Request) -> None:
         raise HTTPException(403, f"the role {actor.role} may not: {permit.permission}")
     if permit.whole_box and actor.sites is not None:
         raise HTTPException(403, "this concerns all sites, and you are limited to some")
+
+
+def person(caller: Actor, who: str | None) -> Actor:
+    """In whose name it is asked: the command line comes with the box's token and says which person it works for. Others are
+    who they are."""
+    return replace(caller, id=f"os:{who}") if who and caller == BOX else caller
 
 
 def _caller(request: Request) -> Actor:

@@ -137,6 +137,8 @@ class CommandWish(BaseModel):
     until: Moment | None = None
     valid_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] | None = None
     reason: Annotated[str, AfterValidator(_in_words), Field(min_length=2, max_length=200)]
+    who: Annotated[str, Field(pattern=f"^{WHO.pattern}$")] | None = None
+    """The person at the command line of this box, who comes with the box's token."""
 
     def command(self) -> Command:
         """What it asks for. Moments are kept in milliseconds."""

@@ -30,10 +30,12 @@ def ask(
     site_file: SiteFile, base: Path, path: str, *, timeout_s: float, body: dict[str, Any] | None = None
 ) -> HTTPResponse:
     """The daemon's answer (docs/api.md); a `body` is posted. Raises URLError when none answers, HTTPError when it refuses,
-    ConfigError when the token cannot be read."""
+    ConfigError when the token cannot be read, or is wanted and not there."""
+    import urllib.error
     import urllib.request
 
     from gateway.config import read_secret
+    from gateway.errors import ConfigError, Problem
 
     headers = {"Content-Type": "application/json"}
     if site_file.api.token_file is not None:
@@ -43,5 +45,14 @@ def ask(
     request = urllib.request.Request(f"http://{site_file.api.listen}/api/v1/{path}", content, headers)  # http
     # No proxy stands between a command and the daemon of the same box.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    answer: HTTPResponse = opener.open(request, timeout=timeout_s)
+    try:
+        answer: HTTPResponse = opener.open(request, timeout=timeout_s)
+    except urllib.error.HTTPError as error:
+        if error.code == 401 and site_file.api.token_file is None:
+            error.close()
+            expected = "a file with a secret, by which the gateway knows the commands of its own box"
+            raise ConfigError(
+                [Problem("site file", None, "api.token_file", "none", expected, "docs/access.md 未配置本机令牌")]
+            ) from error
+        raise
     return answer

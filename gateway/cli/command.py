@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli._daemon import ask
-from gateway.cli._site_file import FAILED, OK, add_common, data_dir, show
+from gateway.cli._site_file import FAILED, OK, add_common, data_dir, person, show
 
 if TYPE_CHECKING:
     from gateway.cli import Commands
@@ -78,6 +78,7 @@ async def _give(args: argparse.Namespace) -> int:
         "seconds": getattr(args, "seconds", None),
         "until": getattr(args, "until", None),
         "valid_s": args.valid,
+        "who": person(),
     }
     found = _asked(args, "commands", wish, doubt=f"ask again with --id {command_id}: it is done once at most")
     clock = RealClock()

@@ -295,6 +295,8 @@ def _reload(box: _Box) -> tuple[int, Any]:
     """Status and body of the daemon's answer; 0 and a complaint when there is none."""
     import urllib.error
 
+    from gateway.errors import ConfigError
+
     body = {"who": person()}
     try:
         with ask(_in_force(box), box.base, "config/reload", timeout_s=ANSWER_WITHIN_S, body=body) as answer:
@@ -302,8 +304,8 @@ def _reload(box: _Box) -> tuple[int, Any]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.load(error)
-    except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
-        return 0, {"detail": str(error)}
+    except (urllib.error.URLError, ConnectionError, TimeoutError, ConfigError) as error:
+        return 0, {"detail": str(error)}  # also a token that cannot be read: what was written must be taken back
 
 
 def _in_force(box: _Box) -> SiteFile:

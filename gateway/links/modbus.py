@@ -18,12 +18,14 @@ from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 from pymodbus.exceptions import ConnectionException, ModbusException
 from pymodbus.framer import FramerBase, FramerRTU, FramerSocket
 from pymodbus.pdu import DecodePDU, ModbusPDU
+from pymodbus.pdu.mei_message import ReadDeviceInformationResponse
 
 from gateway.clock import Clock
-from gateway.driver import Bus, Logger, Table
+from gateway.driver import Logger, Table
 from gateway.errors import BusRefused, ConfigError, FrameError, LinkClosed, NoAnswer, Problem, Reason
 from gateway.metrics import Metrics
 from gateway.recording import Tap, transaction
+from gateway.untrusted import clean_text
 
 CONNECT_S = 5.0
 """A TCP handshake over a poor radio link takes up to two repeated SYNs (1 s + 2 s); beyond that it is down."""
@@ -37,6 +39,8 @@ BITS_MAX = 2000
 WRITE_REGISTERS_MAX = 123
 WRITE_BITS_MAX = 1968
 """The same, clauses 6.11 and 6.12."""
+IDENTITY_MAX = 64
+"""Characters of one text by which a unit names itself; longer ones are no names."""
 LATE_ANSWER_S = 1.0
 """RTU: no answer carries the number of its request, so a unit that missed one is not asked again before this has passed."""
 GAP_CHARACTERS = 3.5
@@ -110,7 +114,7 @@ def _number(options: dict[str, str], name: str, default: int, low: int, high: in
 @asynccontextmanager
 async def open_bus(
     url: str, *, clock: Clock, log: Logger, metrics: Metrics, connection: str, reject: Reject
-) -> AsyncIterator[Bus]:
+) -> AsyncIterator[ModbusBus]:
     """The bus behind `url`, closed at the end. Raises LinkClosed when it cannot be opened, ConfigError for a bad URL.
 
     `reject` is told the bytes that came where an answer was due: the driver only ever sees answers.
@@ -248,6 +252,16 @@ class ModbusBus:
             raise NoAnswer(f"unit {unit} answered {len(values)} values where {count} of {table} were asked for")
         self._outcomes["answered"].inc()
         return values[:count]
+
+    async def identify(self, unit: int) -> Sequence[str]:
+        """Vendor, product code and revision, as the unit says them (43/14 basic, V1.1b3 clause 6.21). Raises as `read`."""
+        answer = await self._ask(
+            unit, 43, lambda: self._client.read_device_information(read_code=1, object_id=0, device_id=unit)
+        )
+        self._outcomes["answered"].inc()
+        assert isinstance(answer, ReadDeviceInformationResponse)
+        texts = (value for _, value in sorted(answer.information.items()) if isinstance(value, bytes))
+        return [clean_text(text.decode("utf-8", "replace"), IDENTITY_MAX) for text in texts]
 
     async def write(
         self, unit: int, table: Table, address: int, values: Sequence[int], *, unless: Callable[[], bool] | None = None

@@ -86,10 +86,13 @@ class Fix:
     metres: float
     ignition: bool
     bits: int
+    locked: bool = False
 
     def report(self) -> bytes:
         """A location with mileage, signal strength and satellites."""
-        status = 0x2 | self.ignition | (self.latitude < 0) << 2 | (self.longitude < 0) << 3 | 0xC0000
+        status = (
+            0x2 | self.ignition | (self.latitude < 0) << 2 | (self.longitude < 0) << 3 | self.locked << 12 | 0xC0000
+        )
         fixed = self.bits.to_bytes(4, "big") + status.to_bytes(4, "big")
         fixed += round(abs(self.latitude) * 1e6).to_bytes(4, "big") + round(abs(self.longitude) * 1e6).to_bytes(
             4, "big"

@@ -222,7 +222,7 @@ async def test_an_encrypted_frame_outside_the_window_gets_our_time(
         assert answer == framed(b'"NAK"0000R0L0A0[]_' + time)
         assert line.desk.reported == []
         assert line.desk.deviations == [("dc09-A10B", "outside_window")]
-        assert line.desk.heard == ["dc09-A10B"]
+        assert line.desk.heard == []  # an old recording is no sign of life
 
 
 async def test_before_our_own_clock_is_set_no_panel_is_told_a_time(jumping_clock: JumpingClock) -> None:
@@ -291,6 +291,20 @@ def test_every_departure_that_has_a_name_is_read_and_named_in_a_vector() -> None
                 named |= set(driver.deviations(frame, vector.context))
 
     assert named == set(PROFILES["dc09_tolerant"].accepts) == DEVIATIONS
+
+
+async def test_a_key_in_the_clear_on_a_keyed_account_is_told_of_and_kept_nowhere(jumping_clock: JumpingClock) -> None:
+    async with talking(jumping_clock, context_of(KEYS[128])) as line:
+        answer = await line.ask(framed(b'"NULL"0001L0#A10B[][K0011223344556677]'))
+    assert answer == framed(DUH_1)
+    assert kinds(line.desk) == [(Kind.SECURITY, Qualifier.NEW)]
+    assert not any(b"0011223344556677" in kept for kept in (*line.desk.rejected, *(o.raw for o in line.desk.reported)))
+
+
+def test_a_user_of_letters_is_no_code() -> None:
+    """Nothing but the slash tells `AB`, an abort that goes to 110, from a user of that name."""
+    [event] = driver.decode(framed(b'"SIA-DCS"0007L0#A10B[#A10B|Nri1/idAB/BA005]'), context_of())
+    assert (event.kind, event.zone, dict(event.values)) == (Kind.BURGLARY, 5, {"partition": 1, "user": "AB"})
 
 
 # -- somebody at the line ----------------------------------------------------------------------------------------------
@@ -494,6 +508,9 @@ def test_a_site_names_codes_anew() -> None:
     [sia] = driver.decode(framed(b'"SIA-DCS"0007L0#A10B[#A10B|Nri1/UX001]'), context)
 
     assert (cid.kind, sia.kind) == (Kind.PANIC, Kind.BURGLARY)
+    assert driver.mistakes(context) == []
+    wrong = replace(context, profiles={"own": driver.Profile(sia={"UX": Kind.SECURITY})})
+    assert [found for found, _ in driver.mistakes(wrong)] == ['profile "own" names UX security']
 
 
 def test_the_tables_are_whole() -> None:

@@ -45,9 +45,11 @@ def message(message_id: int, body: bytes, serial: int, phone: str = PHONE, versi
     return build(message_id, header(phone, serial, version), serial, body)
 
 
-def part(body: bytes, serial: int, total: int, index: int) -> bytes:
-    """One part of a batch, 2013."""
-    content = struct.pack(">HH6sHHH", 0x0704, 0x2000 | len(body), bytes.fromhex(PHONE.zfill(12)), serial, total, index)
+def part(body: bytes, serial: int, total: int, index: int, message_id: int = 0x0704) -> bytes:
+    """One part of a message, 2013."""
+    content = struct.pack(
+        ">HH6sHHH", message_id, 0x2000 | len(body), bytes.fromhex(PHONE.zfill(12)), serial, total, index
+    )
     whole = content + body
     check = 0
     for byte in whole:
@@ -131,6 +133,16 @@ def test_one_lost_delimiter_costs_one_frame_and_no_more() -> None:
     stream = bytearray(b"".join(frames).replace(b"\x7e\x7e", b"\x7e"))  # terminals that share them
 
     assert [parse(raw).serial for raw in driver.split(stream)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("header_bytes", [12, 17], ids=["2013", "2019"])
+def test_the_check_byte_is_no_part_of_the_header(header_bytes: int) -> None:
+    content = struct.pack(">HH", 0x0002, 0x4000 if header_bytes == 17 else 0).ljust(header_bytes - 1, b"\x01")
+    check = 0
+    for byte in content:
+        check ^= byte
+    with pytest.raises(FrameError, match="the body has -1 bytes"):
+        parse(b"\x7e" + content + bytes((check,)) + b"\x7e")
 
 
 def test_what_never_ends_is_let_go() -> None:
@@ -289,6 +301,43 @@ async def test_after_a_start_the_stored_word_counts(jumping_clock: JumpingClock)
         await line.say(authentication(), report(3, 1 << 8), report(4))
 
     assert words(desk.reported) == [(Kind.POWER_CUT, Qualifier.NEW, 8), (Kind.POWER_CUT, Qualifier.RESTORE, 8)]
+
+
+async def test_a_press_of_long_ago_hides_no_press_after_a_start(jumping_clock: JumpingClock) -> None:
+    """A press has no end in the store, so it would stand there for ever."""
+    desk = Desk(is_prompt=True)
+    async with table(jumping_clock, desk=desk) as line:
+        await line.say(authentication(), report(2, 1 | 1 << 29), report(3))
+    async with table(jumping_clock, desk=desk) as line:  # another memory
+        await line.say(authentication(), report(4, 1 | 1 << 29))
+
+    assert words(desk.reported) == [(Kind.PANIC, Qualifier.NEW, 0), (Kind.COLLISION, Qualifier.NEW, 29)] * 2
+
+
+async def test_a_press_whose_commit_failed_is_told_when_it_is_repeated(jumping_clock: JumpingClock) -> None:
+    """Also where an earlier one is on disk: else the repeat would be acknowledged, and the press lost."""
+    desk, memory = Desk(), driver.Memory()
+    async with table(jumping_clock, desk=desk, memory=memory) as line:
+        await line.say(authentication(), report(2, 1), report(3))
+        desk.settle()
+        stored = list(desk.reported)
+        await line.say(report(4, 1))
+        desk.fail()
+        desk.reported[:] = stored
+    async with table(jumping_clock, desk=desk, memory=memory) as line:
+        await line.say(authentication(), report(4, 1))
+        desk.settle()
+
+    assert words(desk.reported) == [(Kind.PANIC, Qualifier.NEW, 0)] * 2
+
+
+async def test_a_report_from_the_future_holds_no_alarm_for_ever(jumping_clock: JumpingClock) -> None:
+    async with table(jumping_clock) as line:
+        await line.say(authentication(), report(2, 1 << 8, "460901120000"), report(3), report(4, 1 << 8), report(5))
+
+    assert words(line.desk.reported) == [
+        (Kind.POWER_CUT, Qualifier.NEW, 8), (Kind.POWER_CUT, Qualifier.RESTORE, 8)
+    ] * 2  # fmt: skip
 
 
 async def test_what_was_not_stored_is_news_again(jumping_clock: JumpingClock) -> None:
@@ -557,6 +606,18 @@ async def test_a_position_that_is_asked_for_is_the_evidence(jumping_clock: Jumpi
         assert given.steps[1:] == [("executed", "its position of 2027-01-15T16:30:00+08:00")]
     assert words(line.desk.reported) == []
     assert [seen.kind for seen in line.desk.reported] == [Kind.HEARTBEAT, Kind.POSITION]
+
+
+async def test_half_an_answer_is_no_evidence_and_ends_no_conversation(jumping_clock: JumpingClock) -> None:
+    async with table(jumping_clock) as line:
+        await line.say(authentication())
+        given = line.desk.orders.give(order())
+        await jumping_clock.settle()
+        await line.say(
+            part(struct.pack(">H", 1) + location()[:9], 2, 2, 1, 0x0201), part(location()[9:], 3, 2, 2, 0x0201)
+        )
+
+        assert [step for step, _ in given.steps] == ["sent", "executed"]
 
 
 async def test_a_refusal_a_late_order_and_a_terminal_that_is_not_there(jumping_clock: JumpingClock) -> None:

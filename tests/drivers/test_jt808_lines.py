@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from drivers import jt808 as driver
+from drivers.jt808.location import CHINA
 from gateway.clock import RealClock
 from gateway.ids import EventIds
 from gateway.intake import Intake, Source
@@ -208,7 +209,7 @@ async def test_a_fleet_of_both_standards_is_answered_and_every_alarm_is_one_even
 
 async def test_a_lost_answer_makes_a_repeat_and_a_repeat_is_one_event_also_after_a_start(tmp_path: Path) -> None:
     phone = "13900000001"
-    sos = report(2, 1, phone=phone)
+    sos = report(2, 1, f"{RealClock().now().astimezone(CHINA):%y%m%d%H%M%S}", phone)
     async with depot(tmp_path, [phone]) as here:
         async with caller(here, authentication(phone), sos) as lost:
             await lost.hear(1)  # of the authentication; the other never arrives

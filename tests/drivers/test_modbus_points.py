@@ -26,7 +26,7 @@ from gateway.driver import Bus, BusRefused, Context, FrameError, Kind, NoAnswer,
 from gateway.errors import ConfigError, LinkClosed, StoreError
 from gateway.loader import load_profiles
 from gateway.plan import prepare
-from tests.conftest import JumpingClock
+from tests.conftest import JumpingClock, tool
 from tests.modbus_bench import TCP, WAIT_S, Desk, bus_on, driver, running, shipped, slave, url_of, world
 
 NEW, RESTORE = Qualifier.NEW, Qualifier.RESTORE
@@ -795,3 +795,42 @@ async def test_a_neighbour_that_is_seldom_asked_tells_unit_and_line_apart_at_onc
         await jumping_clock.advance(9)
 
     assert (desk.edges(), told) == ([("u1", Kind.COMM_FAULT, NEW, None)], [])
+
+
+# -- judged by libmodbus ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+@pytest.mark.peer("libmodbus")
+async def test_what_libmodbus_asks_on_a_tapped_line_is_read_as_it_reads_it(tmp_path: Path) -> None:
+    """mbpoll asks, socat writes down every byte of both directions: one conversation, two readings of it."""
+    line, tap = tmp_path / "line", tmp_path / "tap"
+    fence = slave(f"modbus+rtu://{line}?baud=19200", world(), model="fence8", unit=7)
+    async with running(fence):
+        await fence.do("perimeter", zone=5)
+        monitor = await asyncio.create_subprocess_exec(
+            tool("socat"), "-x", f"pty,link={tap},raw,echo=0", f"{line},raw,echo=0", stderr=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(WAIT_S):
+            while not tap.exists():
+                await RealClock().sleep(0.01)
+        asked = await asyncio.create_subprocess_exec(
+            tool("mbpoll"), "-m", "rtu", "-b", "19200", "-P", "none", "-a", "7", "-0", "-1", "-o", "1",
+            "-t", "1", "-r", "0", "-c", "8", str(tap), stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(WAIT_S):
+            output, _ = await asked.communicate()
+            monitor.terminate()
+            _, dump = await monitor.communicate()
+    theirs = [row.split()[1] == b"1" for row in output.splitlines() if row.startswith(b"[")]
+    captured = bytearray.fromhex(" ".join(row for row in dump.decode().splitlines() if row.startswith(" ")))
+    context = Context(settings=driver.Settings(profile="fence8"), profiles=shipped, connection="tap")
+    ours = {
+        one.zone: one.qualifier is NEW
+        for frame in split(captured)
+        for one in decode(frame, context)
+        if one.kind is Kind.PERIMETER
+    }
+
+    assert ours == dict(enumerate(theirs, 1)), dump
+    assert ours[5]

@@ -24,7 +24,7 @@ from gateway.model import Place
 from gateway.orders import Switchboard
 from gateway.store import EventFilter
 from gateway.store.sqlite import SqliteStore
-from gateway.supervisor import RETRY_LOCAL_MOST_S, Connection, Supervisor
+from gateway.supervisor import PORT_RETRY_MOST_S, Connection, Supervisor
 from simulators.modbus_points import Slave
 from tests.modbus_bench import TCP, driver, running, shipped, slave, world
 
@@ -82,7 +82,7 @@ def connection(
         reject=partial(intake.reject, Source("modbus_points", name)),
     )  # fmt: skip
     line = Connection(name, driver, "modbus_points", Context(settings, shipped, name), open=opened)
-    line.retry_most_s = RETRY_LOCAL_MOST_S
+    line.retry_most_s = PORT_RETRY_MOST_S
     return line
 
 

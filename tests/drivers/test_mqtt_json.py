@@ -540,3 +540,32 @@ def test_a_slip_of_the_pen_is_named(tmp_path: Path, driver: str, settings: str, 
         planned(tmp_path, driver, settings)
 
     assert complaint in str(refused.value)
+
+
+# -- bad days ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.driver_story("mqtt_json", "garbage")
+async def test_garbage_is_refused_and_accepted_and_hides_no_alarm_beside_it(jumping_clock: JumpingClock) -> None:
+    line = Line(jumping_clock)
+    garbage = ["\x00", "{", '{"contact":fal', "[" * 60_000, "9" * 5000, '{"contact":NaN}', "\ufffd" * 100]
+
+    said = await line.hear([*((DOOR, junk) for junk in garbage), (DOOR, OPEN), *((DOOR, junk) for junk in garbage)])
+    line.commit()
+
+    assert said == ["door burglary new"]
+    assert len(line.rejected) >= 2 * (len(garbage) - 1)
+    assert len(line.accepted) == 2 * len(garbage) + 1, "what is not accepted comes back for ever"
+
+
+@pytest.mark.driver_story("mqtt_json", "flood")
+async def test_a_sensor_that_floods_is_one_event_and_its_neighbours_alarm_is_in_the_same_commit(
+    jumping_clock: JumpingClock,
+) -> None:
+    line = Line(jumping_clock)
+    flood = [(DOOR, OPEN)] * 5_000
+
+    said = await line.hear([*flood, (DOOR.replace("door", "hall"), OPEN), *flood])
+
+    assert said == ["door burglary new", "hall burglary new"]
+    assert len(line.receipts) <= 1

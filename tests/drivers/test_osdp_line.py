@@ -74,7 +74,7 @@ def spoiling(way: str, number: int) -> tuple[Callable[[bytes, str], bytes], list
 
 @pytest.mark.driver_story("osdp", "garbage")
 @pytest.mark.parametrize("way", ["down", "up"])
-@pytest.mark.parametrize(("secure", "step"), [(True, 1), (False, 3)])
+@pytest.mark.parametrize(("secure", "step"), [pytest.param(True, 1, marks=pytest.mark.full), (True, 7), (False, 7)])
 def test_a_spoiled_byte_anywhere_loses_no_reader_and_no_event(way: str, secure: bool, step: int) -> None:
     def run(number: int) -> tuple[Stage, int]:
         alter, seen = spoiling(way, number)

@@ -170,6 +170,15 @@ def test_a_length_that_is_noise_hides_no_frame_behind_it() -> None:
     assert buffer == b""
 
 
+def test_a_frame_that_was_taken_is_gone_also_when_nobody_listens_further() -> None:
+    frame = bytes.fromhex("5381080006406a60")
+    buffer = bytearray(b"\x00" + frame + frame)
+    pieces = split(buffer)
+    assert [next(pieces), next(pieces)] == [b"\x00", frame]
+    pieces.close()
+    assert buffer == frame
+
+
 def test_a_frame_that_states_more_than_any_has_is_no_frame() -> None:
     buffer = bytearray(b"\x53\x81" + (FRAME_BYTES_MAX + 1).to_bytes(2, "little") + bytes(FRAME_BYTES_MAX))
 

@@ -157,6 +157,23 @@ def test_a_reader_that_goes_on_taking_the_default_key_is_refused(tmp_path: Path)
     assert "keep the file" in said
 
 
+def test_silence_is_no_proof_that_the_default_key_is_dead(tmp_path: Path) -> None:
+    class Elusive(Reader):
+        """Falls silent when it is asked for a session under the default key, once it has its own."""
+
+        def receive(self, frame: bytes, now_s: float) -> bytes:
+            is_asked = frame[4] & 8 and frame[6:8] == b"\x11\x00"
+            return b"" if is_asked and self.key is not None else super().receive(frame, now_s)
+
+    one = fresh(1)
+    elusive = Elusive(**{name: getattr(one, name) for name in ("address", "key", "random", "insists")})
+    code, said = use([elusive], "pair", "1", str(tmp_path / "key"))
+
+    assert code == 1
+    assert "no session within" in said
+    assert "keep the file" in said
+
+
 def test_the_command_line_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     from gateway.__main__ import main
 

@@ -24,6 +24,7 @@ from gateway.ids import EventIds
 from gateway.intake import Intake, Source
 from gateway.links.serial import WRITE_QUEUE_BYTES, open_serial
 from gateway.links.stream import StreamLink
+from gateway.links.tcp import dial
 from gateway.loader import load_profiles
 from gateway.metrics import Metrics
 from gateway.model import Place
@@ -437,3 +438,75 @@ async def test_behind_the_supervisor_a_repeat_is_stored_once_and_answered_twice(
     assert got == b"$PFKRF,AK,0A1B2C3D,00000001,C350*33\r\n" * 3
     assert [(event.device, event.kind, event.code) for event in events] == [("ev1527-80650", Kind.BURGLARY, "80650A")]
     assert windows == {"rf-1": 180.0, "ev1527-80650": None}
+
+
+# -- bad days ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.driver_story("rf_serial", "silence")
+async def test_a_silent_receiver_is_waited_for_on_an_open_line(tmp_path: Path) -> None:
+    """That nothing is heard any more is health's to notice."""
+    async with bench(tmp_path) as line:
+        await line.receiver.do("silent")
+        await RealClock().sleep(0.5)
+        opened = len(line.opened)
+        await line.receiver.do("back")
+        await line.receiver.do("burglary", zone=1)
+        await line.all_acknowledged(1)
+
+        assert len(line.opened) == opened
+
+
+@pytest.mark.driver_story("rf_serial", "slow peer")
+async def test_a_line_that_comes_byte_by_byte_is_one_event_and_one_answer(jumping_clock: JumpingClock) -> None:
+    near, far = memory_pair(read_bytes_max=1)
+    desk = Desk(is_prompt=True)
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(driver.run(desk.session(near, CONTEXT, jumping_clock)))
+        await far.write(MOTION)
+        answer = await far.read()
+        running.cancel()
+
+    assert [seen.kind for seen in desk.reported] == [Kind.BURGLARY]
+    assert answer.startswith(b"$")
+
+
+@pytest.mark.driver_story("rf_serial", "flood")
+async def test_a_receiver_that_floods_leaves_its_neighbours_their_turn() -> None:
+    """5 000 lines as fast as the kernel carries them: all are read, and the loop is never held up."""
+    count, clock, turns, served = 5_000, RealClock(), 0, asyncio.Event()
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def write() -> None:
+            for _ in range(count // 100):
+                writer.write(MOTION * 100)
+                await writer.drain()
+            writer.write_eof()
+
+        async def read() -> None:
+            while await reader.read(65536):
+                pass
+
+        await asyncio.gather(write(), read())
+        writer.close()
+        await writer.wait_closed()
+        served.set()
+
+    async def neighbour() -> None:
+        nonlocal turns
+        while True:
+            await clock.sleep(0)
+            turns += 1
+
+    server = await asyncio.start_server(flood, "127.0.0.1", 0)
+    desk = Desk(is_prompt=True)
+    async with server, asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        other = tasks.create_task(neighbour())
+        async with closing(dial(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}")) as link:
+            with suppress(LinkClosed):
+                await driver.run(desk.session(link, CONTEXT, clock))
+        await served.wait()
+        other.cancel()
+
+    assert len(desk.reported) == count
+    assert turns > count * len(MOTION) // 4096 // 2

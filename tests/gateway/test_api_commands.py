@@ -16,6 +16,7 @@ from gateway import audit
 from gateway.access import GRANTS, Actor, Permission, Role
 from gateway.acts import Act, CommandState
 from gateway.api.commands import command_routes
+from gateway.api.permits import BOX
 from gateway.api.problems import install
 from gateway.commands import OPEN_PER_DEVICE, PERMISSIONS
 from gateway.driver import Context
@@ -49,11 +50,13 @@ async def box(tmp_path: Path) -> AsyncIterator[Box]:
         yield box
 
 
-def client(box: Box, role: Role = Role.DUTY_OFFICER, sites: frozenset[str] | None = None) -> httpx.AsyncClient:
+def client(
+    box: Box, role: Role = Role.DUTY_OFFICER, sites: frozenset[str] | None = None, actor: Actor | None = None
+) -> httpx.AsyncClient:
     app = FastAPI()
     install(app)
     app.include_router(command_routes(box.commands, box.store, box.registry))
-    actor = Actor(f"account:{role.value}", role, sites)
+    actor = actor or Actor(f"account:{role.value}", role, sites)
     return httpx.AsyncClient(transport=httpx.ASGITransport(As(app, actor)), base_url="http://box")
 
 
@@ -94,6 +97,14 @@ async def test_every_role_may_do_exactly_what_it_grants(box: Box) -> None:
     assert set(PERMISSIONS) == set(Act)
     assert set(GRANTS) == set(Role)
     assert Permission.WATCH not in PERMISSIONS.values()
+
+
+async def test_the_command_line_says_which_person_it_works_for_and_nobody_else_can(box: Box, tmp_path: Path) -> None:
+    for actor, number in ((BOX, 1), (Actor("account:li", Role.ADMINISTRATOR), 2)):
+        async with client(box, actor=actor) as asking:
+            given = await asking.post("/commands", json={**WISH, "id": f"c{number}", "who": "zhao"})
+        assert given.status_code == 202
+    assert [actor for actor, _ in audited(tmp_path)] == ["account:li", "os:zhao"]
 
 
 async def test_a_wish_is_on_disk_and_audited_when_it_is_answered(box: Box, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is removed by age: where a vehicle was long before what it raised."""
+"""What is removed by age: where a vehicle was and who passed a door, long before what was raised."""
 
 from __future__ import annotations
 
@@ -26,19 +26,27 @@ from tests.conftest import JumpingClock
 DAY_S = 86_400.0
 
 
+class AuditRecord:
+    """Its own age is tried elsewhere (test_audit.py); the real one prunes in a thread, which no jumping clock waits for."""
+
+    async def prune(self) -> int:
+        return 0
+
+
 async def test_positions_and_grants_go_long_before_alarms(
     tmp_path: Path, jumping_clock: JumpingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the days that a site file has by itself: 90, 30 and 730."""
+    """With the days that a site file has by itself: 30, 90 and 730."""
     monkeypatch.setattr(housekeeping, "PRUNE_EVERY_S", DAY_S)
     store = await SqliteStore.open(tmp_path, jumping_clock, inline=True)
     nobody: Any = None
     said = io.StringIO()
     logs.set_up("info", said)
+    record: Any = AuditRecord()
     usual = StoreSection()
     keeping = Housekeeping(
         store=store, registry=nobody, health=nobody, intake=nobody, metrics=Metrics(), clock=jumping_clock, log=logs.logger(),
-        own=Source("gateway", "gateway"), destinations=list, boot="", alive=nobody, status=nobody,
+        own=Source("gateway", "gateway"), destinations=list, boot="", alive=nobody, status=nobody, audit=record,
         keep=lambda: usual,
     )  # fmt: skip
     ids = EventIds(jumping_clock, Random(1))

@@ -270,6 +270,34 @@ async def test_tries_as_one_person_are_bounded_and_others_log_in_meanwhile(
     assert box.metrics.registry.get_sample_value("fangkong_log_ins_total", {"outcome": "limited"}) == 1
 
 
+async def test_a_guesser_elsewhere_keeps_nobody_out_where_they_were_let_in_before(box: Box) -> None:
+    origin = str(box.client.base_url).rstrip("/")
+    elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
+    async with httpx.AsyncClient(transport=elsewhere, base_url=origin) as guesser, browser(box) as page:
+        for _ in range(login.ACCOUNT_BURST):
+            assert (await log_in(guesser, "li", "a guess")).status_code == 401
+        assert (await log_in(guesser, "li", PASSWORD)).status_code == 429
+
+        assert (await log_in(page, "li", PASSWORD)).status_code == 204
+
+
+async def test_addresses_that_people_came_from_are_bounded(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "HOMES_MAX", 2)
+    for peer in ("a", "b", "c", "b", "d"):
+        await box.looks.log_in.begin("li", PASSWORD, peer)
+
+    assert list(box.looks.log_in._homes) == [("li", "b"), ("li", "d")]
+
+
+async def test_a_cookie_given_over_tls_never_goes_without(box: Box) -> None:
+    async with browser(box) as page:
+        plain = await log_in(page, "li", PASSWORD)
+        page.headers["origin"] = f"https://127.0.0.1:{box.port}"
+        encrypted = await log_in(page, "li", PASSWORD)
+
+    assert ["Secure" in answer.headers["set-cookie"] for answer in (plain, encrypted)] == [False, True]
+
+
 async def test_tries_from_one_address_are_bounded_whatever_the_name(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(box.looks.log_in._hashing, "fits", _never)  # the hash itself is not the question here
     async with browser(box) as page:

@@ -437,3 +437,29 @@ async def test_one_request_is_on_the_wire_at_a_time() -> None:
         reads = [group.create_task(bus.read(1, "discrete_input", 0, 8)) for _ in range(10)]
 
     assert [task.result() for task in reads] == [[1, 0, 0, 0, 0, 0, 0, 0]] * 10
+
+
+@pytest.mark.driver_story("modbus_points", "flood")
+async def test_a_unit_that_never_stops_talking_is_no_answer_and_leaves_others_their_turn() -> None:
+    clock, turns = RealClock(), 0
+
+    async def answering(request: bytes, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            for _ in range(200):
+                writer.write(bytes.fromhex("ffff 0000 0003 09 03 00") * 1000)
+                await writer.drain()
+
+    async def neighbour() -> None:
+        nonlocal turns
+        while True:
+            await clock.sleep(0)
+            turns += 1
+
+    async with odd_server(answering) as url, asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        other = tasks.create_task(neighbour())
+        async with bus_on(url) as bus:
+            for _ in range(3):
+                with pytest.raises((NoAnswer, LinkClosed)):
+                    await bus.read(1, "discrete_input", 0, 8)
+        other.cancel()
+    assert turns > 100

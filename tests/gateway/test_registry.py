@@ -18,7 +18,7 @@ from tortoise.migrations.autodetector import MigrationAutodetector
 import gateway.registry.checks
 import gateway.registry.migrations
 from gateway.errors import ConfigError
-from gateway.model import Device, Place, Point, Site
+from gateway.model import Device, Place, Point, Site, Vehicle, VehicleKind
 from gateway.registry import Registry, Written, migrate, schema
 from tests.conftest import JumpingClock
 
@@ -335,6 +335,42 @@ def rows(path: Path) -> list[int]:
     with closing(sqlite3.connect(path)) as connection:
         tables = ("site", "device", "point")
         return [connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables]
+
+
+FIRST = """
+CREATE TABLE "site" ("id" VARCHAR(64) NOT NULL PRIMARY KEY, "name" VARCHAR(128) NOT NULL, "account" VARCHAR(16) NOT NULL UNIQUE,
+    "kind" VARCHAR(32) NOT NULL, "address" VARCHAR(256) NOT NULL, "latitude" REAL, "longitude" REAL, "contact" VARCHAR(64) NOT NULL);
+CREATE TABLE "device" ("id" VARCHAR(128) NOT NULL PRIMARY KEY, "name" VARCHAR(128) NOT NULL, "heard_within_s" REAL,
+    "site_id" VARCHAR(64) NOT NULL REFERENCES "site" ("id") ON DELETE RESTRICT);
+CREATE TABLE "point" ("id" VARCHAR(64) NOT NULL PRIMARY KEY, "number" INT NOT NULL, "name" VARCHAR(128) NOT NULL, "zone" INT,
+    "device_id" VARCHAR(128) REFERENCES "device" ("id") ON DELETE RESTRICT,
+    "site_id" VARCHAR(64) NOT NULL REFERENCES "site" ("id") ON DELETE RESTRICT,
+    CONSTRAINT "uid_point_site_id_c70f52" UNIQUE ("site_id", "number"),
+    CONSTRAINT "uid_point_device__2b89b8" UNIQUE ("device_id", "zone"));
+CREATE TABLE "tortoise_migrations" ("id" INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, "app" VARCHAR(255) NOT NULL,
+    "name" VARCHAR(255) NOT NULL, "applied_at" TIMESTAMP NOT NULL, CONSTRAINT "uid_tortoise_mi_app_3803a5" UNIQUE ("app", "name"));
+INSERT INTO "tortoise_migrations" VALUES(1,'registry','0001_initial','2026-10-01 08:00:00.000000+00:00');
+INSERT INTO "site" VALUES('bank-7','文化路支行','0007','bank_branch','',37.5,121.4,'');
+INSERT INTO "site" VALUES('yushan-3','玉山三期','1A2B','residential_estate','文化路 3 号',NULL,NULL,'值班室 0535-1234567');
+INSERT INTO "device" VALUES('panel-1','东门主机',600.0,'yushan-3');
+INSERT INTO "point" VALUES('ys-p05',5,'东围墙',3,'panel-1','yushan-3');
+INSERT INTO "point" VALUES('ys-p06',6,'东门',NULL,'panel-1','yushan-3');
+"""
+"""The ledger of `fill` as the first version left it, with the tables as its one migration made them."""
+
+
+async def test_a_ledger_of_the_first_version_keeps_every_row_and_index(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(FIRST)
+    before = dump(path).splitlines()
+    registry = await Registry.open(path)
+    after = dump(path).splitlines()
+
+    assert [line for line in before if line not in after and "sqlite_sequence" not in line] == []
+    assert {*registry.sites(), *registry.devices(), *registry.points()} == {BANK, ESTATE, PANEL, FENCE, DOOR}
+    await registry.add(Vehicle(PANEL.id, VehicleKind.TAXI, on_duty=True))  # what came later has room beside it
+    await registry.close()
 
 
 async def test_an_additive_migration_keeps_every_row_and_needs_nobody(

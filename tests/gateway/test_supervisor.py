@@ -28,6 +28,7 @@ from gateway.store import EventFilter
 from gateway.store.sqlite import SqliteStore
 from gateway.supervisor import (
     DOWN_REPORTED_AFTER_S,
+    PORT_RETRY_MOST_S,
     REJECTS_IN_A_ROW_MAX,
     RETRY_MOST_S,
     STABLE_S,
@@ -152,6 +153,18 @@ async def test_two_hours_of_failures_backs_off_and_logs_one_line(bench: Bench) -
 
         assert 7200 / 30 < len(tries) < 7200 / 5
         assert bench.logged("the line cannot be opened") == 1
+
+
+async def test_a_port_that_was_away_for_an_hour_is_used_within_two_seconds(bench: Bench) -> None:
+    is_away = True
+    connection = line(forever, fails=lambda: is_away)
+    connection.retry_most_s = PORT_RETRY_MOST_S
+    async with running(bench, connection):
+        await bench.clock.advance(3600)
+        is_away = False
+        await bench.clock.advance(2)
+
+        assert connection.is_up
 
 
 async def test_a_conversation_ends_with_its_first_report_that_was_not_stored(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import simulators
+from gateway.kinds import Kind
 from gateway.model import Device, Point
 from simulators.police_centre import PoliceCentre
 from tests.conftest import tool
@@ -100,3 +101,39 @@ async def test_a_lost_bridge_is_one_event_in_the_whole_town(tmp_path: Path) -> N
             ("zigbee2mqtt", "comm_fault", "restore"),
         ]
         place.assert_unhurt()
+
+
+@pytest.mark.driver_story("mqtt_json", "slow peer")
+@pytest.mark.driver_story("alarm_json", "slow peer")
+@pytest.mark.full
+async def test_devices_that_send_a_byte_at_a_time_hold_up_nobody_and_are_heard(tmp_path: Path) -> None:
+    panic = b'{"v":1,"device":"a003","session":"s1","seq":1,"kind":"panic"}'
+    async with town(tmp_path, *LEDGER, receiver=ZIGBEE, topics=["zigbee2mqtt/#"]) as place:
+        await place.line_is_up("zigbee")
+        neighbour = place.alarm("a002")
+        async with asyncio.TaskGroup() as slow:
+            slow.create_task(drip(place, b"fangkong/v1/a003/event", panic))
+            slow.create_task(drip(place, b"zigbee2mqtt/leaf-1", b'{"action":"emergency"}'))
+            await neighbour.do("panic")
+            await place.at_110("a002", Kind.PANIC, within_s=ALARM_WITHIN_S)
+        await place.at_110("a003", Kind.PANIC, within_s=ALARM_WITHIN_S)
+        await place.centre.wait_for(lambda _: at_110(place, "120", 951) == 1, timeout_s=ALARM_WITHIN_S)
+        place.assert_unhurt()
+
+
+async def drip(place: Town, topic: bytes, payload: bytes) -> None:
+    """One message of an MQTT 3.1.1 client over a line that carries a hundred bytes a second."""
+
+    def text(value: bytes) -> bytes:
+        return len(value).to_bytes(2, "big") + value
+
+    connect = text(b"MQTT") + b"\x04\xc2\x00\x3c" + text(topic[-20:]) + text(b"demo") + text(b"for-this-test-only")
+    publish = text(topic) + payload
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.box.mqtt)
+    packets = (b"\x10", connect), (b"\x30", publish)
+    for byte in b"".join(head + bytes([len(body)]) + body for head, body in packets):
+        writer.write(bytes([byte]))
+        await writer.drain()
+        await asyncio.sleep(0.01)  # noqa: TID251  # the slow line itself
+    assert await reader.readexactly(4) == b"\x20\x02\x00\x00"
+    writer.close()
