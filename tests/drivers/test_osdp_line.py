@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from drivers.osdp.obey import ORDERS_MAX
 from gateway.acts import Act, Command
 from gateway.driver import Kind
 from simulators.osdp.reader import ISTATR, KEYPAD, LSTATR, RAW, Reader
@@ -223,7 +224,7 @@ def test_edges_are_reported_once_across_restarts() -> None:
 # -- dead neighbours ---------------------------------------------------------------------------------------------------
 
 
-def reactions_s(count: int, dead: int, *, baud: int = 9600) -> list[float]:
+def reactions_s(count: int, dead: int, *, baud: int, cards: int) -> list[float]:
     """From a card at one of six living readers to its report, many times; the last `dead` of `count` never answer."""
     dice = Random(42)
     readers = [reader(address) for address in range(1, count + 1)]
@@ -234,7 +235,7 @@ def reactions_s(count: int, dead: int, *, baud: int = 9600) -> list[float]:
         stage.line.readers = living
         await stage.until(lambda: all(one.is_secure for one in living))
         await stage.clock.sleep(10.0)
-        for _ in range(300):
+        for _ in range(cards):
             await stage.clock.sleep(dice.uniform(0.3, 1.0))
             one = dice.choice(living)
             stage.desk.changed.clear()
@@ -248,9 +249,11 @@ def reactions_s(count: int, dead: int, *, baud: int = 9600) -> list[float]:
 
 
 @pytest.mark.driver_story("osdp", "silence")
-@pytest.mark.parametrize("baud", [9600, pytest.param(115200, marks=pytest.mark.full)])
-def test_two_dead_readers_of_eight_hardly_slow_the_living_six(baud: int) -> None:
-    alone, beside = reactions_s(6, 0, baud=baud), reactions_s(8, 2, baud=baud)
+@pytest.mark.parametrize(
+    ("baud", "cards"), [(9600, 100), *(pytest.param(baud, 300, marks=pytest.mark.full) for baud in (9600, 115200))]
+)
+def test_two_dead_readers_of_eight_hardly_slow_the_living_six(baud: int, cards: int) -> None:
+    alone, beside = (reactions_s(count, dead, baud=baud, cards=cards) for count, dead in ((6, 0), (8, 2)))
     p99 = int(len(alone) * 0.99)
 
     print(f"{baud} baud: p99 {alone[p99] * 1000:.0f} ms alone, {beside[p99] * 1000:.0f} ms beside two dead")
@@ -477,6 +480,20 @@ def test_a_door_opens_for_as_long_as_asked_and_the_reader_counts() -> None:
         assert one.heard[0] == (0x68, b"\x00\x05\x1e\x00")
         await stage.until(lambda: stage.news(Kind.UNLOCKED) == [("door-1", "new"), ("door-1", "restore")])
         assert one.heard[1] == (0x69, b"\x00\x00\x02\x05\x00\x02\x02\x1e\x00" + bytes(5)), "green as long as it is open"
+
+    play(story, [reader(1)])
+
+
+def test_orders_for_a_reader_that_is_away_have_a_bound() -> None:
+    async def story(stage: Stage) -> None:
+        stage.line.is_cut = True
+        given = [
+            stage.desk.orders.give(FakeOrder(Command(f"c{number}", "door-1", Act.OPEN, seconds=3)))
+            for number in range(ORDERS_MAX + 1)
+        ]
+        await stage.until(lambda: bool(given[-1].steps))
+        assert given[-1].steps == [("failed", f"{ORDERS_MAX} orders wait already")]
+        assert not any(order.steps for order in given[:-1])
 
     play(story, [reader(1)])
 
