@@ -177,6 +177,8 @@ class Session(Generic[LinkT]):
     """A frame of this device was accepted although it departs from its protocol: counted by device and name (a closed list)."""
     is_enrolled: Callable[[str], bool] = lambda _: False
     """Whether the register has a device of this id."""
+    mute: Callable[[str], None] = lambda _reason: None
+    """The line is open and nobody on it answers, for this reason: it counts as down until a device is `heard`."""
     memory: Any = None
     """What the conversations of one connection share: the driver's own `Memory`; None when the module offers none."""
 

@@ -63,6 +63,8 @@ class Connection:
     listen: Listen | None = None
     """Bind a port; while it is open, call the function given with the link of each peer that dials in."""
     up_since: float | None = None
+    is_mute: bool = False
+    """Nobody on it answers, says its driver: while that is so, that it is open does not make it up."""
     peers: int = 0
     retry_most_s: float = RETRY_MOST_S
     """Longest wait between two attempts to open it."""
@@ -236,7 +238,8 @@ class Supervisor:
             assert connection.open is not None
             async with connection.open() as link:
                 _leave_if_cancelled()
-                self._up(connection, log)
+                if not connection.is_mute:
+                    self._up(connection, log)
                 assert connection.inbox is not None
                 await self._converse(connection, link, connection.inbox, log)
 
@@ -302,6 +305,7 @@ class Supervisor:
             rejects_in_a_row = 0
             if inbox.takes_orders:
                 self._switchboard.heard(device, inbox)
+            self._answered(connection, log)
             self._intake.heard(device, source)
 
         async def latest(device: str) -> Mapping[LatestKey, Qualifier]:
@@ -327,6 +331,7 @@ class Supervisor:
             deviated=partial(self._intake.deviated, source),
             is_enrolled=is_enrolled,
             memory=connection.memory,
+            mute=partial(self._mute, connection, log),
         )
 
     # -- up and down: once in the log, once as an event --------------------------------------------------------------------
@@ -338,6 +343,16 @@ class Supervisor:
         connection.tried.set()
         self._metrics.connection_up.labels(connection.name).set(1)
         log.info("the line is open")
+
+    def _mute(self, connection: Connection, log: Logger, reason: str) -> None:
+        if not connection.is_mute:
+            connection.is_mute = True
+            self._down(connection, log, reason)
+
+    def _answered(self, connection: Connection, log: Logger) -> None:
+        if connection.is_mute:
+            connection.is_mute = False
+            self._up(connection, log)
 
     def _down(self, connection: Connection, log: Logger, reason: str) -> None:
         if connection.is_up:

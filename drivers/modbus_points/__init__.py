@@ -7,12 +7,13 @@ What a model means is a profile (`drivers/profiles/*.toml`), checked by `profile
 from typing import Final, Literal
 
 from drivers.modbus_points.capture import decode, split
-from drivers.modbus_points.poll import run
+from drivers.modbus_points.poll import Memory, run
 from drivers.modbus_points.profile import HEARD_WITHIN_S, Profile, Settings, heard_within_s, mistakes, obeys
 
 __all__ = [
     "HEARD_WITHIN_S",
     "LINK",
+    "Memory",
     "Profile",
     "Settings",
     "decode",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -33,8 +35,24 @@ PAUSE_S = 1.0
 after a second of silence is hardly late."""
 DEAD_SHARE = 0.05
 """Of the bus time, for all lost units together: what their timeouts may take from the living."""
+MUTE_AFTER = 6
+"""Requests in a row that nobody answered, to all units or to MUTE_UNITS of them, before it is the line and no unit."""
+MUTE_UNITS = 3
 GAP_S_MAX = 30.0
 """A unit that is back is found again within this time, whatever the share says."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """Whether anybody on the line answers. Kept when it is opened anew: a bridge may take the call and reach nobody."""
+
+    misses: Counter[str] = field(default_factory=Counter)
+    """By device, since anybody was heard."""
+    heard_at: float = -math.inf
+
+    def is_mute(self, units: int) -> bool:
+        """Who is alone on a line is told by his own name."""
+        return units > 1 and self.misses.total() >= MUTE_AFTER and len(self.misses) >= min(units, MUTE_UNITS)
 
 
 @dataclass(slots=True)
@@ -48,6 +66,8 @@ class Polled:
     requests: Sequence[Request]
     states: list[PointState]
     heard_at: float
+    missing_since: float = math.inf
+    """Its first miss in a row."""
     at_rest: Image | None = None
     """The last image, once it no longer changes the states: read again, it says nothing."""
     faults: dict[Kind, int] = field(default_factory=lambda: {Kind.COMM_FAULT: 0, Kind.DEVICE_FAULT: 0})
@@ -58,6 +78,11 @@ class Polled:
     @property
     def is_lost(self) -> bool:
         return self.faults[Kind.COMM_FAULT] >= MISSES_MAX
+
+    @property
+    def is_held(self) -> bool:
+        """Lost and not told: nobody else was heard either since it fell silent, it may be the line."""
+        return self.is_lost and Kind.COMM_FAULT not in self.reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +108,7 @@ async def run(session: Session[Bus]) -> None:
 
 
 async def _poll_units(session: Session[Bus], units: Sequence[Polled]) -> None:
+    memory: Memory = session.memory or Memory()
     start = session.clock.monotonic()
     # Staggered: units of one pace do not queue up behind each other at the same moment.
     due = [(start + unit.every_s * index / len(units), index) for index, unit in enumerate(units)]
@@ -93,9 +119,40 @@ async def _poll_units(session: Session[Bus], units: Sequence[Polled]) -> None:
             await session.clock.sleep(wait_s)
         unit = units[index]
         poll = await _poll(session.link, session.clock, unit)
-        await _tell(session, unit, poll)
+        was_mute = memory.is_mute(len(units))
+        _note(memory, unit, poll, session.clock.monotonic())
+        await _tell(session, unit, poll, may_be_line=len(units) > 1 and memory.heard_at < unit.missing_since)
+        now_s = session.clock.monotonic()
         lost = sum(other.is_lost for other in units)
-        heapq.heapreplace(due, (_next(unit, poll, moment, session.clock.monotonic(), lost), index))
+        if memory.is_mute(len(units)):
+            session.mute(f"none of {len(units)} units answers")
+            following = now_s + max(unit.every_s, PAUSE_S)  # there is nobody alive who would pay for it
+        else:
+            following = _next(unit, poll, moment, now_s, lost)
+        heapq.heapreplace(due, (following, index))
+        if was_mute and poll.was_heard:
+            _begin_anew(units)
+        if (was_mute and poll.was_heard) or unit.is_held:
+            # Who has not been asked meanwhile is asked now: that shows whether it is the unit or the line.
+            due = [(at if i == index or units[i].device in memory.misses else now_s, i) for at, i in due]
+            heapq.heapify(due)
+
+
+def _note(memory: Memory, unit: Polled, poll: Poll, now_s: float) -> None:
+    if poll.was_heard:
+        memory.misses.clear()
+        memory.heard_at = now_s
+        unit.missing_since = math.inf
+    elif poll.missed:
+        memory.misses[unit.device] += 1
+        unit.missing_since = min(unit.missing_since, now_s)
+
+
+def _begin_anew(units: Sequence[Polled]) -> None:
+    """The line is back. What was missed while it was away says nothing about a unit."""
+    for unit in units:
+        if Kind.COMM_FAULT not in unit.reported:
+            unit.faults[Kind.COMM_FAULT] = 0
 
 
 async def _units(session: Session[Bus]) -> list[Polled]:
@@ -143,13 +200,13 @@ async def _poll(bus: Bus, clock: Clock, unit: Polled) -> Poll:
     return Poll(image, was_heard, missed, refusal, clock.monotonic() - started)
 
 
-async def _tell(session: Session[Bus], unit: Polled, poll: Poll) -> None:
+async def _tell(session: Session[Bus], unit: Polled, poll: Poll, *, may_be_line: bool) -> None:
     """Report the edges of a poll. What is believed changes only once they are on disk: else a restart reports them again."""
     now_s = session.clock.monotonic()
     if poll.was_heard:
         unit.heard_at = now_s
         session.heard(unit.device)
-    faults = _faults(unit, poll, now_s)
+    faults = _faults(unit, poll, now_s, may_be_line=may_be_line)
     states, edges = unit.states, list[Observation]()
     if poll.image != unit.at_rest:
         states, edges = interpret(unit.device, unit.profile, poll.image, unit.states, now_s)
@@ -163,7 +220,7 @@ async def _tell(session: Session[Bus], unit: Polled, poll: Poll) -> None:
         _log(session.log, unit, edge, is_new=is_new)
 
 
-def _faults(unit: Polled, poll: Poll, now_s: float) -> list[Observation]:
+def _faults(unit: Polled, poll: Poll, now_s: float, *, may_be_line: bool) -> list[Observation]:
     """A lost unit, or one that refuses its own map, is one fault; and its end is one restore."""
     counts = unit.faults
     counts[Kind.COMM_FAULT] = counts[Kind.COMM_FAULT] + 1 if poll.missed else 0
@@ -175,6 +232,8 @@ def _faults(unit: Polled, poll: Poll, now_s: float) -> list[Observation]:
     edges = []
     for kind, count in counts.items():
         if count >= MISSES_MAX and kind not in unit.reported:
+            if kind is Kind.COMM_FAULT and may_be_line:
+                continue
             edges.append(_fault(unit, kind, Qualifier.NEW, poll.refusal))
         elif count == 0 and kind in unit.reported:
             edges.append(_fault(unit, kind, Qualifier.RESTORE, None))

@@ -458,9 +458,23 @@ async def test_a_wrong_code_is_refused_and_a_stranger_is_only_counted(jumping_cl
         await line.say(authentication(code=b"0123456789abcdef"), authentication("999"), report(3, 1, phone="999"))
 
         assert results(line.got) == [(1, 0x0102, 1), (1, 0x0102, 1)]
+        assert words(line.desk.reported) == []  # the key may have been rotated: it registers anew
+        await line.say(authentication(code=b"0123456789abcdef"))
     assert words(line.desk.reported) == [(Kind.SECURITY, Qualifier.NEW, None)]
     assert {seen.device for seen in line.desk.reported} == {PHONE}
-    assert len(line.desk.rejected) == 3
+    assert len(line.desk.rejected) == 4
+
+
+async def test_after_a_rotation_of_the_key_a_terminal_registers_anew_and_nobody_is_alarmed(
+    jumping_clock: JumpingClock,
+) -> None:
+    desk = Desk(is_prompt=True)
+    for _ in range(2):  # each month
+        async with table(jumping_clock, desk=desk) as line:
+            await line.say(authentication(code=b"0123456789abcdef"), authentication(serial=2))
+
+            assert results(line.got) == [(1, 0x0102, 1), (2, 0x0102, 0)]
+    assert words(desk.reported) == []
 
 
 async def test_only_the_enrolled_get_a_code_unless_all_may(jumping_clock: JumpingClock) -> None:

@@ -7,6 +7,7 @@ import struct
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -21,7 +22,7 @@ from drivers.modbus_points.profile import GAP_BITS, GAP_REGISTERS, Profile, Requ
 from drivers.modbus_points.readings import PointState, interpret, value_of
 from gateway.cli import explain as cli
 from gateway.clock import RealClock
-from gateway.driver import Bus, BusRefused, Context, FrameError, Kind, NoAnswer, Qualifier, Refused, Table
+from gateway.driver import Bus, BusRefused, Context, FrameError, Kind, NoAnswer, Qualifier, Refused, Session, Table
 from gateway.errors import ConfigError, LinkClosed, StoreError
 from gateway.loader import load_profiles
 from gateway.plan import prepare
@@ -735,6 +736,65 @@ async def test_a_pulse_shorter_than_the_poll_is_found_in_the_counter() -> None:
         task.cancel()
 
     assert desk.edges() == [("u1", Kind.BURGLARY, NEW, 16), ("u1", Kind.BURGLARY, RESTORE, 16)]
+
+
+def muted(session: Session[Bus], told: list[str]) -> Session[Bus]:
+    return replace(session, mute=told.append, memory=driver.Memory())
+
+
+@asynccontextmanager
+async def lined(session: Session[Bus]) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(driver.run(session))
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+@pytest.mark.parametrize("count", [2, 31])
+async def test_a_line_on_which_nobody_answers_is_mute_and_no_unit_is_blamed(
+    jumping_clock: JumpingClock, count: int
+) -> None:
+    bus, desk, told = ModelBus(jumping_clock), Desk(), list[str]()
+    async with lined(muted(desk.session(bus, jumping_clock, units(count), zones8=ZONES8), told)):
+        await jumping_clock.advance(5)
+        bus.dead.update(range(1, count + 1))
+        await jumping_clock.advance(60)
+        assert set(told) == {f"none of {count} units answers"}
+        heard = len(desk.heard)
+        bus.dead.clear()
+        await jumping_clock.advance(2)
+        assert len(set(desk.heard[heard:])) == count, "all are asked at once when one is back"
+        told.clear()
+        await jumping_clock.advance(30)
+
+    assert (desk.edges(), told) == ([], [])
+
+
+async def test_a_unit_that_stays_dead_when_the_line_is_back_is_a_fault_of_its_own(jumping_clock: JumpingClock) -> None:
+    bus, desk, told = ModelBus(jumping_clock), Desk(), list[str]()
+    async with lined(muted(desk.session(bus, jumping_clock, units(3), zones8=ZONES8), told)):
+        await jumping_clock.advance(5)
+        bus.dead.update({1, 2, 3})
+        await jumping_clock.advance(60)
+        bus.dead = {3}
+        await jumping_clock.advance(1.9)
+        assert desk.edges() == [], "what was missed while the line was away counts for nothing"
+        await jumping_clock.advance(10)
+
+    assert desk.edges() == [("u3", Kind.COMM_FAULT, NEW, None)]
+
+
+async def test_a_neighbour_that_is_seldom_asked_tells_unit_and_line_apart_at_once(jumping_clock: JumpingClock) -> None:
+    rows = [*units(1, every_s=1.0), {"unit": 2, "device": "u2", "profile": "zones8", "every_s": 30.0}]
+    bus, desk, told = ModelBus(jumping_clock), Desk(), list[str]()
+    async with lined(muted(desk.session(bus, jumping_clock, rows, zones8=ZONES8), told)):
+        await jumping_clock.advance(32)
+        bus.dead.add(1)
+        await jumping_clock.advance(9)
+
+    assert (desk.edges(), told) == ([("u1", Kind.COMM_FAULT, NEW, None)], [])
 
 
 # -- judged by libmodbus ---------------------------------------------------------------------------------------------------

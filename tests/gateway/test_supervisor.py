@@ -429,3 +429,26 @@ async def test_a_driver_is_given_the_orders_of_the_devices_it_heard(bench: Bench
         await bench.clock.settle()
 
     assert given == [("door-1", "for door-1"), ("door-3", "for door-3")]
+
+
+async def test_a_line_on_which_nobody_answers_is_one_outage_though_it_is_opened_again_and_again(bench: Bench) -> None:
+    """A bridge that takes the call and reaches nobody behind it."""
+    is_answering = True
+
+    async def run(session: Session[Any]) -> None:
+        while is_answering:
+            session.heard("d1")
+            await bench.clock.sleep(1)
+        session.mute("none of 4 units answers")
+        await bench.clock.sleep(5)
+
+    async with running(bench, line(run)):
+        await bench.clock.advance(10)
+        is_answering = False
+        await bench.clock.advance(120)
+        assert not bench.supervisor.line_is_up("c1")
+        assert await bench.faults() == [Qualifier.NEW]
+        is_answering = True
+        await bench.clock.advance(RETRY_MOST_S + 10)
+        assert await bench.faults() == [Qualifier.NEW, Qualifier.RESTORE]
+    assert bench.logged("the line is lost") == 1
