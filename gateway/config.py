@@ -154,6 +154,8 @@ class StoreSection(Section):
     retention_days: Annotated[int, Field(ge=1, le=36_500)] = 730
     positions_days: Annotated[int, Field(ge=1, le=36_500)] = 90
     """Positions and other bulk, if that is less: where a vehicle was is nobody's business for as long as an alarm is."""
+    grants_days: Annotated[int, Field(ge=1, le=36_500)] = 30
+    """Who was let through which door and when, if that is less; what was raised at the door keeps its own time."""
 
 
 class StormsSection(Section):

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from random import Random
@@ -25,6 +24,7 @@ from gateway.audit import FILE as AUDIT_FILE
 from gateway.audit import Audit, Deed
 from gateway.clock import Clock
 from gateway.commands import Commands
+from gateway.config import StoreSection
 from gateway.configuration import Configuration
 from gateway.errors import Busy, GatewayError, StoreError
 from gateway.health import Health
@@ -280,9 +280,8 @@ class Daemon:
         )
         await serve(create_app(looks), parts.api_socket)
 
-    def _keep(self) -> tuple[timedelta, timedelta]:
-        store = self.configuration.plan.site.store
-        return timedelta(days=store.retention_days), timedelta(days=store.positions_days)
+    def _keep(self) -> StoreSection:
+        return self.configuration.plan.site.store
 
     def _checks(self, parts: Parts) -> Mapping[str, str | None]:
         """What must hold for this gateway to be ready, each with its complaint or None."""

@@ -13,7 +13,7 @@ from gateway.plan import Plan, PlannedConnection, PlannedDestination
 LIVE = frozenset(
     {
         "gateway.language", "gateway.profiles_dir", "api.token_file", "api.metrics_without_token", "store.budget_mb",
-        "store.retention_days", "store.positions_days", "broker.passwords", "broker.topics",
+        "store.retention_days", "store.positions_days", "store.grants_days", "broker.passwords", "broker.topics",
         "door", "storms.window_s", "storms.burst", "storms.per_s", "storms.life_burst", "storms.life_per_s",
     }
 )  # fmt: skip

@@ -8,11 +8,13 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.audit import Audit
 from gateway.clock import PROGRAM_DATE, Clock
+from gateway.config import StoreSection
 from gateway.errors import StoreError
 from gateway.health import Health
 from gateway.intake import Intake, Source
@@ -45,6 +47,10 @@ AUDIT_LOOK_S = 10.0
 """Between two looks at whether the audit record is what it was; what is scraped is seldom younger."""
 
 
+GRANTS = frozenset({Kind.ACCESS_GRANTED, Kind.CREDENTIAL, Kind.EXIT_REQUEST, Kind.DOOR_OPEN})
+"""What tells who passed where and when, with no alarm about it."""
+
+
 @dataclass(slots=True)
 class Housekeeping:
     """Looks at all parts and decides nothing about events."""
@@ -62,8 +68,8 @@ class Housekeeping:
     """Those of the site file."""
     boot: str
     """Which run of the machine this is."""
-    keep: Callable[[], tuple[timedelta, timedelta]]
-    """How long events are kept that nobody waits for, and those of the bulk lane among them."""
+    keep: Callable[[], StoreSection]
+    """How long events are kept that nobody waits for."""
     alive: Callable[[], None]
     """Told at every look that the loop turns."""
     status: Callable[[str], None]
@@ -108,10 +114,19 @@ class Housekeeping:
                 continue  # the event that says so may not be stored yet
             with suppress(StoreError):
                 if await self._ages_are_true():
-                    longest, bulk = self.keep()
-                    await self.store.prune(self.clock.now() - longest)
-                    await self.store.prune(self.clock.now() - bulk, lane=Lane.BULK)
+                    await self._prune_events(self.keep())
                     await self.audit.prune()
+
+    async def _prune_events(self, keep: StoreSection) -> None:
+        """What is older than its class may be, each removal in the log with its count."""
+        prune = self.store.prune
+        for what, days, some in (
+            ("all", keep.retention_days, prune),
+            ("bulk", keep.positions_days, partial(prune, lane=Lane.BULK)),
+            ("grants", keep.grants_days, partial(prune, lane=Lane.STATUS, kinds=GRANTS)),
+        ):
+            if count := await some(self.clock.now() - timedelta(days=days)):
+                self.log.info("events were removed by their age", what=what, older_than_days=days, count=count)
 
     async def _ages_are_true(self) -> bool:
         now = self.clock.now()

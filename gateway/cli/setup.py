@@ -111,6 +111,7 @@ listen = "127.0.0.1:1883"
 budget_mb = 2048            # bulk data is thinned first; alarms are never shed
 retention_days = 730
 positions_days = 90
+grants_days = 30
 
 [storms]
 window_s = 10               # identical alarms of a zone within it become one, and a count

@@ -214,9 +214,9 @@ class Store(Protocol):
     def correct_times(self, boot: str, by: timedelta) -> Awaitable[int]:
         """Move the time of arrival of events that came in this boot while the clock was not set. Returns how many."""
 
-    async def prune(self, before: datetime, *, lane: Lane | None = None) -> int:
-        """Remove all events, or those of a lane, older than `before` that no destination waits for, a few per commit.
-        Without a lane also ended commands. Returns how many events.
+    async def prune(self, before: datetime, *, lane: Lane | None = None, kinds: Collection[Kind] = ()) -> int:
+        """Remove all events, or those of a lane or of some kinds in it, older than `before` that no destination waits for, a few
+        per commit. Without a lane also ended commands. Returns how many events.
 
         What came while the clock was not set has no age and stays.
         """

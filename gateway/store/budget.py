@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from gateway.clock import PROGRAM_DATE
-from gateway.kinds import Lane
+from gateway.kinds import Kind, Lane
 from gateway.store import StoreState
 from gateway.store.rows import milliseconds
 from gateway.store.tally import Tally
@@ -95,16 +95,17 @@ def _detail(connection: sqlite3.Connection) -> list[int]:
 
 
 def prune_some(
-    db: sqlite3.Connection, tally: Tally, *, lane: Lane | None, limit: int, after_seq: int
+    db: sqlite3.Connection, tally: Tally, *, lane: Lane | None, kinds: Collection[Kind], limit: int, after_seq: int
 ) -> tuple[int, int | None]:
-    """Look at the next rows, of one lane or all: how many went, and how far the look went (None: nothing older is to be
+    """Look at the next rows, of one lane and these kinds or all: how many went, and how far the look went (None: nothing older is to be
     expected beyond)."""
     of_lane = "" if lane is None else f"AND lane = {lane:d} "
+    of_kinds = f"AND kind IN ({','.join('?' * len(kinds))}) " if kinds else ""
     rows = db.execute(
         "SELECT seq, lane, received_ms BETWEEN ? AND ? - 1, EXISTS "
         "(SELECT 1 FROM outbox o WHERE o.seq = e.seq AND o.state <> 'accepted') "
-        f"FROM events e WHERE seq > ? {of_lane}ORDER BY seq LIMIT ?",
-        (milliseconds(PROGRAM_DATE), limit, after_seq, PRUNE_ROWS),
+        f"FROM events e WHERE seq > ? {of_lane}{of_kinds}ORDER BY seq LIMIT ?",
+        (milliseconds(PROGRAM_DATE), limit, after_seq, *kinds, PRUNE_ROWS),
     ).fetchall()
     count = sum(
         remove_events(db, [seq], Lane(of), tally) for seq, of, is_old, waited_for in rows if is_old and not waited_for

@@ -325,14 +325,14 @@ class SqliteStore:
     def correct_times(self, boot: str, by: timedelta) -> Awaitable[int]:
         return self._write(lambda db, _: correct_times(db, boot, by))
 
-    async def prune(self, before: datetime, *, lane: Lane | None = None) -> int:
+    async def prune(self, before: datetime, *, lane: Lane | None = None, kinds: Collection[Kind] = ()) -> int:
         if lane is None:
             await self._write(lambda db, _: commands.forget(db, before))
         removed = cursor = 0
         count: int
         looked_to: int | None
         while True:
-            step = partial(prune_some, lane=lane, limit=milliseconds(before), after_seq=cursor)
+            step = partial(prune_some, lane=lane, kinds=kinds, limit=milliseconds(before), after_seq=cursor)
             count, looked_to = await self._write(step)
             removed += count
             if looked_to is None:

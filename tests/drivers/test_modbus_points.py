@@ -797,6 +797,42 @@ async def test_a_neighbour_that_is_seldom_asked_tells_unit_and_line_apart_at_onc
     assert (desk.edges(), told) == ([("u1", Kind.COMM_FAULT, NEW, None)], [])
 
 
+@pytest.mark.full
+async def test_a_dead_unit_takes_less_than_a_twentieth_of_a_paced_line(tmp_path: Path) -> None:
+    """Eight units at 9600 baud, asked as fast as it goes. `pytest -s -k twentieth` prints the figure."""
+    address, here = f"modbus+rtu://{tmp_path / 'line'}?baud=9600", world()
+    slaves = [slave(address, here, f"u{n}") for n in range(1, 9)]
+    clock, desk = RealClock(), Desk()
+    asked: list[tuple[float, float]] = []
+    async with running(*slaves), bus_on(f"{address}&timeout_ms=200") as bus:
+
+        class Timed:
+            async def read(self, unit: int, table: Table, address: int, count: int) -> Sequence[int]:
+                began_s = clock.monotonic()
+                try:
+                    return await bus.read(unit, table, address, count)
+                finally:
+                    if unit == 1:
+                        asked.append((began_s, clock.monotonic() - began_s))
+
+            async def write(self, unit: int, table: Table, address: int, values: Sequence[int]) -> None:
+                raise AssertionError("this driver only reads")
+
+        closed = profile_with(*(bit(z, z + 1) | {"means": {0: "burglary", 1: "restore"}} for z in range(8)))
+        session = desk.session(Timed(), clock, units(8, "closed", every_s=0.05), closed=closed)
+        async with lined(session):
+            await slaves[0].do("silent")
+            await desk.until(1)
+            asked.clear()
+            await clock.sleep(20)
+    probes = len(asked) - 1  # from the first to the beginning of the last: whole rounds
+    share = sum(took_s for _, took_s in asked[:-1]) / (asked[-1][0] - asked[0][0])
+    print(f"a dead unit of 8 at 9600 baud took {share:.1%} of the bus time, in {probes} probes")
+
+    assert share < 0.05
+    assert desk.edges() == [("u1", Kind.COMM_FAULT, NEW, None)]
+
+
 # -- judged by libmodbus ---------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -218,10 +218,12 @@ async def test_a_year_too_late_costs_no_history(tmp_path: Path, lines: None, mon
     rounds: list[datetime] = []
     prune = SqliteStore.prune
 
-    async def counted(self: SqliteStore, before: datetime, *, lane: Lane | None = None) -> int:
+    async def counted(
+        self: SqliteStore, before: datetime, *, lane: Lane | None = None, kinds: Collection[Kind] = ()
+    ) -> int:
         if lane is None:
             rounds.append(before)
-        return await prune(self, before, lane=lane)
+        return await prune(self, before, lane=lane, kinds=kinds)
 
     monkeypatch.setattr(SqliteStore, "prune", counted)
     clock = SteppedClock()
