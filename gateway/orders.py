@@ -15,7 +15,8 @@ from gateway.rules.orders import after, lateness, patience_s
 from gateway.untrusted import clean_text
 
 ROUTES_MAX = 60_000
-"""Devices whose conversation is remembered; beyond the registry's bound there is only noise."""
+"""Devices whose conversation is remembered, more than the registry has; the one longest silent goes first, so that noise cannot
+keep a device from its orders."""
 
 DETAIL_MAX = 256
 """Of what a driver says of a command, which may be a device's own words."""
@@ -141,6 +142,7 @@ class Switchboard:
         """`last_connection` names the line a device was last heard on, also before this start; "" when none."""
         self._last_connection = last_connection
         self._routes: dict[str, Inbox] = {}
+        """In the order they were last heard."""
         self._lines: dict[str, Inbox] = {}
         self.open: dict[str, GivenOrder] = {}
         """Every command that has not ended, by its id."""
@@ -162,12 +164,13 @@ class Switchboard:
 
     def heard(self, device: str, inbox: Inbox) -> None:
         """The device spoke here."""
-        before = self._routes.get(device)
-        if before is inbox or (before is None and len(self._routes) >= ROUTES_MAX):
-            return
+        before = self._routes.pop(device, None)
         self._routes[device] = inbox
-        for order in before.give_up(device) if before is not None else ():
-            self._put(order, inbox)
+        if len(self._routes) > ROUTES_MAX:
+            del self._routes[next(iter(self._routes))]
+        if before is not None and before is not inbox:
+            for order in before.give_up(device):
+                self._put(order, inbox)
 
     def where(self, device: str) -> Inbox | None:
         """Where its orders go; None for a device that was never heard on a line that is there."""

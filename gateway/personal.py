@@ -66,6 +66,7 @@ FORBIDDEN = (
 OWN: Mapping[str, Matter] = {
     "site.name": Matter.PLACE, "point.name": Matter.PLACE, "device.name": Matter.PLACE, "geofence.name": Matter.PLACE,
     "account.name": Matter.STAFF, "token.label": Matter.STAFF,
+    "values.key": Matter.THING,  # which button of a radio sensor or remote
     "session.digest": Matter.SECRET, "token.digest": Matter.SECRET,
 }  # fmt: skip
 """Where a name means something else in one schema than elsewhere; looked up first, as `schema.field`."""
@@ -82,7 +83,7 @@ DECLARED: Mapping[str, Matter] = {
     **_all(Matter.POSITION, "position speed_kmh course altitude_m mileage_km recorder_kmh accuracy_m tracker"),
     **_all(Matter.STAFF, "who issuer role sites disabled account_id actor permissions"),
     **_all(Matter.SECRET, "password secret new"),
-    **_all(Matter.WORDS, "text reason detail details subject room body values"),
+    **_all(Matter.WORDS, "text reason detail details subject room body values verification"),
     **_all(Matter.RAW, "raw items_rest item_05 item_e1 io_bits"),
     **_all(
         Matter.THING,
@@ -98,11 +99,12 @@ DECLARED: Mapping[str, Matter] = {
     # What drivers put beside an observation, in `values`.
     **_all(
         Matter.THING,
-        "account_in_data action_source alarm_bits alarm_event also_open analogue antenna area_id area_kind area_out assurance "
-        "battery battery_low battery_ok battery_pct bits channel cmd count data_rate denials door_open duress exception fix "
-        "format frame_count fuel_l hdop ignition late linkquality locked lost margin_db medium mode model noise_dbm of "
-        "overspeed_id overspeed_kind partition pdop quality reader region rf_key rssi_dbm satellites section_id section_s "
-        "section_too_long signal signal_bits status_bits trigger tristate unit value voltage voltage_mv waiting",
+        "account_in_data action_source age_s alarm_bits alarm_event also_open analogue antenna area_id area_kind area_out assurance "
+        "battery battery_low battery_ok battery_pct bits channel cmd coding count data_rate denials dimensions door_open duress exception "
+        "firmware fix format frame_count fuel_l hdop ignition late linkquality locked lost margin_db medium mode model noise_dbm of "
+        "overspeed_id overspeed_kind panel_date panel_time partition pdop quality reader region "
+        "rf_key rssi_dbm satellites section_id section_s section_too_long signal signal_bits status_bits tamper trigger tristate "
+        "unit value voltage voltage_mv waiting",
     ),
 }
 """Every other field of every schema, by its name."""

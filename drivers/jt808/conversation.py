@@ -110,9 +110,10 @@ class Conversation:
         is_known = self._settings.accept == "open" or self._session.is_enrolled(frame.device)
         if not is_known or not shows_code(frame, self._session.context) or not self._admit(frame):
             self._reply(general(frame, FAILED))
-            await self._suspect(frame, f"{frame.device} does not show the code it was given", "鉴权码错误")
+            await self._disbelieve(frame)
             return
         terminal = await self._memory.terminal(frame.device, self._session)
+        terminal.showed_another = False
         seen = list(reports(frame)[0])
         if terminal.is_suspect:
             terminal.is_suspect = False
@@ -141,6 +142,17 @@ class Conversation:
         self._admitted.pop(device, None)
         if self._memory.speakers.get(device) is self:
             del self._memory.speakers[device]
+
+    async def _disbelieve(self, frame: Frame) -> None:
+        """Refuse a code. Whoever shows another one again has not registered anew, as terminals do after a rotation."""
+        reason = f"{frame.device} does not show the code it was given"
+        if self._session.is_enrolled(frame.device):
+            terminal = await self._memory.terminal(frame.device, self._session)
+            if not terminal.showed_another:
+                terminal.showed_another = True
+                self._session.reject(frame.raw, FrameError(reason, "spoofed"))
+                return
+        await self._suspect(frame, reason, "鉴权码错误")
 
     async def _suspect(self, frame: Frame, reason: str, text: str) -> None:
         """Refuse. Of an enrolled terminal it is told too, once until it shows its code; strangers are only counted, or

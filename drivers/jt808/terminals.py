@@ -31,6 +31,8 @@ class Terminal:
     """The alarm bits of its last word."""
     is_suspect: bool
     """Somebody has spoken in its name without its code, and it has not shown it since."""
+    showed_another: bool = False
+    """It has shown a code that is not its own, once: that of before a rotation of the key is no alarm, as it registers anew then."""
     changed: dict[int, tuple[datetime, int]] = field(default_factory=dict)
     """When, by its own time, a bit last changed, and the serial number of that message."""
     answered_s: float | None = None

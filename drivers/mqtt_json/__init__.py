@@ -7,6 +7,7 @@ What a family says is a profile (`drivers/profiles/*.toml`), checked by `profile
 from typing import Final, Literal
 
 from drivers.mqtt_json.hearing import run
+from drivers.mqtt_json.masking import mask
 from drivers.mqtt_json.obeying import Memory, obeys
 from drivers.mqtt_json.profile import (
     HEARD_WITHIN_S,
@@ -20,7 +21,7 @@ from drivers.mqtt_json.profile import (
 from drivers.mqtt_json.reading import decode
 
 __all__ = [
-    "HEARD_WITHIN_S", "LINK", "Memory", "Profile", "Settings", "behind", "decode", "heard_within_s", "mistakes", "obeys",
+    "HEARD_WITHIN_S", "LINK", "Memory", "Profile", "Settings", "behind", "decode", "heard_within_s", "mask", "mistakes", "obeys",
     "run",
     "subscriptions",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from typing import TypeVar
 
+from drivers.mqtt_json.masking import mask
 from drivers.mqtt_json.obeying import Obeying
 from drivers.mqtt_json.profile import bridge_of, profile_of, settings_of
 from drivers.mqtt_json.reading import Reading, Said, read
@@ -92,10 +93,10 @@ class Hearing:
         try:
             reading = read(message.topic, message.payload, self._session.context)
         except FrameError as error:
-            self._session.reject(message.payload, error)
+            self._session.reject(mask(message.payload), error)
             return []
         for problem in reading.not_understood:
-            self._session.reject(message.payload, FrameError(problem))
+            self._session.reject(mask(message.payload), FrameError(problem))
         is_live = not message.retained
         if is_live:
             self._obeying.seen(reading)

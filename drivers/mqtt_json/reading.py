@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from drivers.mqtt_json.masking import mask
 from drivers.mqtt_json.profile import Low, Message, Profile, Settings, base_of, bridge_of, profile_of, settings_of
 from gateway.driver import (
     FACTS,
@@ -66,6 +67,7 @@ def decode(topic: str, payload: bytes, context: Context) -> Sequence[Observation
 
 def read(topic: str, payload: bytes, context: Context) -> Reading:
     """The same, with what only the conversation needs. Raises FrameError."""
+    payload = mask(payload)
     base, content = base_of(context), None
     rows = [(row, found) for row in profile_of(context).message if (found := row.pattern(base).fullmatch(topic))]
     if not rows:

@@ -117,14 +117,18 @@ async def _show(args: argparse.Namespace) -> int:
 def _asked(args: argparse.Namespace, path: str, body: dict[str, Any] | None = None, *, doubt: str = "") -> Any:
     """The daemon's answer; None when there is none or it refuses, which is told. `doubt`: what to do when it may have heard."""
     import urllib.error
+    from http.client import HTTPException
 
     site_file, _ = data_dir(args)
     try:
-        with ask(site_file, args.config.resolve().parent, path, timeout_s=ANSWER_WITHIN_S, body=body) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            said = f"{json.load(error)['detail']} 服务拒绝"
+        try:
+            with ask(site_file, args.config.resolve().parent, path, timeout_s=ANSWER_WITHIN_S, body=body) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                said = f"{json.load(error)['detail']} 服务拒绝"
+    except (HTTPException, ValueError, KeyError):
+        said = f"what answers at {site_file.api.listen} ([api] listen) is another program 端口被其他程序占用"
     except (urllib.error.URLError, ConnectionError) as error:
         said = f"no gateway answers: {error} 服务未运行"
     except TimeoutError:

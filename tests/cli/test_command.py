@@ -74,6 +74,22 @@ async def test_the_record_names_the_person_at_the_command_line(tmp_path: Path, m
     assert next(rows(box.audit.path)).actor == "os:zhao"
 
 
+@pytest.mark.parametrize("answer", ["hello\r\n", "HTTP/1.0 404 No\r\n\r\n<html>", "HTTP/1.0 200 OK\r\n\r\n<html>"])
+async def test_another_program_at_the_gateways_place_is_told_as_such(tmp_path: Path, answer: str) -> None:
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer.encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(other, "127.0.0.1", 0) as server:
+        listen = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        (tmp_path / "site.toml").write_text(f'[api]\nlisten = "{listen}"\n')
+        code, said = await fangkong(tmp_path / "site.toml", "command", "list")
+
+    assert (code, said.startswith(f"what answers at {listen} ([api] listen) is another program")) == (1, True)
+
+
 async def test_without_the_boxs_own_token_it_says_what_is_missing_and_changes_nothing(tmp_path: Path) -> None:
     site, new = tmp_path / "site.toml", tmp_path / "new.toml"
     async with closed_box(tmp_path / "var") as parts, parts.open(token=None) as box:

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import tty
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,6 +48,31 @@ async def test_a_scan_finds_the_unit_that_is_there_what_it_answers_and_who_it_is
     [unit] = [one for one in found if "answers" in one.what]
     assert (unit.where, unit.device, unit.name) == ("unit 17", "unit-17", "ACME F8 1.2")
     assert "holding_register answers" in unit.what
+
+
+async def test_a_unit_that_is_not_there_costs_one_request_and_one_that_refuses_is_there() -> None:
+    asked: Counter[int] = Counter()
+    closed = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readexactly(6)
+                body = await reader.readexactly(head[5])
+                asked[body[0]] += 1
+                if body[0] == 1:
+                    writer.write(head[:4] + bytes([0, 3, 1, body[1] | 0x80, 1]))
+        writer.close()
+        closed.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, asyncio.timeout(WAIT_S):
+        url = f"modbus+tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}?timeout_ms=100"
+        found = await scan_modbus(url, range(1, 4))
+        await closed.wait()
+
+    assert [one.where for one in found] == ["unit 1"]
+    assert (asked[2], asked[3]) == (1, 1)
 
 
 @pytest.mark.full

@@ -301,6 +301,11 @@ async def test_a_key_in_the_clear_on_a_keyed_account_is_told_of_and_kept_nowhere
     assert not any(b"0011223344556677" in kept for kept in (*line.desk.rejected, *(o.raw for o in line.desk.reported)))
 
 
+def test_events_of_one_frame_are_no_repeats_of_each_other() -> None:
+    seen = driver.decode(framed(b'"SIA-DCS"0007L0#A10B[#A10B|Nri1/BA005/TA006/BA007]'), context_of())
+    assert len({event.repeat_key for event in seen}) == len(seen) == 3
+
+
 def test_a_user_of_letters_is_no_code() -> None:
     """Nothing but the slash tells `AB`, an abort that goes to 110, from a user of that name."""
     [event] = driver.decode(framed(b'"SIA-DCS"0007L0#A10B[#A10B|Nri1/idAB/BA005]'), context_of())

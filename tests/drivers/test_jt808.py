@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from drivers import jt808 as driver
 from drivers.jt808 import conversation, messages, parts, terminals
 from drivers.jt808.frame import FRAME_BYTES_MAX, Frame, build, parse
+from drivers.jt808.location import ITEMS_KEPT_MAX
 from gateway.acts import Act, Command
 from gateway.credentials import hashed
 from gateway.driver import Context, FrameError, Kind, LinkClosed, Observation, Qualifier
@@ -182,6 +183,12 @@ def test_every_bit_of_the_word_is_read_unsigned_and_told_with_its_number() -> No
         Kind.PANIC, Kind.OVERSPEED, Kind.DEVICE_FAULT, Kind.ANTENNA_CUT, Kind.ANTENNA_CUT, Kind.BATT_LOW, Kind.POWER_CUT,
         Kind.GEOFENCE, Kind.GEOFENCE, Kind.VEHICLE_MOVED, Kind.VEHICLE_MOVED, Kind.COLLISION, Kind.COLLISION,
     ]  # fmt: skip
+
+
+def test_items_that_nobody_reads_are_kept_up_to_a_bound() -> None:
+    items = b"".join(bytes((0x80 + number, 1, number)) for number in range(ITEMS_KEPT_MAX + 1))
+    [position] = driver.decode(message(0x0200, location() + items, 2), context())
+    assert sum(name.startswith("item_") for name in position.values) == ITEMS_KEPT_MAX
 
 
 def test_a_time_that_is_none_is_no_key() -> None:
@@ -458,9 +465,23 @@ async def test_a_wrong_code_is_refused_and_a_stranger_is_only_counted(jumping_cl
         await line.say(authentication(code=b"0123456789abcdef"), authentication("999"), report(3, 1, phone="999"))
 
         assert results(line.got) == [(1, 0x0102, 1), (1, 0x0102, 1)]
+        assert words(line.desk.reported) == []  # the key may have been rotated: it registers anew
+        await line.say(authentication(code=b"0123456789abcdef"))
     assert words(line.desk.reported) == [(Kind.SECURITY, Qualifier.NEW, None)]
     assert {seen.device for seen in line.desk.reported} == {PHONE}
-    assert len(line.desk.rejected) == 3
+    assert len(line.desk.rejected) == 4
+
+
+async def test_after_a_rotation_of_the_key_a_terminal_registers_anew_and_nobody_is_alarmed(
+    jumping_clock: JumpingClock,
+) -> None:
+    desk = Desk(is_prompt=True)
+    for _ in range(2):  # each month
+        async with table(jumping_clock, desk=desk) as line:
+            await line.say(authentication(code=b"0123456789abcdef"), authentication(serial=2))
+
+            assert results(line.got) == [(1, 0x0102, 1), (2, 0x0102, 0)]
+    assert words(desk.reported) == []
 
 
 async def test_only_the_enrolled_get_a_code_unless_all_may(jumping_clock: JumpingClock) -> None:
@@ -606,6 +627,23 @@ async def test_a_position_that_is_asked_for_is_the_evidence(jumping_clock: Jumpi
         assert given.steps[1:] == [("executed", "its position of 2027-01-15T16:30:00+08:00")]
     assert words(line.desk.reported) == []
     assert [seen.kind for seen in line.desk.reported] == [Kind.HEARTBEAT, Kind.POSITION]
+
+
+async def test_questions_without_an_answer_have_a_bound(
+    jumping_clock: JumpingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "ASKED_MAX", 1)
+    async with table(jumping_clock) as line:
+        await line.say(authentication())
+        first, second = (
+            line.desk.orders.give(FakeOrder(Command(id=name, device=PHONE, act=Act.LOCATE))) for name in ("c1", "c2")
+        )
+        await jumping_clock.settle()
+        for serial in (1, 2):
+            await line.say(message(0x0201, struct.pack(">H", serial) + location(), 1 + serial))
+
+        assert [step for step, _ in first.steps] == ["sent"]
+        assert [step for step, _ in second.steps] == ["sent", "executed"]
 
 
 async def test_half_an_answer_is_no_evidence_and_ends_no_conversation(jumping_clock: JumpingClock) -> None:

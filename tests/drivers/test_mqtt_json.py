@@ -60,6 +60,7 @@ class Line:
         self.receipts: list[Receipt] = []
         self.accepted: list[str] = []
         self.rejected: list[str] = []
+        self.refused: list[bytes] = []
         self.heard: list[str] = []
         self.stored: dict[str, dict[LatestKey, Qualifier]] = {}
         self.asked: Counter[str] = Counter()
@@ -73,7 +74,7 @@ class Line:
         """One conversation: messages, batches, and seconds between them. Returns what it reported that is an event."""
         self.course, before = course, len(self.reported)
         session = Session(
-            link=self, report=self.report, reject=lambda _, error: self.rejected.append(str(error)),
+            link=self, report=self.report, reject=self.reject,
             heard=self.heard.append, latest=self.latest, orders=self.orders, context=self.context, clock=self.clock, memory=self.memory,
             log=structlog.get_logger(),
         )  # fmt: skip
@@ -100,6 +101,10 @@ class Line:
         self.reported += seen
         self.receipts.append(Receipt())
         return self.receipts[-1]
+
+    def reject(self, raw: bytes, error: FrameError) -> None:
+        self.refused.append(raw)
+        self.rejected.append(str(error))
 
     async def latest(self, device: str) -> Mapping[LatestKey, Qualifier]:
         self.asked[device] += 1
@@ -203,6 +208,36 @@ async def test_a_value_that_nobody_knows_is_no_all_clear_and_a_person_hears_of_i
     assert [problem.split(",")[0] for problem in line.rejected] == ["\"contact\" is 'ajar'", "\"battery\" is 'low'"]
 
 
+async def test_a_code_that_was_typed_is_kept_nowhere(jumping_clock: JumpingClock) -> None:
+    line = Line(jumping_clock)
+    keypad = "zigbee2mqtt/keypad"
+    await line.hear(
+        (keypad, '{"action":"disarm","action_code":"4711","tamper":"?"}'),
+        (keypad, '{"action":"emergency","action_code": 4711}'),
+        (keypad, '{"action":"disarm","action_code":"47\\"11'),
+        ("elsewhere", '{"users":{"1":{"pin_code":"4711"}}}'),
+    )
+
+    kept = [seen.raw for seen in line.reported] + line.refused
+    assert len(line.refused) == 3
+    assert not [raw for raw in kept if b"47" in raw or b"11" in raw.replace(b"1111", b"")]
+    assert [words(seen) for seen in line.reported if seen.kind is not Kind.HEARTBEAT] == [
+        "keypad open_close new",
+        "keypad panic new",
+    ]
+
+
+@given(st.binary(max_size=40))
+def test_a_masked_message_is_as_long_and_masked_for_good(noise: bytes) -> None:
+    payload = b'{"pin_code":{"user":3,"pin_code":"4711"},"action_code":-123' + noise
+    masked = mqtt_json.mask(payload)
+
+    assert len(masked) == len(payload)
+    assert b"4711" not in masked[: len(payload) - len(noise)]
+    assert mqtt_json.mask(masked) == masked
+    assert mqtt_json.mask(b'{"pin":"","user_code":"\xe4\xb8"}') == b'{"pin":"","user_code":"**"}'
+
+
 async def test_a_battery_that_trembles_is_one_event(jumping_clock: JumpingClock) -> None:
     line = Line(jumping_clock)
     said = await line.hear(*[(DOOR, json.dumps({"battery": value})) for value in (20, 10, 9, 11, 9, 14, 15, 16)])
@@ -238,6 +273,12 @@ async def test_presses_that_waited_in_the_broker_are_told_apart_by_their_own_tim
     line = Line(jumping_clock, "rtl_433")
 
     assert await line.hear([press("00"), press("10"), press("20")]) == ["Generic-Remote-7 unknown new"] * 3
+
+
+async def test_a_bridge_whose_clock_goes_back_swallows_no_press(jumping_clock: JumpingClock) -> None:
+    line = Line(jumping_clock, "rtl_433")
+
+    assert await line.hear(press("20"), press("10")) == ["Generic-Remote-7 unknown new"] * 2
 
 
 async def test_without_a_time_arrival_tells_copies_from_presses(jumping_clock: JumpingClock) -> None:

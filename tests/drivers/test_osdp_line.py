@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from drivers.osdp.obey import ORDERS_MAX
 from gateway.acts import Act, Command
 from gateway.driver import Kind
 from simulators.osdp.reader import ISTATR, KEYPAD, LSTATR, RAW, Reader
@@ -477,6 +478,20 @@ def test_a_door_opens_for_as_long_as_asked_and_the_reader_counts() -> None:
         assert one.heard[0] == (0x68, b"\x00\x05\x1e\x00")
         await stage.until(lambda: stage.news(Kind.UNLOCKED) == [("door-1", "new"), ("door-1", "restore")])
         assert one.heard[1] == (0x69, b"\x00\x00\x02\x05\x00\x02\x02\x1e\x00" + bytes(5)), "green as long as it is open"
+
+    play(story, [reader(1)])
+
+
+def test_orders_for_a_reader_that_is_away_have_a_bound() -> None:
+    async def story(stage: Stage) -> None:
+        stage.line.is_cut = True
+        given = [
+            stage.desk.orders.give(FakeOrder(Command(f"c{number}", "door-1", Act.OPEN, seconds=3)))
+            for number in range(ORDERS_MAX + 1)
+        ]
+        await stage.until(lambda: bool(given[-1].steps))
+        assert given[-1].steps == [("failed", f"{ORDERS_MAX} orders wait already")]
+        assert not any(order.steps for order in given[:-1])
 
     play(story, [reader(1)])
 

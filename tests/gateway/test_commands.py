@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway import commands
 from gateway.access import Actor, Role
 from gateway.acts import Act, Command, CommandRecord, CommandState
 from gateway.commands import LOOK_S, OPEN_PER_DEVICE, OPEN_PER_LINE, RETRY_S, Commands
@@ -255,6 +256,14 @@ async def test_commands_in_flight_are_bounded_for_a_device_and_for_a_line(box: B
 
     (await in_hand(box.line)).failed("no")
     await box.ask("a place is free")
+
+
+async def test_commands_in_flight_are_bounded_for_the_gateway(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "OPEN_MAX", 2)
+    for number in range(2):
+        await box.ask(f"c{number}", f"door-{number}")
+    with pytest.raises(Busy, match="2 commands for the gateway have not ended; at most 2 at once"):
+        await box.ask("one more", "door-x", line=box.inbox("line2"))
 
 
 async def test_what_cannot_be_recorded_is_not_done(box: Box) -> None:

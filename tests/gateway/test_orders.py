@@ -9,9 +9,10 @@ from types import ModuleType
 
 import pytest
 
+from gateway import orders
 from gateway.acts import ACTS, Act, Command, CommandRecord, CommandState, complete, mistake
 from gateway.driver import Context
-from gateway.orders import GivenOrder, Inbox, Switchboard
+from gateway.orders import DETAIL_MAX, GivenOrder, Inbox, Switchboard
 from gateway.rules.orders import after, given_up, lateness, recalled
 from tests.conftest import JumpingClock
 
@@ -310,6 +311,27 @@ async def test_what_ended_while_a_line_was_away_is_forgotten(road: Road) -> None
     road.give(road.order(command_id="c9"))
 
     assert [order.command.id for order in inbox.waiting] == ["c9"]
+
+
+async def test_devices_that_are_remembered_are_bounded_and_noise_keeps_none_out(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "ROUTES_MAX", 2)
+    inbox = road.peer("peer1", Act.OPEN)
+    for device in ("noise", "door-1", "more noise", "door-1", "door-2"):
+        road.switchboard.heard(device, inbox)
+
+    assert [road.switchboard.where(device) for device in ("noise", "more noise", "door-1", "door-2")] == [
+        None, None, inbox, inbox,
+    ]  # fmt: skip
+
+
+def test_what_is_said_of_a_command_is_bounded(road: Road) -> None:
+    order = road.order()
+    order.executed("yes\n" * 1000)
+
+    assert len(order.record.detail) <= DETAIL_MAX
+    assert "\n" not in order.record.detail
 
 
 async def test_a_driver_that_obeys_nothing_is_not_followed(road: Road) -> None:

@@ -61,7 +61,7 @@ def told() -> Iterator[tuple[str, str]]:
     """Every value that a driver is known to put beside an observation."""
     for path in sorted(VECTORS.glob("*.toml")):
         for vector in tomllib.loads(path.read_text(encoding="utf-8"))["vector"]:
-            expected = vector.get("observation", [])
+            expected = vector.get("observation", vector)  # a vector that is one observation says it itself
             for seen in expected if isinstance(expected, list) else [expected]:
                 yield from (("values", key) for key in seen.get("values", {}))
 

@@ -239,17 +239,18 @@ def test_a_state_is_the_fold_over_what_is_stored_in_whatever_order_commits_end(s
     dice = Random(seed)
     memory = Memory[tuple[str, ...]](lambda _: (), lambda state, event, _: (*state, event.id))
     under_way: list[Event] = []
+    taken: list[str] = []
     lost: set[str] = set()
     for number in range(40):
         if dice.random() < 0.6 or not under_way:
             under_way.append(event(number))
+            taken.append(str(number))
             memory.take("d", under_way[-1], 0.0)
         else:
             settled = under_way.pop(dice.randrange(min(3, len(under_way))))
             is_stored = dice.random() < 0.7
             lost |= set() if is_stored else {settled.id}
             memory.settled(settled, is_stored=is_stored)
-        taken = [str(n) for n in range(number + 1) if str(n) in memory["d"] or str(n) in lost]
         assert memory["d"] == tuple(n for n in taken if n not in lost)
     for each in under_way:
         memory.settled(each, is_stored=True)
