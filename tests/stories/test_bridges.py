@@ -14,6 +14,7 @@ from gateway.kinds import Kind
 from gateway.model import Device, Point
 from simulators.police_centre import PoliceCentre
 from tests.conftest import tool
+from tests.stories.box import until
 from tests.stories.town import Town, town
 
 SCENARIO = Path(simulators.__file__).parent / "scenarios" / "bridge_is_lost.toml"
@@ -137,3 +138,38 @@ async def drip(place: Town, topic: bytes, payload: bytes) -> None:
         await asyncio.sleep(0.01)  # noqa: TID251  # the slow line itself
     assert await reader.readexactly(4) == b"\x20\x02\x00\x00"
     writer.close()
+
+
+@pytest.mark.full
+async def test_a_modbus_bridge_that_reaches_nobody_is_one_event(tmp_path: Path) -> None:
+    """It takes every call; none of the four units behind it answers for longer than their own windows."""
+    fences = [f"fence-{n}" for n in range(1, 5)]
+
+    def faults(place: Town) -> list[Any]:
+        events = place.box.get("api/v1/events?limit=1000")["items"]
+        return sorted(
+            (event["device"], event["kind"], event["qualifier"])
+            for event in events
+            if event["kind"] in ("silent", "comm_fault") and event["device"] in ("connection/perimeter", *fences)
+        )
+
+    async with town(tmp_path) as place:
+        units = await place.fences()
+        await units[0].do("perimeter", zone=1)
+        await place.at_110("fence-1", Kind.PERIMETER, zone=1, within_s=ALARM_WITHIN_S)
+        before = faults(place)  # the line was down until the units were switched on
+        for unit in units:
+            await unit.do("silent")
+        lost = ("connection/perimeter", "comm_fault", "new")
+        await until(
+            lambda: faults(place).count(lost) > before.count(lost), within_s=SCENARIO_S, what="the line is lost"
+        )
+        await place.world.clock.sleep(12)  # longer than the window of a fence
+        for unit in units:
+            await unit.do("back")
+        await units[3].do("perimeter", zone=4)
+        await place.at_110("fence-4", Kind.PERIMETER, zone=4, within_s=SCENARIO_S)
+        back = ("connection/perimeter", "comm_fault", "restore")
+        await until(lambda: faults(place).count(back) > before.count(back), within_s=SCENARIO_S, what="it is back")
+        assert faults(place) == sorted([*before, lost, back])
+        place.assert_unhurt()
