@@ -24,6 +24,7 @@ STORMS = "[storms]\nburst = 1\nper_s = 0.1"
 @pytest.mark.row("A3")
 @pytest.mark.row("A4")
 @pytest.mark.row("A5")
+@pytest.mark.timeout(900)  # a hundred starts, each of which waits for its neighbours on a busy machine
 async def test_a_hundred_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     tool("mosquitto")
     report = await kills.run(tmp_path, kills=100, seed=SEED)
