@@ -6,7 +6,6 @@ import argparse
 import keyword
 import re
 import sys
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +69,8 @@ def _new(arguments: argparse.Namespace) -> int:
 
 
 def _write(places: Mapping[str, Path], name: str) -> None:
+    from importlib.resources import files
+
     template = files("gateway.cli") / "template"
     for part, path in places.items():
         path.parent.mkdir(parents=True, exist_ok=True)

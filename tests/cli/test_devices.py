@@ -217,7 +217,7 @@ def test_without_a_daemon_tail_shows_the_last_of_the_log(tmp_path: Path, fangkon
     assert "unclaimed 未登记" in fangkong("tail", "--lane", "life")[1]
 
 
-@pytest.mark.parametrize(("status", "code"), [(200, 0), (401, 1)])
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (401, 2), (500, 1)])
 def test_tail_follows_the_daemons_stream(tmp_path: Path, fangkong: Fangkong, status: int, code: int) -> None:
     event = {"received_at": "x", "kind": "fire", "qualifier": "new", "lane": "life", "device": "d1", "claimed": False}
 
@@ -238,7 +238,7 @@ def test_tail_follows_the_daemons_stream(tmp_path: Path, fangkong: Fangkong, sta
         serving.join()
 
     assert result == code
-    assert (said and json.loads(said)) == (event if code == 0 else "")
+    assert ('"kind": "fire"' in said) is (code == 0)
 
 
 def test_migrate_says_what_it_did_and_refuses_beside_a_daemon(tmp_path: Path, fangkong: Fangkong) -> None:
