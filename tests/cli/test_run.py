@@ -30,7 +30,7 @@ from tests.conftest import tool
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}  # this checkout and no installed one
 HELP_COSTS_AT_MOST = 6
-"""Bare starts of the interpreter (docs/decisions/0002); 4.7 with the twenty-eight families of commands there are."""
+"""Bare starts of the interpreter (docs/decisions/0002); 4.7 with the twenty-three families of commands there are."""
 FANGKONG_HELP = "from gateway.__main__ import main; main(['--help'])"
 """What the installed command does."""
 ROUNDS = 15
