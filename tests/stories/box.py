@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -10,7 +11,8 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,29 @@ READY_WITHIN_S = 30.0
 LOOK_S = 0.05
 
 
+WORKERS_MOST, PORTS_A_WORKER = 8, 1500
+
+
+def _own_ports() -> Iterator[int]:
+    """Those of this process of the test run, round and round. Below what the kernel gives out by itself, so that neither a
+    neighbour nor anybody's outgoing connection takes one between two looks."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS_MOST
+    first = 20_000 + worker * PORTS_A_WORKER
+    offset = os.getpid() % PORTS_A_WORKER  # two test runs at once begin at different places
+    for count in itertools.count(offset):
+        yield first + count % PORTS_A_WORKER
+
+
+_PORTS = _own_ports()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports nobody has at this moment."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    """Ports nobody has at this moment, each one given once in a long while."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = next(_PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
     return ports
 
 
