@@ -52,7 +52,7 @@ class Deed(StrEnum):
     LOG_OUT = "log-out"
     PASSWORD = "password"  # noqa: S105  # the name of a deed
     ACCOUNT = "account"
-    TOKEN = "token"  # noqa: S105
+    TOKEN = "token"  # noqa: S105  # likewise
     COMMAND = "command"
     REGISTRY = "registry"
     CONFIGURATION = "configuration"
@@ -175,7 +175,7 @@ class Audit:
         last = self._newest(db)
         row = Row(last.seq + 1, *content, previous=last.hash, hash="")
         values = (row.seq, *content, row.previous, row.true_hash)
-        db.execute(f"INSERT INTO audit ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)  # noqa: S608
+        db.execute(f"INSERT INTO audit ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)  # noqa: S608  # our own column names
         return Head(row.seq, row.true_hash)
 
     def _newest(self, db: sqlite3.Connection) -> Head:
@@ -211,7 +211,7 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
 
 def rows(path: Path, *, before: int | None = None, limit: int | None = None) -> Iterator[Row]:
     """Rows newest first, below `before`; all of them, or at most `limit`. Raises StoreError."""
-    query = f"SELECT {_COLUMNS} FROM audit WHERE seq < ? ORDER BY seq DESC LIMIT ?"  # noqa: S608
+    query = f"SELECT {_COLUMNS} FROM audit WHERE seq < ? ORDER BY seq DESC LIMIT ?"  # noqa: S608  # our own column names
     yield from _read(path, query, (2**63 - 1 if before is None else before, -1 if limit is None else limit))
 
 
@@ -235,7 +235,7 @@ def verify(path: Path, *, noted: tuple[int, int] | None = None) -> Verdict:
 
 
 def _oldest_first(path: Path) -> Iterator[Row]:
-    query, last = f"SELECT {_COLUMNS} FROM audit WHERE seq > ? ORDER BY seq LIMIT {PIECE}", -(2**63)  # noqa: S608
+    query, last = f"SELECT {_COLUMNS} FROM audit WHERE seq > ? ORDER BY seq LIMIT {PIECE}", -(2**63)  # noqa: S608  # our own column names
     while piece := list(_read(path, query, (last,))):
         yield from piece
         last = piece[-1].seq
@@ -256,7 +256,7 @@ def _fault(row: Row, last: Head, noted: tuple[int, int] | None) -> str:
 def _pruned(path: Path) -> Mapping[int, str]:
     """Where the record was cut off by age: the last row removed, and its hash."""
     cuts: dict[int, str] = {}
-    query = f"SELECT {_COLUMNS} FROM audit WHERE deed = ?"  # noqa: S608
+    query = f"SELECT {_COLUMNS} FROM audit WHERE deed = ?"  # noqa: S608  # our own column names
     for row in _read(path, query, (Deed.PRUNED.value,)):
         with suppress(ValueError, KeyError, TypeError):  # changed by hand: its own hash tells
             details = json.loads(row.details)
