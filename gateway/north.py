@@ -20,7 +20,7 @@ from gateway.metrics import Metrics
 from gateway.model import Observation
 from gateway.plan import Plan, PlannedDestination
 from gateway.store import Store
-from gateway.supervisor import apart
+from gateway.tasks import apart
 
 DRAIN_S = 2.0
 """A forwarder that is to end gets this long to finish what is queued; the rest stays queued."""

@@ -25,6 +25,7 @@ from gateway.orders import Inbox, Switchboard
 from gateway.receipt import Series
 from gateway.recording import Recorder
 from gateway.store import Store
+from gateway.tasks import apart, leave_if_cancelled
 
 RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
@@ -237,7 +238,7 @@ class Supervisor:
         else:
             assert connection.open is not None
             async with connection.open() as link:
-                _leave_if_cancelled()
+                leave_if_cancelled()
                 if not connection.is_mute:
                     self._up(connection, log)
                 assert connection.inbox is not None
@@ -386,29 +387,3 @@ class Supervisor:
             except StoreError:
                 continue  # tried again at the next look; the store reports its own state
             told = is_out
-
-
-async def apart(work: Callable[[], Awaitable[None]]) -> Exception:
-    """The task boundary: do `work` in a task of its own and return what ended it, so that its faults stay its own.
-
-    On Python 3.11 a TaskGroup that fails leaves its task marked as cancelled, or hides a stop that comes in the same
-    moment; either ends with that task.
-    """
-
-    async def contained() -> Exception:
-        try:
-            await work()
-        except Exception as error:  # noqa: BLE001  # handed to the caller
-            return error
-        return LinkClosed("ended")
-
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(contained())
-    return LinkClosed("given up from within") if task.cancelled() else task.result()
-
-
-def _leave_if_cancelled() -> None:
-    """A library may swallow a cancellation that meets a result half way (wait_for of Python 3.11 does): it still counts."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

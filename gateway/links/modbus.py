@@ -25,6 +25,7 @@ from gateway.driver import Logger, Table
 from gateway.errors import BusRefused, ConfigError, FrameError, LinkClosed, NoAnswer, Problem, Reason
 from gateway.metrics import Metrics
 from gateway.recording import Tap, transaction
+from gateway.tasks import leave_if_cancelled
 from gateway.untrusted import clean_text
 
 CONNECT_S = 5.0
@@ -316,6 +317,7 @@ class ModbusBus:
             raise self._missed(unit) from error
         finally:
             self._silent_since = self._clock.monotonic()
+            leave_if_cancelled()  # else a line told to stop just as an answer comes would go on for ever
         if answer.isError() and answer.function_code == function | 0x80:
             if (refusal := (unit, function, answer.exception_code)) not in self._refusals:
                 self._refusals.add(refusal)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
@@ -346,6 +347,25 @@ async def test_what_does_not_answer_the_request_is_never_its_answer(
     async with odd_server(answering) as url, bus_on(url) as bus:
         with pytest.raises(then):
             await bus.read(1, "discrete_input", 0, 8)
+
+
+async def test_a_line_told_to_stop_just_as_an_answer_comes_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop that meets an answer half way is swallowed by the wait of pymodbus; it still counts."""
+
+    async def answering(request: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(request[:2] + bytes.fromhex("0000 0004 01 02 01 FF"))
+
+    async with odd_server(answering) as url, bus_on(url) as bus, asyncio.TaskGroup() as group:
+        asked = group.create_task(bus.read(1, "discrete_input", 0, 8))
+        framed = bus._framer.handleFrame
+
+        def stopped_meanwhile(*arrived: Any) -> Any:
+            asked.cancel()
+            return framed(*arrived)
+
+        monkeypatch.setattr(bus._framer, "handleFrame", stopped_meanwhile)
+        await asyncio.wait([asked])
+        assert asked.cancelled()
 
 
 BAD = {
