@@ -12,8 +12,31 @@ from gateway.clock import PROGRAM_DATE
 from gateway.kinds import FACTS, Kind, KindFacts, Lane, Qualifier
 
 __all__ = [
-    "FACTS", "ClockQuality", "Delivery", "DeliveryState", "Device", "Event", "FenceRule", "Geofence", "Heard", "Kind", "KindFacts",
-    "Lane", "Observation", "Place", "Point", "Position", "Qualifier", "Scalar", "Site", "TimeQuality", "Vehicle", "VehicleKind",
+    "FACTS",
+    "Area",
+    "AreaKind",
+    "ClockQuality",
+    "Delivery",
+    "DeliveryState",
+    "Device",
+    "Event",
+    "FenceRule",
+    "Geofence",
+    "Heard",
+    "Kind",
+    "KindFacts",
+    "Lane",
+    "Management",
+    "Observation",
+    "Place",
+    "Point",
+    "Position",
+    "Qualifier",
+    "Scalar",
+    "Site",
+    "TimeQuality",
+    "Vehicle",
+    "VehicleKind",
 ]  # fmt: skip
 
 Scalar = str | int | float | bool | None
@@ -77,6 +100,35 @@ class Observation:
     raw: bytes = b""
 
 
+class AreaKind(StrEnum):
+    """What areas there are, each inside one of the former."""
+
+    DISTRICT = "district"
+    CONTROL_ZONE = "control_zone"
+    COMMUNITY = "community"
+
+
+class Management(StrEnum):
+    """How a community is looked after."""
+
+    MANAGED = "managed"
+    PARTLY = "partly"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A district, a control zone (street or town) in it, a community (or village) in that."""
+
+    id: str
+    name: str
+    kind: AreaKind
+    parent: str | None = None
+    dwellings: int | None = None
+    """Of a community; a number for comparison only, nothing is known of who lives there."""
+    management: Management | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """A place that answers for itself towards 110. `account` is its DC-09 account (3 to 16 hex digits)."""
@@ -90,6 +142,15 @@ class Site:
     longitude: float | None = None
     contact: str = ""
     """Call-back role and phone of the site (never a resident)."""
+    area: str | None = None
+    """The community it is in, or a higher area."""
+    is_key_unit: bool = False
+    """Listed by the police as a key security unit: its proof of network ages sooner."""
+    responsible: str = ""
+    """Role and phone of whoever has to close its gaps."""
+    opens: str | None = None
+    closes: str | None = None
+    """First and last day (YYYY-MM-DD, local) of a site that is there for a time only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +164,15 @@ class Point:
     device: str | None = None
     zone: int | None = None
     """The device's own zone that watches this point; None: the whole device does."""
+    kind: str = ""
+    """What it is, as requirement profiles name it ("counter_panic"); "": nothing is required of it."""
+    also: tuple[tuple[str, int | None], ...] = ()
+    """Further watchers, as device and zone."""
+
+    @property
+    def watchers(self) -> tuple[tuple[str, int | None], ...]:
+        """All that watch it, as device and zone."""
+        return self.also if self.device is None else ((self.device, self.zone), *self.also)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +183,12 @@ class Device:
     site: str
     name: str = ""
     heard_within_s: float | None = None
+    kind: str = ""
+    """What it is ("panic_button"): says what proves that it lives (gateway/coverage/contracts.py)."""
+    vendor: str = ""
+    model: str = ""
+    parent: str | None = None
+    """The device through which alone it is heard: a panel, a bus controller."""
 
 
 class VehicleKind(StrEnum):

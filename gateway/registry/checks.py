@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gateway.model import TERMINAL_AREAS, Device, Geofence, Point, Site, Vehicle
+from gateway.model import TERMINAL_AREAS, Area, AreaKind, Device, Geofence, Point, Site, Vehicle
 from gateway.registry.snapshot import NUMBER_MAX, Snapshot
 
 SITES_MAX = 5_000
@@ -33,7 +33,11 @@ ZONE_MAX = 65_535
 HEARD_WITHIN_MAX_S = 90 * 86_400
 """A device that may be silent for longer than a season is not supervised at all."""
 
-Thing = Site | Point | Device | Vehicle | Geofence
+AREAS_MAX = 1_000
+"""A city district has some dozens of communities; ten districts fit."""
+_ORDER = {AreaKind.DISTRICT: 0, AreaKind.CONTROL_ZONE: 1, AreaKind.COMMUNITY: 2}
+
+Thing = Site | Point | Device | Vehicle | Geofence | Area
 T = TypeVar("T")
 
 
@@ -56,7 +60,7 @@ _CONTACT = re.compile(r"\S.{0,40} \+?[0-9][0-9 -]{2,19}")
 def join(ledger: Snapshot, things: Sequence[Thing]) -> Snapshot:
     """The ledger as it would be with `things` added or replacing those of the same id."""
     sites, points, devices = dict(ledger.sites), dict(ledger.points), dict(ledger.devices)
-    vehicles, geofences = dict(ledger.vehicles), dict(ledger.geofences)
+    vehicles, geofences, areas = dict(ledger.vehicles), dict(ledger.geofences), dict(ledger.areas)
     for thing in things:
         match thing:
             case Site():
@@ -69,9 +73,11 @@ def join(ledger: Snapshot, things: Sequence[Thing]) -> Snapshot:
                 vehicles[thing.id] = thing
             case Geofence():
                 geofences[thing.id] = thing
+            case Area():
+                areas[thing.id] = thing
     return Snapshot.of(
         ledger.revision, sites.values(), points.values(), devices.values(),
-        vehicles=vehicles.values(), geofences=geofences.values(),
+        vehicles=vehicles.values(), geofences=geofences.values(), areas=areas.values(),
     )  # fmt: skip
 
 
@@ -101,6 +107,8 @@ class Checker:
                 yield from self._vehicle(thing)
             case Geofence():
                 yield from self._geofence(thing)
+            case Area():
+                yield from self._area(thing)
 
     def _site(self, site: Site) -> Iterator[Finding]:
         yield from _slug("id", site.id)
@@ -195,6 +203,19 @@ class Checker:
         for latitude, longitude in fence.corners:
             yield from _degrees("corners", latitude, 90.0)
             yield from _degrees("corners", longitude, 180.0)
+
+    def _area(self, area: Area) -> Iterator[Finding]:
+        yield from _slug("id", area.id)
+        yield from _text("name", area.name, longest=128, needed=True)
+        parent = self._ledger.areas.get(area.parent) if area.parent else None
+        if area.parent and parent is None:
+            yield Finding(
+                "parent", f"{area.parent!r} is not in the ledger", "an area (fangkong area list)", "上级区域不存在"
+            )
+        elif parent is not None and _ORDER[parent.kind] >= _ORDER[area.kind]:
+            expected = "district > control_zone > community"
+            yield Finding("parent", f"a {area.kind} inside a {parent.kind}", expected, "上级区域的层级不对")
+        yield from _within("area", len(self._ledger.areas), AREAS_MAX)
 
     def _site_exists(self, site: str) -> Iterator[Finding]:
         if site not in self._ledger.sites:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
@@ -15,18 +16,31 @@ from tortoise.models import Model
 from tortoise.transactions import in_transaction
 
 from gateway import logs
-from gateway.clock import Clock
+from gateway.clock import Clock, RealClock
+from gateway.coverage.facts import Fact
 from gateway.errors import ConfigError, GatewayError, Problem
-from gateway.model import Device, FenceRule, Geofence, Place, Point, Site, Vehicle, VehicleKind
-from gateway.registry import schema
+from gateway.model import (
+    Area,
+    AreaKind,
+    Device,
+    FenceRule,
+    Geofence,
+    Management,
+    Place,
+    Point,
+    Site,
+    Vehicle,
+    VehicleKind,
+)  # fmt: skip
+from gateway.registry import factlog, schema
 from gateway.registry.checks import Checker, Finding, Thing, join
-from gateway.registry.models import DeviceRow, GeofenceRow, PointRow, SiteRow, VehicleRow
+from gateway.registry.models import AreaRow, DeviceRow, GeofenceRow, PointRow, SiteRow, VehicleRow
 from gateway.registry.snapshot import EMPTY, Snapshot
 
 RELOAD_EVERY_S = 1.0
 """How soon the daemon sees what the command line changed: shorter than a person needs to look up from the keyboard."""
 BATCH = 500
-"""Rows in one INSERT: at most 8 columns each, far below SQLite's 32 766 parameters."""
+"""Rows in one INSERT: at most 13 columns each, far below SQLite's 32 766 parameters."""
 
 Report = Callable[[Thing, Finding], Problem]
 Load = Callable[[BaseDBAsyncClient], Awaitable[None]]
@@ -44,8 +58,9 @@ class Written:
 class Registry:
     """Open with `Registry.open`; look-ups never wait and see one consistent revision."""
 
-    def __init__(self, path: Path, context: TortoiseContext) -> None:
+    def __init__(self, path: Path, context: TortoiseContext, clock: Clock) -> None:
         self._path = path
+        self._clock = clock
         self._context = context
         # One SQLite connection, and Tortoise keeps its context in the task: one user at a time.
         self._lock = asyncio.Lock()
@@ -55,15 +70,19 @@ class Registry:
         self._loads: list[Load] = []
 
     @classmethod
-    async def open(cls, path: Path) -> Registry:
+    async def open(cls, path: Path, clock: Clock | None = None) -> Registry:
         """Bring the file up to date (creating it when new) and load it. Raises ConfigError for a newer or damaged file."""
         await schema.migrate(path)
         context = TortoiseContext()
         with context:
             await context.init(schema.database(path))
-        registry = cls(path, context)
+        registry = cls(path, context, clock or RealClock())
         try:
             await registry.reload_if_changed()
+            await registry._begin_record()
+        except ConfigError:
+            await registry.close()
+            raise
         except schema.FAULTS as error:
             await registry.close()
             raise ConfigError([schema.unusable(path, error)]) from error
@@ -116,6 +135,9 @@ class Registry:
 
     def geofences(self) -> Collection[Geofence]:
         return self._snapshot.geofences.values()
+
+    def areas(self) -> Collection[Area]:
+        return self._snapshot.areas.values()
 
     def geofences_of(self, vehicle: Vehicle) -> Sequence[Geofence]:
         """Where a vehicle belongs, and where not."""
@@ -172,9 +194,17 @@ class Registry:
         return await self.put(things, only="known")
 
     async def put(
-        self, things: Sequence[Thing], *, only: str | None = None, dry_run: bool = False, report: Report | None = None
+        self,
+        things: Sequence[Thing],
+        *,
+        only: str | None = None,
+        dry_run: bool = False,
+        report: Report | None = None,
+        actor: str = "cli",
     ) -> Written:
         """Add or replace, all or nothing; asking twice changes nothing. Raises ConfigError with every mistake.
+
+        What changes goes into the record of facts, as true from now.
 
         `report` words a finding for the person who wrote the thing (file, line and column of an import).
         """
@@ -188,8 +218,39 @@ class Registry:
             changes, written = _changes(before, wanted)
             if changes and not dry_run:
                 await _write(transaction, before, changes)
+                now = self._clock.now()
+                facts = [fact for thing in changes if (fact := factlog.fact_of(thing, now, actor)) is not None]
+                await factlog.write(transaction, facts, now)
                 self._snapshot = await _load(transaction)
         return written
+
+    # -- the record of facts -------------------------------------------------------------------------------------------
+
+    async def record(self, facts: Sequence[Fact], *, reader: str | None = None, seq: int = 0) -> None:
+        """Write these, and with them how far a reader of the event log has come, all or nothing. Raises ConfigError."""
+        async with self.transaction() as transaction:
+            await factlog.write(transaction, facts, self._clock.now())
+            if reader is not None:
+                await factlog.set_cursor(transaction, reader, seq)
+
+    async def facts(self, *, after: int = 0, limit: int = factlog.PAGE) -> Sequence[Fact]:
+        """A page of the record beyond the id `after`, in the order it was written. Raises ConfigError."""
+        async with self.transaction(to_write=False) as transaction:
+            return await factlog.read(transaction, after, limit)
+
+    async def cursor(self, reader: str) -> int:
+        """How far a reader of the event log has come; 0 for a new one. Raises ConfigError."""
+        async with self.transaction(to_write=False) as transaction:
+            return await factlog.cursor(transaction, reader)
+
+    async def _begin_record(self) -> None:
+        """A ledger from before there was a record: what stands in it is true from now."""
+        ledger = self._snapshot
+        if not ledger.sites or await self.facts(limit=1):
+            return
+        now = self._clock.now()
+        things: list[Thing] = [*ledger.sites.values(), *ledger.devices.values(), *ledger.points.values()]
+        await self.record([fact for thing in things if (fact := factlog.fact_of(thing, now, "upgrade")) is not None])
 
     @asynccontextmanager
     async def transaction(self, *, to_write: bool = True) -> AsyncIterator[BaseDBAsyncClient]:
@@ -216,7 +277,7 @@ def _tidy(thing: Thing) -> Thing:
 def _known(ledger: Snapshot, thing: Thing) -> Thing | None:
     shelves: Mapping[type[Thing], Mapping[str, Thing]] = {
         Site: ledger.sites, Device: ledger.devices, Point: ledger.points,
-        Vehicle: ledger.vehicles, Geofence: ledger.geofences,
+        Vehicle: ledger.vehicles, Geofence: ledger.geofences, Area: ledger.areas,
     }  # fmt: skip
     return shelves[type(thing)].get(thing.id)
 
@@ -257,13 +318,10 @@ async def _take_write_lock(transaction: BaseDBAsyncClient) -> None:
 
 async def _load(transaction: BaseDBAsyncClient) -> Snapshot:
     revision = await _pragma(transaction, "user_version")
-    sites = await SiteRow.all().using_db(transaction).values_list(
-        "id", "name", "account", "kind", "address", "latitude", "longitude", "contact"
-    )  # fmt: skip
-    devices = await DeviceRow.all().using_db(transaction).values_list("id", "site_id", "name", "heard_within_s")
-    points = (
-        await PointRow.all().using_db(transaction).values_list("id", "site_id", "number", "name", "device_id", "zone")
-    )
+    areas = await AreaRow.all().using_db(transaction).values()
+    sites = await SiteRow.all().using_db(transaction).values()
+    devices = await DeviceRow.all().using_db(transaction).values()
+    points = await PointRow.all().using_db(transaction).values()
     vehicles = await VehicleRow.all().using_db(transaction).values_list(
         "id", "kind", "on_duty", "limit_kmh", "geofences"
     )  # fmt: skip
@@ -274,9 +332,10 @@ async def _load(transaction: BaseDBAsyncClient) -> Snapshot:
     def build() -> Snapshot:
         return Snapshot.of(
             revision,
-            (Site(*row) for row in sites),
-            (Point(*row) for row in points),
-            (Device(*row) for row in devices),
+            (Site(**_said(row)) for row in sites),
+            (Point(**_said(row)) for row in points),
+            (Device(**_said(row)) for row in devices),
+            areas=(Area(**_said(row) | {"kind": AreaKind(row["kind"])}) for row in areas),
             vehicles=(
                 Vehicle(row_id, VehicleKind(kind), on_duty, limit_kmh, tuple(fences.split()))
                 for row_id, kind, on_duty, limit_kmh, fences in vehicles
@@ -292,7 +351,7 @@ async def _load(transaction: BaseDBAsyncClient) -> Snapshot:
 
 async def _write(transaction: BaseDBAsyncClient, before: Snapshot, changes: Sequence[Thing]) -> None:
     shelves: tuple[tuple[type[Thing], type[Model]], ...] = (
-        (Site, SiteRow), (Device, DeviceRow), (Point, PointRow), (Geofence, GeofenceRow), (Vehicle, VehicleRow),
+        (Area, AreaRow), (Site, SiteRow), (Device, DeviceRow), (Point, PointRow), (Geofence, GeofenceRow), (Vehicle, VehicleRow),
     )  # fmt: skip
     for kind, model in shelves:  # parents first
         new = [thing for thing in changes if isinstance(thing, kind) and _known(before, thing) is None]
@@ -320,11 +379,28 @@ def _columns(thing: Thing) -> dict[str, Any]:
     for key in ("site", "device"):
         if key in values:
             values[f"{key}_id"] = values.pop(key)
-    if isinstance(thing, Vehicle):
+    if isinstance(thing, Point):
+        values["also"] = json.dumps(thing.also, ensure_ascii=False) if thing.also else None
+    elif isinstance(thing, Vehicle):
         values["geofences"] = " ".join(thing.geofences)
     elif isinstance(thing, Geofence):
         values["corners"] = ";".join(f"{latitude!r} {longitude!r}" for latitude, longitude in thing.corners)
     return values
+
+
+_READ_AS: Mapping[str, Callable[[Any], Any]] = {
+    "also": lambda text: tuple((device, zone) for device, zone in json.loads(text)),
+    "management": Management,
+}
+
+
+def _said(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says, under the names of the thing's fields; where it says nothing, the thing's own default counts."""
+    return {
+        column.removesuffix("_id"): _READ_AS[column](value) if column in _READ_AS else value
+        for column, value in row.items()
+        if value is not None
+    }
 
 
 def _corners(text: str) -> tuple[tuple[float, float], ...]:

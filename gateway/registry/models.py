@@ -6,6 +6,20 @@ from tortoise import fields
 from tortoise.models import Model
 
 
+class AreaRow(Model):
+    """A district, a control zone in it, a community in that."""
+
+    id = fields.CharField(max_length=64, primary_key=True)
+    name = fields.CharField(max_length=128)
+    kind = fields.CharField(max_length=16)
+    parent = fields.CharField(max_length=64, null=True)
+    dwellings = fields.IntField(null=True)
+    management = fields.CharField(max_length=16, null=True)
+
+    class Meta:
+        table = "area"
+
+
 class SiteRow(Model):
     """A place that answers for itself towards 110."""
 
@@ -17,6 +31,13 @@ class SiteRow(Model):
     latitude = fields.FloatField(null=True)
     longitude = fields.FloatField(null=True)
     contact = fields.CharField(max_length=64)
+    area = fields.CharField(max_length=64, null=True)
+    is_key_unit = fields.BooleanField(null=True)
+    responsible = fields.CharField(max_length=64, null=True)
+    """A role and its phone."""
+    opens = fields.CharField(max_length=10, null=True)
+    closes = fields.CharField(max_length=10, null=True)
+    """Days (YYYY-MM-DD) of a site that is there for a time."""
 
     class Meta:
         table = "site"
@@ -31,6 +52,11 @@ class DeviceRow(Model):
     )
     name = fields.CharField(max_length=128)
     heard_within_s = fields.FloatField(null=True)
+    kind = fields.CharField(max_length=32, null=True)
+    vendor = fields.CharField(max_length=64, null=True)
+    model = fields.CharField(max_length=64, null=True)
+    parent = fields.CharField(max_length=128, null=True)
+    """The device through which alone it is heard."""
 
     class Meta:
         table = "device"
@@ -49,6 +75,9 @@ class PointRow(Model):
         "registry.DeviceRow", related_name="points", on_delete=fields.RESTRICT, null=True
     )
     zone = fields.IntField(null=True)
+    kind = fields.CharField(max_length=32, null=True)
+    also = fields.TextField(null=True)
+    """Further watchers as JSON: [[device, zone or null], ...]."""
 
     class Meta:
         table = "point"
@@ -131,3 +160,34 @@ class TokenRow(Model):
 
     class Meta:
         table = "token"
+
+
+class FactRow(Model):
+    """One fact of the inventory: see gateway/coverage/facts.py."""
+
+    id = fields.IntField(primary_key=True)
+    sort = fields.CharField(max_length=16)
+    subject = fields.TextField()
+    """As a JSON list."""
+    value = fields.TextField(null=True)
+    """As JSON."""
+    valid_from = fields.BigIntField()
+    """Unix time in milliseconds, as the other moments of this table."""
+    valid_to = fields.BigIntField(null=True)
+    recorded_at = fields.BigIntField()
+    actor = fields.CharField(max_length=64)
+    withdraws = fields.IntField(null=True)
+    key = fields.CharField(max_length=128, null=True, unique=True)
+
+    class Meta:
+        table = "fact"
+
+
+class CursorRow(Model):
+    """How far a reader of the event log has come."""
+
+    reader = fields.CharField(max_length=32, primary_key=True)
+    seq = fields.BigIntField()
+
+    class Meta:
+        table = "cursor"

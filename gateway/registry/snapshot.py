@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from gateway.model import Device, Geofence, Place, Point, Site, Vehicle
+from gateway.model import Area, Device, Geofence, Place, Point, Site, Vehicle
 
 NUMBER_MAX = 999
 """Contact ID's CCC field has three digits (SIA DC-05)."""
@@ -22,6 +22,7 @@ class Snapshot:
     devices: Mapping[str, Device]
     vehicles: Mapping[str, Vehicle]
     geofences: Mapping[str, Geofence]
+    areas: Mapping[str, Area]
     watched: Mapping[tuple[str, int | None], Point]
     """The point that a device's zone watches; zone None: the whole device."""
 
@@ -35,6 +36,7 @@ class Snapshot:
         *,
         vehicles: Iterable[Vehicle] = (),
         geofences: Iterable[Geofence] = (),
+        areas: Iterable[Area] = (),
     ) -> Snapshot:
         by_id = {point.id: point for point in points}
         return cls(
@@ -44,7 +46,8 @@ class Snapshot:
             devices=MappingProxyType({device.id: device for device in devices}),
             vehicles=MappingProxyType({vehicle.id: vehicle for vehicle in vehicles}),
             geofences=MappingProxyType({fence.id: fence for fence in geofences}),
-            watched=MappingProxyType({(p.device, p.zone): p for p in by_id.values() if p.device is not None}),
+            areas=MappingProxyType({area.id: area for area in areas}),
+            watched=MappingProxyType({watcher: point for point in by_id.values() for watcher in point.watchers}),
         )
 
     def geofences_of(self, vehicle: Vehicle) -> Sequence[Geofence]:
