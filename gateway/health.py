@@ -9,12 +9,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, Protocol, get_args
 
 from gateway.clock import Clock
+from gateway.coverage.contracts import CONTRACTS, Contract, window_s
 from gateway.errors import StoreError
 from gateway.kinds import Kind, Qualifier
 from gateway.metrics import Metrics
@@ -113,6 +114,7 @@ class Health:
         line_is_up: Callable[[str], bool],
         behind: Callable[[str, str], str | None],
         patience_s: Patience = lambda _, within_s: within_s,
+        contracts: Mapping[str, Contract] = CONTRACTS,
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -121,6 +123,7 @@ class Health:
         self._report = report
         self._line_is_up = line_is_up
         self._patience_s = patience_s
+        self._contracts = contracts
         self._behind = behind
         self._away: dict[str, float] = {}
         """When each bridge was last found to be away."""
@@ -187,8 +190,7 @@ class Health:
         life.shown = now
 
     def _window(self, device: str, default_within_s: float | None) -> float | None:
-        known = self._ledger.device(device)
-        return known.heard_within_s if known and known.heard_within_s is not None else default_within_s
+        return window_s(self._ledger.device(device), default_within_s, self._contracts)
 
     # -- start and change ----------------------------------------------------------------------------------------------
 
@@ -216,8 +218,9 @@ class Health:
         for device_id, device in enrolled.items():
             life = self._lives.get(device_id) or self._add(device_id, "", None)
             life.site = device.site
-            if device.heard_within_s is not None:
-                life.within_s = device.heard_within_s
+            life.within_s = window_s(device, life.within_s, self._contracts)
+            if life.within_s is None:
+                life.deadline_mono = None  # its silence says nothing, or no longer
             patience_s = self._patience_s(device_id, life.within_s)
             if patience_s is not None and (life.deadline_mono is None or patience_s == math.inf):
                 self._set_deadline(device_id, life, self._clock.monotonic() + patience_s)
