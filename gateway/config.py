@@ -207,7 +207,11 @@ class DueSection(Section):
 class CoverageSection(Section):
     """What is counted how, and when a gap becomes somebody's task (docs/coverage.md)."""
 
-    target_kinds: Annotated[tuple[Name, ...], Field(max_length=50)] = ("bank_branch", "jewelry_store", "cash_heavy_unit")
+    target_kinds: Annotated[tuple[Name, ...], Field(max_length=50)] = (
+        "bank_branch",
+        "jewelry_store",
+        "cash_heavy_unit",
+    )
     """Kinds of site of which every one must have all its mandatory technical measures installed."""
     proof_key_unit_h: Annotated[float, Field(ge=1, le=8784)] = 24.0
     """A key unit is networked for so long after its last proof at the receiving centre."""
