@@ -226,11 +226,14 @@ class Conditions:
                 if via != standing.via or via == device:
                     yield from self._settle((other, zone), standing.open, at, key)
 
-    def _lost_above(self, device: str, depth: int = 0) -> str:
+    def _lost_above(self, device: str, below: tuple[str, ...] = ()) -> str:
         """The topmost lost one that it is heard through; "" when it can be heard."""
-        if depth < DEEPEST and self._lost:
+        path = (*below, device)
+        if self._lost and len(path) <= DEEPEST:
             for parent in self._parents(device):
-                if top := self._lost_above(parent, depth + 1) or (parent if parent in self._lost else ""):
+                if parent in path:
+                    continue
+                if top := self._lost_above(parent, path) or (parent if parent in self._lost else ""):
                     return top
         return ""
 

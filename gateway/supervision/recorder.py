@@ -79,6 +79,16 @@ class Recorder:
             await self._clock.sleep(RETRY_S)
 
     async def _follow(self) -> None:
+        await self.begin()
+        while True:
+            if self._clock.now() >= PROGRAM_DATE:  # else nobody knows when anything is
+                await self.look()
+            self.fault = ""
+            self._metrics.supervision_up.set(1)
+            await self._clock.sleep(LOOK_S)
+
+    async def begin(self) -> None:
+        """Take up what was written before. Raises ConfigError, StoreError."""
         self._conditions = Conditions(self._parents)
         self._samples = Samples()
         self._stages = Stages()
@@ -96,15 +106,9 @@ class Recorder:
                 self._facts_read = max(self._facts_read, page[-1].id)
         for device in self._conditions.flooding:
             self._conditions.corrected(device, await self._store.latest(device))
-        while True:
-            if self._clock.now() >= PROGRAM_DATE:  # else nobody knows when anything is
-                await self.look()
-            self.fault = ""
-            self._metrics.supervision_up.set(1)
-            await self._clock.sleep(LOOK_S)
 
     async def look(self) -> None:
-        """Take up all that is in the log, and some of what is in no event."""
+        """Take up all that is in the log, and some of what is in no event. Raises ConfigError, StoreError."""
         while events := await self._store.events(EventFilter(), after_seq=self._seq, limit=PAGE):
             self._seq = events[-1].seq
             await self._write(chain.from_iterable(map(self._follows, events)))
@@ -132,7 +136,7 @@ class Recorder:
         now = self._clock.now()
         devices = list(self._registry.devices())
         part = devices[self._swept : self._swept + SWEPT]
-        self._swept = self._swept + SWEPT if part else 0
+        self._swept = self._swept + SWEPT if self._swept + SWEPT < len(devices) else 0
         key = f"look|{now.timestamp():.3f}"
         for device in part:
             if (heard_at := self._last_heard(device.id)) is not None:
