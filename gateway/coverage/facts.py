@@ -45,7 +45,11 @@ class Sort(StrEnum):
     SAMPLE = "sample"
     """(device, quantity): {"value": number}; battery_pct, rssi_dbm, mains_v ..."""
     TICKET = "ticket"
-    """(ticket,): a deficiency as it stands from then on."""
+    """(ticket,): a deficiency as it stands from then on; the ticket is "point:<id>:<gap>", "device:<id>:<gap>" or
+    "site:<id>:<gap>", so there is one at most of a gap, and what became of it before is its history. {"state": "open",
+    "rectified" (a person says so) or "closed" (the evidence says so), "site", "gap": a Gap or "target", "points": [those it
+    concerns], "because", "risk": "high", "medium" or "low", "opened": when, "due": local day, "responsible",
+    "told": [[when, whom, by], ...], "times": how often it was opened}."""
     TARGET = "target"
     """(node, due date): {"share": 0..1}. What was promised by when."""
     EDITION = "edition"
