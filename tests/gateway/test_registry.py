@@ -192,7 +192,18 @@ async def test_no_column_has_room_for_a_resident(tmp_path: Path) -> None:
         "account": {"name", "role", "sites", "password", "secret", "secret_until", "disabled", "created"},
         "session": {"digest", "account_id", "created", "until"},
         "token": {"label", "digest", "role", "sites", "created", "until"},
-        "fact": {"id", "sort", "subject", "value", "valid_from", "valid_to", "recorded_at", "actor", "withdraws", "key"},
+        "fact": {
+            "id",
+            "sort",
+            "subject",
+            "value",
+            "valid_from",
+            "valid_to",
+            "recorded_at",
+            "actor",
+            "withdraws",
+            "key",
+        },
         "cursor": {"reader", "seq"},
     }
 
