@@ -37,7 +37,8 @@ class Sort(StrEnum):
     INSPECTION = "inspection"
     """(point, measure): {"ok": bool, "by": role, "remark"}; ends when the next inspection is due."""
     HEALTH = "health"
-    """(device, zone): {"state": one of STATES, "cause": event kind, "via": what it is unreachable through}."""
+    """(device, zone): {"state": one of STATES, "cause": event kind, "via": what it is unreachable through,
+    "open": every condition that stands (gateway/supervision/conditions.py)}."""
     LIVE_TEST = "live_test"
     """(device, zone): {"event": id}. It was triggered, and was heard."""
     PROOF = "proof"
