@@ -84,6 +84,10 @@ TopicFilter = Annotated[str, AfterValidator(_topic_filter)]
 """MQTT 3.1.1, 4.7."""
 
 
+Hours = Annotated[float, Field(ge=0, le=8784)]
+Days = Annotated[int, Field(ge=1, le=366)]
+
+
 class Section(BaseModel):
     """A table of the site file: unknown keys are refused."""
 
@@ -172,6 +176,51 @@ class StormsSection(Section):
     life_per_s: Annotated[float, Field(gt=0, le=100_000)] = 1.0
 
 
+class GraceSection(Section):
+    """Hours that a gap may last before it becomes a deficiency; days are written as hours, 0 is at once."""
+
+    not_planned: Hours = 24.0
+    not_installed: Hours = 24.0
+    not_accepted: Hours = 72.0
+    out_of_service: Hours = 24.0
+    silent: Hours = 4.0
+    fault: Hours = 24.0
+    unreachable: Hours = 4.0
+    bypassed: Hours = 12.0
+    untested: Hours = 24.0
+    not_networked: Hours = 4.0
+    not_inspected: Hours = 24.0
+    inspection_failed: Hours = 0.0
+
+
+class DueSection(Section):
+    """Days within which a deficiency has to be put right, by its risk."""
+
+    high: Days = 3
+    """A site of the target or a key unit, or a panic button anywhere."""
+    medium: Days = 14
+    """Any other technical measure."""
+    low: Days = 30
+    """A physical measure."""
+
+
+class CoverageSection(Section):
+    """What is counted how, and when a gap becomes somebody's task (docs/coverage.md)."""
+
+    target_kinds: Annotated[tuple[Name, ...], Field(max_length=50)] = (
+        "bank_branch",
+        "jewelry_store",
+        "cash_heavy_unit",
+    )
+    """Kinds of site of which every one must have all its mandatory technical measures installed."""
+    proof_key_unit_h: Annotated[float, Field(ge=1, le=8784)] = 24.0
+    """A key unit is networked for so long after its last proof at the receiving centre."""
+    proof_h: Annotated[float, Field(ge=1, le=8784)] = 168.0
+    """Any other site."""
+    grace_h: GraceSection = GraceSection()
+    due_days: DueSection = DueSection()
+
+
 DOORS_MAX = 2000
 """Doors of one box; each is looked at once a second, in a microsecond."""
 
@@ -238,6 +287,7 @@ class SiteFile(Section):
     broker: BrokerSection = BrokerSection()
     store: StoreSection = StoreSection()
     storms: StormsSection = StormsSection()
+    coverage: CoverageSection = CoverageSection()
     connection: tuple[ConnectionSection, ...] = ()
     destination: tuple[DestinationSection, ...] = ()
     door: Annotated[tuple[DoorSection, ...], Field(max_length=DOORS_MAX)] = ()

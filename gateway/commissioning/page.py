@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
-from zoneinfo import ZoneInfo
 
-LOCAL = ZoneInfo("Asia/Shanghai")
+from gateway.coverage.days import LOCAL
 
 ROLES_ZH = {
     "duty_officer": "值班员", "maintenance": "运维人员", "test_engineer": "测试工程师", "auditor": "审计员", "administrator": "管理员",

@@ -241,6 +241,17 @@ class Registry:
         async with self.transaction(to_write=False) as transaction:
             return await factlog.read(transaction, after, limit, sort)
 
+    async def newest(self, sort: Sort) -> AsyncIterator[Sequence[Fact]]:
+        """The fact of each subject that was written last, page by page. Raises ConfigError."""
+        after = 0
+        while True:
+            async with self.transaction(to_write=False) as transaction:
+                page = await factlog.newest(transaction, sort, after, factlog.PAGE)
+            if not page:
+                return
+            yield page
+            after = page[-1].id
+
     async def cursor(self, reader: str) -> int:
         """How far a reader of the event log has come; 0 for a new one. Raises ConfigError."""
         async with self.transaction(to_write=False) as transaction:
