@@ -43,6 +43,8 @@ from gateway.rules.vehicles import Vehicles
 from gateway.sdnotify import Notifier
 from gateway.south import South
 from gateway.store.sqlite import SqliteStore
+from gateway.supervision.recorder import Recorder
+from gateway.supervision.tree import parents_of
 from gateway.supervisor import Supervisor
 from gateway.timekeeping import boot_id
 
@@ -122,6 +124,7 @@ class Daemon:
                     group.create_task(parts.intake.sum_up(), name="storms"),
                     group.create_task(parts.health.run(), name="health"),
                     group.create_task(parts.commands.run(), name="commands"),
+                    group.create_task(self._recorder(parts).run(), name="supervision"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
                     group.create_task(keeping.run(), name="housekeeping"),
                     group.create_task(keeping.prune(), name="prune"),
@@ -279,6 +282,18 @@ class Daemon:
             checks=partial(self._checks, parts),
         )
         await serve(create_app(looks), parts.api_socket)
+
+    def _recorder(self, parts: Parts) -> Recorder:
+        parents = partial(
+            parents_of,
+            ledger=parts.registry,
+            behind=parts.supervisor.behind,
+            last_connection=parts.health.last_connection,
+        )
+        return Recorder(
+            store=parts.store, registry=parts.registry, parents=parents, last_heard=parts.health.last_heard,
+            clock=self._clock, metrics=self._metrics, log=self._log,
+        )  # fmt: skip
 
     def _keep(self) -> StoreSection:
         return self.configuration.plan.site.store

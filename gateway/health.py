@@ -383,6 +383,11 @@ class Health:
         life = self._lives.get(device)
         return life.connection if life else ""
 
+    def last_heard(self, device: str) -> datetime | None:
+        """When a device was last heard, also before this start; None when it never was, or is called silent since."""
+        life = self._lives.get(device)
+        return life.heard_at if life and not life.silent else None
+
     def states(self) -> Iterable[DeviceHealth]:
         """Every device, each as it stands when it is asked for: a reader may let others work in between."""
         for device, life in list(self._lives.items()):

@@ -127,6 +127,12 @@ class Metrics:
         self.driver_errors = counter("driver_errors", "Conversations ended by a fault in our own code.", "connection")
         self.bus_requests = counter("bus_requests", "Modbus requests by outcome.", "connection", "outcome")
         self.devices = gauge("devices", "Devices by site (empty: unclaimed) and state.", "site", "state")
+        # supervision
+        self.supervision_up = gauge("supervision_up", "1 while the states of devices can be recorded.")
+        self.supervision_lag_seconds = gauge(
+            "supervision_lag_seconds", "Age of the newest event that was looked at for states, while there are more."
+        )
+        self.facts = counter("facts", "Facts recorded from events, by sort.", "sort")
         # commands
         self.commands = counter("commands", "Commands, by act and how they ended.", "act", "outcome")
         self.commands_open = gauge("commands_open", "Commands that have not ended.")

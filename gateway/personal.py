@@ -66,6 +66,7 @@ FORBIDDEN = (
 OWN: Mapping[str, Matter] = {
     "site.name": Matter.PLACE, "point.name": Matter.PLACE, "device.name": Matter.PLACE, "geofence.name": Matter.PLACE,
     "account.name": Matter.STAFF, "token.label": Matter.STAFF,
+    "area.name": Matter.PLACE, "fact.key": Matter.THING, "fact.subject": Matter.THING,
     "values.key": Matter.THING,  # which button of a radio sensor or remote
     "session.digest": Matter.SECRET, "token.digest": Matter.SECRET,
 }  # fmt: skip
@@ -77,7 +78,7 @@ def _all(matter: Matter, names: str) -> dict[str, Matter]:
 
 
 DECLARED: Mapping[str, Matter] = {
-    **_all(Matter.PLACE, "address latitude longitude contact site_name point_name corners radius_m"),
+    **_all(Matter.PLACE, "address latitude longitude contact responsible site_name point_name corners radius_m"),
     **_all(Matter.CREDENTIAL, "credential"),
     **_all(Matter.USER_NUMBER, "user"),
     **_all(Matter.POSITION, "position speed_kmh course altitude_m mileage_km recorder_kmh accuracy_m tracker"),
@@ -95,6 +96,12 @@ DECLARED: Mapping[str, Matter] = {
         "kind_zh kind_en clock claimed last_heard configured forwarder up backlog oldest dead seqs since added removed "
         "replaced outcome sha256 connections destinations settings type title status errors queued busy instance "
         "created_ms deed hash previous head rows fault withheld",
+    ),
+    # What is counted: areas, what things are, and the record of facts about them.
+    **_all(
+        Matter.THING,
+        "area dwellings management parent is_key_unit opens closes vendor also sort valid_from valid_to recorded_at "
+        "withdraws reader",
     ),
     # What drivers put beside an observation, in `values`.
     **_all(

@@ -37,7 +37,8 @@ class Sort(StrEnum):
     INSPECTION = "inspection"
     """(point, measure): {"ok": bool, "by": role, "remark"}; ends when the next inspection is due."""
     HEALTH = "health"
-    """(device, zone): {"state": one of STATES, "cause": event kind, "via": what it is unreachable through}."""
+    """(device, zone): {"state": one of STATES, "cause": event kind, "via": what it is unreachable through,
+    "open": every condition that stands (gateway/supervision/conditions.py)}."""
     LIVE_TEST = "live_test"
     """(device, zone): {"event": id}. It was triggered, and was heard."""
     PROOF = "proof"
@@ -45,11 +46,10 @@ class Sort(StrEnum):
     SAMPLE = "sample"
     """(device, quantity): {"value": number}; battery_pct, rssi_dbm, mains_v ..."""
     TICKET = "ticket"
-    """(ticket,): a deficiency as it stands from then on; the ticket is "point:<id>:<gap>", "device:<id>:<gap>" or
-    "site:<id>:<gap>", so there is one at most of a gap, and what became of it before is its history. {"state": "open",
-    "rectified" (a person says so) or "closed" (the evidence says so), "site", "gap": a Gap or "target", "points": [those it
-    concerns], "because", "risk": "high", "medium" or "low", "opened": when, "due": local day, "responsible",
-    "told": [[when, whom, by], ...], "times": how often it was opened}."""
+    """(ticket,): a deficiency as the evidence opens, changes and closes it (gateway/coverage/tickets.py). {"state": "open" or
+    "closed", "site", "gap", "points": [those it concerns], "because", "risk", "opened": when, "due": local day, "responsible",
+    "times": how often it was opened}. (ticket, "told"): {"whom", "by"}; (ticket, "rectified"): {"by", "remark"}. What people
+    say is a fact of its own beside it: it overwrites nothing, and nothing overwrites it."""
     TARGET = "target"
     """(node, due date): {"share": 0..1}. What was promised by when."""
     EDITION = "edition"

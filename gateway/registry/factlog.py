@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,6 +26,10 @@ _INSERT = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _READ = "SELECT * FROM fact WHERE id > ? ORDER BY id LIMIT ?"
+_NEWEST = (
+    "SELECT * FROM fact WHERE id IN (SELECT MAX(id) FROM fact WHERE sort = ? AND withdraws IS NULL GROUP BY subject)"
+    " AND id > ? ORDER BY id LIMIT ?"
+)
 
 
 def fact_of(thing: Thing, now: datetime, actor: str) -> Fact | None:
@@ -46,6 +51,12 @@ async def read(transaction: BaseDBAsyncClient, after: int, limit: int) -> Sequen
     """Beyond the id `after`, in the order they were written."""
     _, rows = await transaction.execute_query(_READ, [after, limit])
     return [_fact(row) for row in rows]
+
+
+async def newest(transaction: BaseDBAsyncClient, sort: Sort, after: int, limit: int) -> Sequence[Fact]:
+    """The one written last of each subject, in the order they were written."""
+    _, rows = await transaction.execute_query(_NEWEST, [sort.value, after, limit])
+    return await asyncio.to_thread(lambda: [_fact(row) for row in rows])
 
 
 async def cursor(transaction: BaseDBAsyncClient, reader: str) -> int:

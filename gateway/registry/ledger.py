@@ -17,7 +17,7 @@ from tortoise.transactions import in_transaction
 
 from gateway import logs
 from gateway.clock import Clock, RealClock
-from gateway.coverage.facts import Fact
+from gateway.coverage.facts import Fact, Sort
 from gateway.errors import ConfigError, GatewayError, Problem
 from gateway.model import (
     Area,
@@ -237,6 +237,17 @@ class Registry:
         """A page of the record beyond the id `after`, in the order it was written. Raises ConfigError."""
         async with self.transaction(to_write=False) as transaction:
             return await factlog.read(transaction, after, limit)
+
+    async def newest(self, sort: Sort) -> AsyncIterator[Sequence[Fact]]:
+        """The fact of each subject that was written last, page by page. Raises ConfigError."""
+        after = 0
+        while True:
+            async with self.transaction(to_write=False) as transaction:
+                page = await factlog.newest(transaction, sort, after, factlog.PAGE)
+            if not page:
+                return
+            yield page
+            after = page[-1].id
 
     async def cursor(self, reader: str) -> int:
         """How far a reader of the event log has come; 0 for a new one. Raises ConfigError."""

@@ -68,13 +68,13 @@ def unusable(path: Path, error: Exception) -> Problem:
 
 
 def _check_file(path: Path) -> None:
-    """Ask SQLite before Tortoise does: its connection would leave a thread behind on a file that is no database."""
+    """Ask SQLite before Tortoise does: it would leave a thread or a lock behind on a file whose tables cannot be read."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return
     try:
         with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA schema_version").fetchone()
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         raise ConfigError([unusable(path, error)]) from error
 
