@@ -221,8 +221,11 @@ class History:
         self.tracks: dict[Sort, dict[Subject, Track]] = {sort: {} for sort in Sort}
         self.points_of_site: defaultdict[str, set[str]] = defaultdict(set)
         """Every point that was ever at a site; and so on."""
+        self.sites_of_point: defaultdict[str, set[str]] = defaultdict(set)
         self.points_of_device: defaultdict[str, set[str]] = defaultdict(set)
         self.zones_tested: defaultdict[str, set[str]] = defaultdict(set)
+        self.zones_judged: defaultdict[str, set[str]] = defaultdict(set)
+        """Of which its health was ever told, the whole device included."""
         self.facts: list[Fact] = []
         self._lines: dict[int, Line] = {}
         self._withdrawn: defaultdict[int, list[int]] = defaultdict(list)
@@ -292,9 +295,12 @@ class History:
     def _index(self, fact: Fact) -> None:
         if fact.sort is Sort.LIVE_TEST:
             self.zones_tested[fact.subject[0]].add(fact.subject[1])
+        elif fact.sort is Sort.HEALTH:
+            self.zones_judged[fact.subject[0]].add(fact.subject[1])
         elif fact.sort is Sort.POINT and fact.value is not None:
             point = _point(fact.value)
             self.points_of_site[point.site].add(fact.subject[0])
+            self.sites_of_point[fact.subject[0]].add(point.site)
             for device, _ in point.watchers:
                 self.points_of_device[device].add(fact.subject[0])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.coverage.contracts import CONTRACTS, Contract, contract_of
 from gateway.coverage.facts import ZONE_OF_ALL, Sort
@@ -247,6 +247,11 @@ class View:
         ]
 
 
+def is_out(stage: Mapping[str, Any] | None) -> bool:
+    """Whether a device at this stage is out of service (R7)."""
+    return stage is not None and stage.get("stage") in _OUT
+
+
 class _Judgement:
     """One point at one moment, while its requirements take their watchers."""
 
@@ -263,8 +268,7 @@ class _Judgement:
             if acceptance.value is None:
                 continue  # R6
             self.accepted += 1
-            stage = view.look(Sort.STAGE, (device,)).value
-            if stage is None or stage.get("stage") not in _OUT:  # R7
+            if not is_out(view.look(Sort.STAGE, (device,)).value):  # R7
                 self.usable.append((device, zone, acceptance.start))
 
     def verdicts(self, requirements: Sequence[Requirement]) -> Sequence[Verdict]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -87,3 +87,7 @@ class Ledger:
         """Accepted and well."""
         self.accept(point, device, zone, at)
         self.health(device, at=at)
+
+    def recorded(self, first: int, at: datetime) -> None:
+        """These were written down only then."""
+        self.facts[first:] = [replace(fact, recorded_at=at) for fact in self.facts[first:]]
