@@ -25,6 +25,7 @@ FAMILIES = (
     "site",
     "device",
     "vehicle",
+    "walk_test",
     "account",
     "audit",
     "tail",
