@@ -43,6 +43,9 @@ class Counts:
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, field.name) - getattr(other, field.name) for field in fields(self)))
+
 
 def rate(part: int, whole: int) -> str:
     """A share for people: "98.3 %", rounded down to a tenth; "n/a" where nothing is required."""

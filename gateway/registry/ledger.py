@@ -120,6 +120,9 @@ class Registry:
         """Where an event of this device and zone belongs; None: nobody has claimed the device."""
         return self._snapshot.place(device_id, zone)
 
+    def site(self, site_id: str) -> Site | None:
+        return self._snapshot.sites.get(site_id)
+
     def sites(self) -> Collection[Site]:
         return self._snapshot.sites.values()
 
@@ -236,10 +239,10 @@ class Registry:
             if reader is not None:
                 await factlog.set_cursor(transaction, reader, seq)
 
-    async def facts(self, *, after: int = 0, limit: int = factlog.PAGE) -> Sequence[Fact]:
+    async def facts(self, *, after: int = 0, limit: int = factlog.PAGE, sort: Sort | None = None) -> Sequence[Fact]:
         """A page of the record beyond the id `after`, in the order it was written. Raises ConfigError."""
         async with self.transaction(to_write=False) as transaction:
-            return await factlog.read(transaction, after, limit)
+            return await factlog.read(transaction, after, limit, sort)
 
     async def newest(self, sort: Sort) -> AsyncIterator[Sequence[Fact]]:
         """The fact of each subject that was written last, page by page. Raises ConfigError."""
