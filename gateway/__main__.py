@@ -22,6 +22,7 @@ FAMILIES = (
     "tool",
     "simulate",
     "demo",
+    "inventory",
     "site",
     "device",
     "vehicle",
