@@ -24,6 +24,7 @@ from gateway.audit import FILE as AUDIT_FILE
 from gateway.audit import Audit, Deed
 from gateway.clock import Clock
 from gateway.commands import Commands
+from gateway.commissioning import Commissioning, InTest
 from gateway.config import StoreSection
 from gateway.configuration import Configuration
 from gateway.errors import Busy, GatewayError, StoreError
@@ -70,6 +71,7 @@ class Parts:
     intake: Intake
     health: Health
     commands: Commands
+    commissioning: Commissioning
     supervisor: Supervisor
     south: South
     north: North
@@ -124,6 +126,7 @@ class Daemon:
                     group.create_task(parts.intake.sum_up(), name="storms"),
                     group.create_task(parts.health.run(), name="health"),
                     group.create_task(parts.commands.run(), name="commands"),
+                    group.create_task(parts.commissioning.walks.run(), name="walk tests"),
                     group.create_task(self._recorder(parts).run(), name="supervision"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
                     group.create_task(keeping.run(), name="housekeeping"),
@@ -180,6 +183,7 @@ class Daemon:
         log_in = LogIn(accounts, audit, clock)
         stack.callback(log_in.close)
         doors, vehicles = Doors(site.door), Vehicles(registry)
+        in_test = InTest(registry, clock)
         intake = Intake(
             store=store,
             places=registry,
@@ -191,6 +195,7 @@ class Daemon:
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
             storms=site.storms,
             watches=[doors, vehicles],
+            in_test=in_test.covers,
         )
         switchboard = Switchboard(lambda device: health.last_connection(device))  # noqa: PLW0108  # made below
         supervisor = Supervisor(
@@ -217,6 +222,9 @@ class Daemon:
             report=partial(intake.report, about_devices),
             audit=partial(_record_command, audit),
         )
+        commissioning = Commissioning.of(
+            in_test=in_test, registry=registry, store=store, report=intake.report, audit=audit, clock=clock
+        )
         south = South(
             supervisor=supervisor, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics,
             log=self._log, subscribed_before={row.connection for row in await store.all_heard()},
@@ -242,8 +250,21 @@ class Daemon:
         await health.load()
         await intake.load()
         await commands.load()
+        await commissioning.walks.load()
         return Parts(
-            store, registry, intake, health, commands, supervisor, south, north, audit, accounts, log_in, api_socket
+            store,
+            registry,
+            intake,
+            health,
+            commands,
+            commissioning,
+            supervisor,
+            south,
+            north,
+            audit,
+            accounts,
+            log_in,
+            api_socket,
         )
 
     async def _invite(self, accounts: Accounts) -> None:
@@ -270,6 +291,7 @@ class Daemon:
             registry=parts.registry,
             health=parts.health,
             commands=parts.commands,
+            commissioning=parts.commissioning,
             lines=parts.supervisor,
             metrics=self._metrics,
             clock=self._clock,

@@ -18,6 +18,7 @@ from gateway.access import Actor, Permission
 from gateway.accounts import Accounts
 from gateway.api.access_routes import access_routes
 from gateway.api.commands import Commander, command_routes
+from gateway.api.commissioning import claim_routes, walk_routes
 from gateway.api.guard import Guard
 from gateway.api.permits import BOX, OPEN, Caller, Callers, check_permit, declared_router, needs
 from gateway.api.problems import RESPONSES, Problem, install, problem
@@ -50,6 +51,7 @@ from gateway.api.views import (
 )
 from gateway.audit import Audit, Deed
 from gateway.clock import Clock
+from gateway.commissioning import Commissioning
 from gateway.difference import Reload
 from gateway.health import DeviceHealth, State
 from gateway.kinds import Kind, Lane
@@ -69,6 +71,7 @@ class Ledger(Fleet, Protocol):
     """What is shown of the registry."""
 
     def devices(self) -> Collection[Device]: ...
+    def site(self, site_id: str) -> Site | None: ...
     def sites(self) -> Collection[Site]: ...
     def points(self) -> Collection[Point]: ...
 
@@ -88,6 +91,7 @@ class Looks:
     registry: Ledger
     health: Lives
     commands: Commander
+    commissioning: Commissioning
     metrics: Metrics
     lines: Lines
     clock: Clock
@@ -121,6 +125,7 @@ def create_app(looks: Looks) -> FastAPI:
     for routes in (
         _routes(looks), _delivery_routes(looks), _configuration_routes(looks), access_routes(looks),
         vehicle_routes(looks.registry, looks.audit), command_routes(looks.commands, looks.store, looks.registry),
+        walk_routes(looks.commissioning, looks.registry), claim_routes(looks.commissioning, looks.clock),
         recording_routes(looks.lines, looks.health, looks.registry, looks.audit, looks.clock),
     ):  # fmt: skip
         app.include_router(routes, prefix="/api/v1", dependencies=[Depends(_only_known)])

@@ -21,6 +21,7 @@ from gateway.api import Looks, bind, create_app, serve
 from gateway.audit import Audit, Deed
 from gateway.clock import RealClock
 from gateway.commands import Commands
+from gateway.commissioning import Commissioning, InTest
 from gateway.config import DestinationSection, GatewaySection, SiteFile
 from gateway.credentials import KeyFile
 from gateway.difference import Reload
@@ -112,6 +113,11 @@ class Box:
             store=store, ledger=registry, switchboard=self.switchboard, clock=RealClock(), metrics=self.metrics,
             report=self.report, audit=self.record,
         )  # fmt: skip
+        self.in_test = InTest(registry, clock)
+        self.commissioning = Commissioning.of(
+            in_test=self.in_test, registry=registry, store=store, report=lambda _, seen: self.report(seen), audit=audit,
+            clock=clock,
+        )  # fmt: skip
         self.failing: dict[str, str | None] = {"store": None}
         self.reloads: list[Reload] = []
         """How wishes for another configuration will end, in turn."""
@@ -162,7 +168,8 @@ class Box:
         )
         log_in = LogIn(self.accounts, self.audit, self.clock)
         self.looks = looks = Looks(
-            store=self.store, registry=self.registry, health=self.health, commands=self.commands, metrics=self.metrics, version="1.2.3",
+            store=self.store, registry=self.registry, health=self.health, commands=self.commands,
+            commissioning=self.commissioning, metrics=self.metrics, version="1.2.3",
             clock=self.clock, plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,
             accounts=self.accounts, log_in=log_in, audit=self.audit, lines=self.lines,
         )  # fmt: skip
