@@ -82,9 +82,9 @@ DECLARED: Mapping[str, Matter] = {
     **_all(Matter.CREDENTIAL, "credential"),
     **_all(Matter.USER_NUMBER, "user"),
     **_all(Matter.POSITION, "position speed_kmh course altitude_m mileage_km recorder_kmh accuracy_m tracker"),
-    **_all(Matter.STAFF, "who issuer role sites disabled account_id actor permissions"),
+    **_all(Matter.STAFF, "who whom by rectified_by issuer role sites disabled account_id actor permissions"),
     **_all(Matter.SECRET, "password secret new"),
-    **_all(Matter.WORDS, "text reason detail details subject room body values verification"),
+    **_all(Matter.WORDS, "text reason detail details subject room body values verification remark because"),
     **_all(Matter.RAW, "raw items_rest item_05 item_e1 io_bits"),
     **_all(
         Matter.THING,
