@@ -103,6 +103,10 @@ DECLARED: Mapping[str, Matter] = {
         "area dwellings management parent is_key_unit opens closes vendor also sort valid_from valid_to recorded_at "
         "withdraws reader",
     ),
+    **_all(
+        Matter.THING,
+        "about children counts node closed due gap is_overdue opened rectified risk times told duty family gap_since measure via",
+    ),
     # What drivers put beside an observation, in `values`.
     **_all(
         Matter.THING,

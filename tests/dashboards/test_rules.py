@@ -41,6 +41,7 @@ BOUNDED_BY = {
     "site": "the ledger's sites",
     "state": "gateway.health.State; gateway.metrics.COVERAGE_POINTS and COVERAGE_SITES; gateway.coverage.facts.STATES",
     "area": "the ledger's areas",
+    "sort": "gateway.coverage.facts.Sort",
     "gap": "gateway.coverage.verdict.Gap, and target",
     "days": "gateway.metrics.BATTERY_DAYS",
     "answer": "the closed list of a protocol's answers",

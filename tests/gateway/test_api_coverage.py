@@ -31,7 +31,7 @@ async def box(tmp_path: Path) -> AsyncIterator[Box]:
         await registry.add(Area("d", "区", AreaKind.DISTRICT), Area("c", "社区", AreaKind.COMMUNITY, "d"))
         facts = [Fact(Sort.PROFILE, ("test_kind",), PROFILE, datetime(2000, 1, 2, tzinfo=UTC))]
         for site, account in (("s1", "A10B"), ("s2", "A10C")):
-            await registry.add(Site(site, site, account, "test_kind", area="c", responsible="物业"))
+            await registry.add(Site(site, site, account, "test_kind", area="c", responsible="物业值班室 0535-1234567"))
             for n in (1, 2):
                 device, point = f"d{n}-{site}", f"p{n}-{site}"
                 await registry.add(Device(device, site, kind="panel"), Point(point, site, n, "门", device, kind="room"))
@@ -115,7 +115,7 @@ async def test_silence_becomes_a_gap_then_a_deficiency_and_its_return_closes_it(
     await box.assurance.look()
     url = "/api/v1/deficiencies"
     ticket = (await box.get(f"{url}/device:d1-s1:silent")).json()
-    assert (ticket["state"], ticket["points"], ticket["responsible"]) == ("open", ["p1-s1"], "物业")
+    assert (ticket["state"], ticket["points"], ticket["responsible"]) == ("open", ["p1-s1"], "物业值班室 0535-1234567")
     assert shown(box, "deficiencies")["c silent"] == 1
 
     told = await box.client.post(f"{url}/told/device:d1-s1:silent", json={"whom": "物业值班室"})
