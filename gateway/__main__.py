@@ -34,6 +34,7 @@ FAMILIES = (
     "config",
     "migrate",
     "credential",
+    "report",
 )
 
 
