@@ -33,6 +33,7 @@ FAMILIES = (
     "config",
     "migrate",
     "credential",
+    "report",
 )
 
 

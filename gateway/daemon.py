@@ -20,6 +20,7 @@ from gateway.access import GATEWAY, Actor
 from gateway.accounts import FIRST, ONE_TIME_S, Accounts
 from gateway.acts import CommandRecord
 from gateway.api import Looks, bind, create_app, serve
+from gateway.assurance import Assurance
 from gateway.audit import FILE as AUDIT_FILE
 from gateway.audit import Audit, Deed
 from gateway.clock import Clock
@@ -75,6 +76,7 @@ class Parts:
     supervisor: Supervisor
     south: South
     north: North
+    assurance: Assurance
     audit: Audit
     accounts: Accounts
     log_in: LogIn
@@ -128,6 +130,7 @@ class Daemon:
                     group.create_task(parts.commands.run(), name="commands"),
                     group.create_task(parts.commissioning.walks.run(), name="walk tests"),
                     group.create_task(self._recorder(parts).run(), name="supervision"),
+                    group.create_task(parts.assurance.run(), name="coverage"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
                     group.create_task(keeping.run(), name="housekeeping"),
                     group.create_task(keeping.prune(), name="prune"),
@@ -261,6 +264,7 @@ class Daemon:
             supervisor,
             south,
             north,
+            Assurance(registry, site.coverage, clock=clock, metrics=metrics, log=self._log),
             audit,
             accounts,
             log_in,
@@ -291,6 +295,7 @@ class Daemon:
             registry=parts.registry,
             health=parts.health,
             commands=parts.commands,
+            coverage=parts.assurance,
             commissioning=parts.commissioning,
             lines=parts.supervisor,
             metrics=self._metrics,

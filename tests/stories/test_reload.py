@@ -1,4 +1,4 @@
-"""Hundreds of changes of the configuration under full traffic (make soak: a thousand): nothing is lost, nothing leaks, unconcerned lines stay open."""
+"""Changes of the configuration under full traffic: nothing is lost, nothing leaks, unconcerned lines stay open."""
 
 from __future__ import annotations
 
