@@ -27,6 +27,7 @@ FAMILIES = (
     "device",
     "vehicle",
     "walk_test",
+    "self_test",
     "account",
     "audit",
     "tail",

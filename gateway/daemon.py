@@ -20,11 +20,13 @@ from gateway.access import GATEWAY, Actor
 from gateway.accounts import FIRST, ONE_TIME_S, Accounts
 from gateway.acts import CommandRecord
 from gateway.api import Looks, bind, create_app, serve
+from gateway.assurance import Assurance
 from gateway.audit import FILE as AUDIT_FILE
 from gateway.audit import Audit, Deed
 from gateway.clock import Clock
 from gateway.commands import Commands
 from gateway.commissioning import Commissioning, InTest
+from gateway.commissioning.self_tests import SelfTests
 from gateway.config import StoreSection
 from gateway.configuration import Configuration
 from gateway.errors import Busy, GatewayError, StoreError
@@ -75,6 +77,7 @@ class Parts:
     supervisor: Supervisor
     south: South
     north: North
+    assurance: Assurance
     audit: Audit
     accounts: Accounts
     log_in: LogIn
@@ -127,7 +130,9 @@ class Daemon:
                     group.create_task(parts.health.run(), name="health"),
                     group.create_task(parts.commands.run(), name="commands"),
                     group.create_task(parts.commissioning.walks.run(), name="walk tests"),
+                    group.create_task(self._self_tests(parts).run(), name="self-tests"),
                     group.create_task(self._recorder(parts).run(), name="supervision"),
+                    group.create_task(parts.assurance.run(), name="coverage"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
                     group.create_task(keeping.run(), name="housekeeping"),
                     group.create_task(keeping.prune(), name="prune"),
@@ -261,6 +266,7 @@ class Daemon:
             supervisor,
             south,
             north,
+            Assurance(registry, site.coverage, clock=clock, metrics=metrics, log=self._log),
             audit,
             accounts,
             log_in,
@@ -291,6 +297,7 @@ class Daemon:
             registry=parts.registry,
             health=parts.health,
             commands=parts.commands,
+            coverage=parts.assurance,
             commissioning=parts.commissioning,
             lines=parts.supervisor,
             metrics=self._metrics,
@@ -316,6 +323,15 @@ class Daemon:
             store=parts.store, registry=parts.registry, parents=parents, last_heard=parts.health.last_heard,
             clock=self._clock, metrics=self._metrics, log=self._log,
         )  # fmt: skip
+
+    def _self_tests(self, parts: Parts) -> SelfTests:
+        return SelfTests(
+            plans=lambda: self.configuration.plan.site.self_test,
+            registry=parts.registry,
+            commands=parts.commands,
+            report=partial(parts.intake.report, Source("gateway", "gateway", proves_life=False)),
+            clock=self._clock,
+        )
 
     def _keep(self) -> StoreSection:
         return self.configuration.plan.site.store

@@ -12,7 +12,7 @@ from gateway.coverage.counts import Counts
 from gateway.coverage.facts import ZONE_OF_ALL, Sort
 from gateway.coverage.history import History
 from gateway.coverage.requirements import Duty, Family
-from gateway.coverage.sums import ALL, counts_of, nodes_of, shape_of, times
+from gateway.coverage.sums import ALL, counts_of, nodes_of, shape_of
 from gateway.coverage.verdict import Rules, Verdict, View, is_out
 
 NONE = Counts()
@@ -106,7 +106,7 @@ class Sweep:
         for site in self._stays:
             self._take(lambda view, site=site: view.judge_site(site))  # type: ignore[misc]  # as above
         for stay, shapes in self._shapes.items():
-            held = sum((times(counts_of(shape), ms) for shape, ms in shapes.items()), NONE)
+            held = sum((counts_of(shape) * ms for shape, ms in shapes.items()), NONE)
             self._give(stay.nodes, Period(held))
         for site, steps in self._steps.items():
             self._units(site, sorted(steps))

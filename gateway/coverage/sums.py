@@ -71,7 +71,7 @@ def counts_of(shape: tuple[object, ...]) -> Counts:
 
 def site_counts(shapes: Mapping[tuple[object, ...], int], is_target: bool) -> Counts:
     """A whole site: so often each shape, and the site itself as a unit (C7)."""
-    total = sum((times(counts_of(shape), number) for shape, number in shapes.items() if number), Counts())
+    total = sum((counts_of(shape) * number for shape, number in shapes.items() if number), Counts())
     has_any = total.required > 0
     is_whole = has_any and total.installed == total.required
     return total + Counts(
@@ -80,11 +80,6 @@ def site_counts(shapes: Mapping[tuple[object, ...], int], is_target: bool) -> Co
         target_units=has_any and is_target,
         target_units_installed=is_whole and is_target,
     )
-
-
-def times(counts: Counts, number: int) -> Counts:
-    """Each count so many times."""
-    return Counts(*(getattr(counts, name) * number for name in Counts.__slots__))
 
 
 # -- nodes -------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gateway.coverage.contracts import CONTRACTS, Contract, contract_of
 from gateway.coverage.facts import ZONE_OF_ALL, Sort
-from gateway.coverage.history import DAY_MS, NEVER, NOTHING, History, PointRead, SiteRead, Stretch, Subject
+from gateway.coverage.history import DAY_MS, EVER, NEVER, NOTHING, History, PointRead, SiteRead, Stretch, Subject
 from gateway.coverage.requirements import Duty, Family, Networking, Requirement
 
 HOUR_MS = 3_600_000
@@ -100,7 +100,7 @@ class Place(NamedTuple):
 
 
 class Health(NamedTuple):
-    """A watcher at a moment."""
+    """A watcher, or a device as a whole, at a moment."""
 
     gap: Gap | None
     since: int
@@ -109,6 +109,14 @@ class Health(NamedTuple):
     is_degraded: bool = False
     is_overdue: bool = False
     is_supervised: bool = True
+
+
+class Unit(NamedTuple):
+    """A device at a moment, as far as all its watchers share it."""
+
+    contract: Contract
+    is_out: bool
+    health: Health
 
 
 _GAPS = {
@@ -129,6 +137,7 @@ class View:
         self.until = NEVER
         self._tracks = history.tracks
         self._places: dict[str, tuple[Place | None, int]] = {}
+        self._units: dict[str, tuple[Unit, int]] = {}
 
     def look(self, sort: Sort, subject: Subject) -> Stretch:
         """What is true of a subject."""
@@ -153,7 +162,8 @@ class View:
             before, self.until = self.until, NEVER
             known = self._places[site] = (self._place(site), self.until)
             self.until = before
-        self.until = min(self.until, known[1])
+        if known[1] < self.until:  # noqa: PLR1730  # as in look
+            self.until = known[1]
         return known[0]
 
     def _place(self, site: str) -> Place | None:
@@ -175,16 +185,31 @@ class View:
 
     def health(self, device: str, zone: str, accepted: int) -> Health:
         """How an accepted watcher is (R9 to R12)."""
-        kept = self.look(Sort.DEVICE, (device,)).value
-        contract = contract_of("" if kept is None else kept.get("kind", ""), self.rules.contracts)
-        standing = self._standing(device, ZONE_OF_ALL, contract.is_supervised)
-        if standing.gap is None and zone != ZONE_OF_ALL:
+        contract, _, health = self.unit(device)
+        if health.gap is None and zone != ZONE_OF_ALL:
             of_zone = self._standing(device, zone, False)
             if of_zone.gap is not None or of_zone.is_degraded:
-                standing = of_zone
-        if standing.gap is None and contract.live_test_days is not None:
-            standing = self._tested(standing, device, zone, contract, accepted)
-        return standing if contract.is_supervised else standing._replace(is_supervised=False)
+                health = of_zone
+        if health.gap is None and contract.live_test_days is not None:
+            health = self._tested(health, device, zone, contract, accepted)
+        return health if contract.is_supervised else health._replace(is_supervised=False)
+
+    def unit(self, device: str) -> Unit:
+        """A device, asked for by each of its zones."""
+        known = self._units.get(device)
+        if known is None:
+            before, self.until = self.until, NEVER
+            known = self._units[device] = (self._unit(device), self.until)
+            self.until = before
+        if known[1] < self.until:  # noqa: PLR1730  # as in look
+            self.until = known[1]
+        return known[0]
+
+    def _unit(self, device: str) -> Unit:
+        kept = self.look(Sort.DEVICE, (device,)).value
+        contract = contract_of("" if kept is None else kept.get("kind", ""), self.rules.contracts)
+        stage = self.look(Sort.STAGE, (device,)).value
+        return Unit(contract, is_out(stage), self._standing(device, ZONE_OF_ALL, contract.is_supervised))
 
     def _standing(self, device: str, zone: str, is_supervised: bool) -> Health:
         stretch = self.look(Sort.HEALTH, (device, zone))
@@ -268,7 +293,7 @@ class _Judgement:
             if acceptance.value is None:
                 continue  # R6
             self.accepted += 1
-            if not is_out(view.look(Sort.STAGE, (device,)).value):  # R7
+            if not view.unit(device).is_out:  # R7
                 self.usable.append((device, zone, acceptance.start))
 
     def verdicts(self, requirements: Sequence[Requirement]) -> Sequence[Verdict]:
@@ -316,24 +341,29 @@ class _Judgement:
         if len(counted) < line.quantity:
             since = view.look(Sort.POINT, (self.point,)).start
             return _verdict(place, self.point, line, self._missing(line, first), since, until=view.until)
-        found = [(view.health(*watcher), watcher[0]) for watcher in counted]
-        worst, device = next((one for one in found if one[0].gap), (None, ""))
-        unsupervised = any(not health.is_supervised for health, _ in found)
-        if worst is not None:
-            return _verdict(
-                place, self.point, line, worst.gap, worst.since, until=view.until, device=device,
-                because=worst.because, via=worst.via, installed=True, unsupervised=unsupervised,
-            )  # fmt: skip
-        warned, device = next((one for one in found if one[0].is_degraded), (None, ""))
-        since = max((health.since for health, _ in found), default=NEVER) if warned is None else warned.since
         is_proved, turned = place.proof
         must = line.networking is Networking.MUST
-        is_cut = must and not is_proved
+        gap, since = (Gap.NOT_NETWORKED, turned) if must and not is_proved else (None, EVER)
+        warned = unsupervised = overdue = False
+        device = because = ""
+        for name, zone, accepted in counted:  # a plain loop: it is gone through for every point there is
+            health = view.health(name, zone, accepted)
+            unsupervised = unsupervised or not health.is_supervised
+            if health.gap is not None:
+                return _verdict(
+                    place, self.point, line, health.gap, health.since, until=view.until, device=name,
+                    because=health.because, via=health.via, installed=True, unsupervised=unsupervised,
+                )  # fmt: skip
+            if health.is_degraded and not warned:
+                warned, device, because = True, name, health.because
+                since = health.since if gap is None else since
+            elif gap is None and not warned:
+                since = max(since, health.since)
+            overdue = overdue or health.is_overdue
         return _verdict(
-            place, self.point, line, Gap.NOT_NETWORKED if is_cut else None, turned if is_cut else since,
-            until=view.until, device=device, because="" if warned is None else warned.because,
-            installed=True, working=True, degraded=warned is not None, networked=must and is_proved,
-            unsupervised=unsupervised, overdue=any(health.is_overdue for health, _ in found),
+            place, self.point, line, gap, since, until=view.until, device=device, because=because,
+            installed=True, working=True, degraded=warned, networked=must and is_proved,
+            unsupervised=unsupervised, overdue=overdue,
         )  # fmt: skip
 
     def _missing(self, line: Requirement, first: int) -> Gap:

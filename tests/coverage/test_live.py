@@ -25,7 +25,7 @@ RULES = Rules()
 DAYS = 60
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.randoms(use_true_random=False))
 def test_the_order_in_which_facts_arrive_does_not_matter(seed: int, shuffle: Random) -> None:
     facts = town(seed, 80)
@@ -36,7 +36,7 @@ def test_the_order_in_which_facts_arrive_does_not_matter(seed: int, shuffle: Ran
     assert tree(History(mixed + mixed[:5]), at, rules=RULES) == first
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.lists(st.floats(0, DAYS), min_size=1, max_size=4))
 def test_the_parts_of_a_period_add_up_to_the_whole(seed: int, cuts: list[float]) -> None:
     history = History(town(seed, 80))
@@ -47,12 +47,12 @@ def test_the_parts_of_a_period_add_up_to_the_whole(seed: int, cuts: list[float])
         assert sum((part.get(node, Period()) for part in parts), Period()) == figures, node
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.integers(0, 10_000))
 def test_a_period_is_its_instants_added_up(seed: int) -> None:
     """Everything of this town happens on full hours, so that one look an hour sees all of it."""
     history = History([_on_the_hour(fact) for fact in town(seed, 60)])
-    hours = 24 * 8
+    hours = 24 * 6
     summed: dict[str, Counts] = {}
     for hour in range(hours):
         for node, found in tree(history, START + timedelta(hours=hour), rules=RULES).items():
@@ -62,7 +62,7 @@ def test_a_period_is_its_instants_added_up(seed: int) -> None:
         assert [ms / 3_600_000 for ms in astuple(figures[node].held)] == list(astuple(found)), node
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.randoms(use_true_random=False))
 def test_live_figures_are_those_of_a_full_recount(seed: int, random: Random) -> None:
     facts = town(seed, 120)
@@ -78,7 +78,7 @@ def test_live_figures_are_those_of_a_full_recount(seed: int, random: Random) -> 
         assert sorted(map(str, live.verdicts())) == sorted(map(str, verdicts(history, now, rules=RULES)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10_000))
 def test_between_two_changes_that_it_announces_nothing_changes(seed: int) -> None:
     history = History(town(seed, 80))

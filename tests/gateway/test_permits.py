@@ -69,6 +69,15 @@ TABLE: dict[str, tuple[frozenset[Role], Reach]] = {
     "GET /api/v1/triggered": (frozenset({D, M, X}), "box"),
     "POST /api/v1/points/{point}/claim": (frozenset({D, M, X}), "box"),
     "GET /api/v1/audit": (frozenset({A, X}), "box"),
+    # Of whose sites the figures are: tests/gateway/test_api_coverage.py.
+    "GET /api/v1/coverage": (ALL, "self"),
+    "GET /api/v1/coverage/gaps": (ALL, "self"),
+    "GET /api/v1/deficiencies": (ALL, "self"),
+    "GET /api/v1/deficiencies/{ticket:path}": (ALL, "self"),
+    "POST /api/v1/deficiencies/told/{ticket:path}": (frozenset({D, M, T, X}), "self"),
+    "POST /api/v1/deficiencies/rectified/{ticket:path}": (frozenset({D, M, T, X}), "self"),
+    "GET /api/v1/areas": (ALL, "box"),
+    "GET /api/v1/ledger": (ALL, "box"),
 }
 
 
