@@ -23,6 +23,7 @@ FAMILIES = (
     "simulate",
     "demo",
     "inventory",
+    "profile",
     "site",
     "device",
     "vehicle",

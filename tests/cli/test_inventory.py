@@ -292,3 +292,22 @@ def test_an_export_has_a_sheet_for_each_kind_of_thing(tmp_path: Path, fangkong: 
     book.close()
     with (tmp_path / "a.csv").open(encoding="utf-8-sig", newline="") as file:
         assert {row["table"] for row in csv.DictReader(file)} == {"area", "site", "device", "point"}
+
+
+# -- profiles ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_profile_counts_from_its_day_and_the_former_stays_in_the_record(tmp_path: Path, fangkong: Fangkong) -> None:
+    file = tmp_path / "school.toml"
+    file.write_text(
+        'site_kind = "school"\nversion = "2"\nsource = "local"\n[[requirement]]\npoint_kind = "gate"\nmeasure = "panic"\n'
+    )
+    assert fangkong("profile", "check", file)[0] == 0
+    assert fangkong("profile", "load", file, "--from", "next week")[0] == 2
+    assert fangkong("profile", "load", file, "--from", "2026-12-01")[0] == 0
+
+    rows = json.loads(fangkong("profile", "list", "--json")[1])
+    assert [(row["version"], row["from"]) for row in rows if row["site_kind"] == "school"] == [
+        ("sample-1", "2000-01-01"),
+        ("2", "2026-12-01"),
+    ]
