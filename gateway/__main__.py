@@ -24,6 +24,7 @@ FAMILIES = (
     "demo",
     "inventory",
     "profile",
+    "waiver",
     "site",
     "device",
     "vehicle",
