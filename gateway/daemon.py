@@ -26,6 +26,7 @@ from gateway.audit import Audit, Deed
 from gateway.clock import Clock
 from gateway.commands import Commands
 from gateway.commissioning import Commissioning, InTest
+from gateway.commissioning.self_tests import SelfTests
 from gateway.config import StoreSection
 from gateway.configuration import Configuration
 from gateway.errors import Busy, GatewayError, StoreError
@@ -129,6 +130,7 @@ class Daemon:
                     group.create_task(parts.health.run(), name="health"),
                     group.create_task(parts.commands.run(), name="commands"),
                     group.create_task(parts.commissioning.walks.run(), name="walk tests"),
+                    group.create_task(self._self_tests(parts).run(), name="self-tests"),
                     group.create_task(self._recorder(parts).run(), name="supervision"),
                     group.create_task(parts.assurance.run(), name="coverage"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
@@ -321,6 +323,15 @@ class Daemon:
             store=parts.store, registry=parts.registry, parents=parents, last_heard=parts.health.last_heard,
             clock=self._clock, metrics=self._metrics, log=self._log,
         )  # fmt: skip
+
+    def _self_tests(self, parts: Parts) -> SelfTests:
+        return SelfTests(
+            plans=lambda: self.configuration.plan.site.self_test,
+            registry=parts.registry,
+            commands=parts.commands,
+            report=partial(parts.intake.report, Source("gateway", "gateway", proves_life=False)),
+            clock=self._clock,
+        )
 
     def _keep(self) -> StoreSection:
         return self.configuration.plan.site.store
