@@ -29,6 +29,8 @@ class Line:
         self._begin_with_null = False
         for answer in ANSWERS:
             outlet.metrics.answers.labels(outlet.destination, answer)
+        for lane in Lane:
+            outlet.metrics.sent.labels(outlet.destination, lane.name.lower())
 
     async def run(self) -> None:
         """Until cancelled."""
