@@ -35,6 +35,7 @@ FAMILIES = (
     "config",
     "migrate",
     "credential",
+    "deficiency",
     "report",
 )
 
