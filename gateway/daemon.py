@@ -9,7 +9,8 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from random import Random
@@ -33,17 +34,20 @@ from gateway.ids import EventIds
 from gateway.intake import Intake, Source
 from gateway.login import LogIn
 from gateway.metrics import Metrics
-from gateway.model import Place
+from gateway.model import Observation, Place, Site
 from gateway.north import North, routes
 from gateway.orders import Switchboard
 from gateway.plan import Plan
+from gateway.receipt import Receipt
 from gateway.registry import Registry
 from gateway.rules.doors import Doors
 from gateway.rules.vehicles import Vehicles
 from gateway.sdnotify import Notifier
 from gateway.south import South
 from gateway.store.sqlite import SqliteStore
+from gateway.supervision.proofs import Proofs
 from gateway.supervision.recorder import Recorder
+from gateway.supervision.site_tests import SiteTests, place_of
 from gateway.supervision.tree import parents_of
 from gateway.supervisor import Supervisor
 from gateway.timekeeping import boot_id
@@ -73,6 +77,7 @@ class Parts:
     supervisor: Supervisor
     south: South
     north: North
+    proofs: Proofs
     audit: Audit
     accounts: Accounts
     log_in: LogIn
@@ -125,6 +130,8 @@ class Daemon:
                     group.create_task(parts.health.run(), name="health"),
                     group.create_task(parts.commands.run(), name="commands"),
                     group.create_task(self._recorder(parts).run(), name="supervision"),
+                    group.create_task(parts.proofs.run(), name="proofs"),
+                    group.create_task(self._site_tests(parts).run(), name="site tests"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
                     group.create_task(keeping.run(), name="housekeeping"),
                     group.create_task(keeping.prune(), name="prune"),
@@ -223,9 +230,11 @@ class Daemon:
         )  # fmt: skip
         stack.push_async_callback(south.close_broker)
         await south.open_broker(plan)
+        proofs = Proofs(store=store, registry=registry, clock=clock, metrics=metrics, log=self._log)
         north = North(
-            store=store, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics, log=self._log
-        )
+            store=store, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics, log=self._log,
+            proven=proofs.accepted,
+        )  # fmt: skip
         self.configuration = Configuration(
             plan,
             south=south,
@@ -243,7 +252,19 @@ class Daemon:
         await intake.load()
         await commands.load()
         return Parts(
-            store, registry, intake, health, commands, supervisor, south, north, audit, accounts, log_in, api_socket
+            store,
+            registry,
+            intake,
+            health,
+            commands,
+            supervisor,
+            south,
+            north,
+            proofs,
+            audit,
+            accounts,
+            log_in,
+            api_socket,
         )
 
     async def _invite(self, accounts: Accounts) -> None:
@@ -293,6 +314,20 @@ class Daemon:
         return Recorder(
             store=parts.store, registry=parts.registry, parents=parents, last_heard=parts.health.last_heard,
             clock=self._clock, metrics=self._metrics, log=self._log,
+        )  # fmt: skip
+
+    def _site_tests(self, parts: Parts) -> SiteTests:
+        async def report(site: Site, observation: Observation) -> Receipt:
+            return await parts.intake.report(replace(self._own, place=place_of(site)), [observation])
+
+        def window(site: Site) -> timedelta:
+            coverage = self.configuration.plan.site.coverage
+            return timedelta(hours=coverage.proof_key_unit_h if site.is_key_unit else coverage.proof_h)
+
+        return SiteTests(
+            store=parts.store, registry=parts.registry, report=report, window=window, clock=self._clock,
+            may_send=lambda: any(each.forwarder.RECEIPTS for each in self.configuration.plan.destinations),
+            random=self._random, metrics=self._metrics, log=self._log,
         )  # fmt: skip
 
     def _keep(self) -> StoreSection:

@@ -133,6 +133,8 @@ class Metrics:
             "supervision_lag_seconds", "Age of the newest event that was looked at for states, while there are more."
         )
         self.facts = counter("facts", "Facts recorded from events, by sort.", "sort")
+        self.tested_sites = gauge("tested_sites", "Sites that have to be networked, each with tests of its own to 110.")
+        self.site_tests = counter("site_tests", "Tests of sites handed over for 110.")
         # commands
         self.commands = counter("commands", "Commands, by act and how they ended.", "act", "outcome")
         self.commands_open = gauge("commands_open", "Commands that have not ended.")
