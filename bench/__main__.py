@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench import aims, box, decode, ledger, machine, poll, report, road
+from bench import aims, box, coverage, decode, ledger, machine, poll, report, road
 from bench.estate import Estate
 from bench.road import Load, steady
 from bench.samples import Sample
@@ -122,6 +122,7 @@ class Bench:
                 size.rounds * decode.READERS * size.decode_s,
                 lambda _: decode.decoding(size.rounds, size.decode_s),
             ),
+            "coverage": Part(1.5, lambda _: coverage.counting(size.rounds)),
         }
         return {name: part for name, part in found.items() if name in self.names or name == "road"}
 
@@ -138,7 +139,7 @@ class Bench:
             yield from road.measure(peer, [daemon], load, 0)
 
 
-PARTS = ("steady", "burst", "flood", "endure", "devices", "idle", "metrics", "start", "modbus", "decode")
+PARTS = ("steady", "burst", "flood", "endure", "devices", "idle", "metrics", "start", "modbus", "decode", "coverage")
 
 
 def main() -> int:

@@ -119,6 +119,7 @@ AIMS = (
         "x",
     ),
     Aim("reading an NMEA sentence, against pynmeagps", against_fastest(NMEA, "us_per_frame", "pynmeagps"), 1, "x"),
+    Aim("coverage: full recount of 10 000 points, CPU", each("coverage", OURS, "recount_ms"), 100, "ms"),
     Aim("start to ready, 10 000 devices", each("start", OURS, "start_s"), 1.5, "s"),
 )
 

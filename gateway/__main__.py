@@ -25,6 +25,7 @@ FAMILIES = (
     "site",
     "device",
     "vehicle",
+    "walk_test",
     "account",
     "audit",
     "tail",
@@ -32,6 +33,7 @@ FAMILIES = (
     "config",
     "migrate",
     "credential",
+    "report",
 )
 
 

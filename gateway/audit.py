@@ -57,6 +57,8 @@ class Deed(StrEnum):
     REGISTRY = "registry"
     CONFIGURATION = "configuration"
     DELIVERIES = "deliveries"
+    WALK_TEST = "walk test"
+    ACCEPTANCE = "acceptance"
     CAPTURE = "capture"
     PRUNED = "pruned"
     """The oldest rows were removed by age; this row says which, so that the rest still proves itself."""

@@ -221,6 +221,32 @@ class CoverageSection(Section):
     due_days: DueSection = DueSection()
 
 
+Steps = tuple[
+    Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]
+]
+"""From where on it is blue, yellow, orange, red."""
+
+
+class ReportsSection(Section):
+    """The monthly bulletin: what is promised, and from where on it warns (docs/reports.md). Whole numbers, for what is
+    published is kept without fractions."""
+
+    cell_min: Annotated[int, Field(ge=5, le=100)] = 5
+    """The public edition shows no smaller number of a class."""
+    target_permille: Annotated[int, Field(ge=1, le=1000)] = 1000
+    """Effective coverage that is promised."""
+    shortfall_permille: Steps = (1, 50, 100, 200)
+    """Below it."""
+    alarm_load_percent: Steps = (120, 150, 200, 300)
+    """Alarms of the last week, of their own mean over the 15 weeks before."""
+    alarms_min: Annotated[int, Field(ge=1)] = 10
+    """Alarms of a week that are too few to warn of, whatever the mean."""
+    critical_days: Steps = (1, 3, 7, 30)
+    """For so long a critical deficiency has been open."""
+    faults_to: Annotated[str, Field(max_length=200)] = ""
+    """Where people report faults of equipment, as the notice board says it: an office and its phone."""
+
+
 DOORS_MAX = 2000
 """Doors of one box; each is looked at once a second, in a microsecond."""
 
@@ -288,6 +314,7 @@ class SiteFile(Section):
     store: StoreSection = StoreSection()
     storms: StormsSection = StormsSection()
     coverage: CoverageSection = CoverageSection()
+    reports: ReportsSection = ReportsSection()
     connection: tuple[ConnectionSection, ...] = ()
     destination: tuple[DestinationSection, ...] = ()
     door: Annotated[tuple[DoorSection, ...], Field(max_length=DOORS_MAX)] = ()

@@ -21,10 +21,12 @@ from gateway.access import GATEWAY, Actor
 from gateway.accounts import FIRST, ONE_TIME_S, Accounts
 from gateway.acts import CommandRecord
 from gateway.api import Looks, bind, create_app, serve
+from gateway.assurance import Assurance
 from gateway.audit import FILE as AUDIT_FILE
 from gateway.audit import Audit, Deed
 from gateway.clock import Clock
 from gateway.commands import Commands
+from gateway.commissioning import Commissioning, InTest
 from gateway.config import StoreSection
 from gateway.configuration import Configuration
 from gateway.errors import Busy, GatewayError, StoreError
@@ -74,10 +76,12 @@ class Parts:
     intake: Intake
     health: Health
     commands: Commands
+    commissioning: Commissioning
     supervisor: Supervisor
     south: South
     north: North
     proofs: Proofs
+    assurance: Assurance
     audit: Audit
     accounts: Accounts
     log_in: LogIn
@@ -129,9 +133,11 @@ class Daemon:
                     group.create_task(parts.intake.sum_up(), name="storms"),
                     group.create_task(parts.health.run(), name="health"),
                     group.create_task(parts.commands.run(), name="commands"),
+                    group.create_task(parts.commissioning.walks.run(), name="walk tests"),
                     group.create_task(self._recorder(parts).run(), name="supervision"),
                     group.create_task(parts.proofs.run(), name="proofs"),
                     group.create_task(self._site_tests(parts).run(), name="site tests"),
+                    group.create_task(parts.assurance.run(), name="coverage"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
                     group.create_task(keeping.run(), name="housekeeping"),
                     group.create_task(keeping.prune(), name="prune"),
@@ -187,6 +193,7 @@ class Daemon:
         log_in = LogIn(accounts, audit, clock)
         stack.callback(log_in.close)
         doors, vehicles = Doors(site.door), Vehicles(registry)
+        in_test = InTest(registry, clock)
         intake = Intake(
             store=store,
             places=registry,
@@ -198,6 +205,7 @@ class Daemon:
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
             storms=site.storms,
             watches=[doors, vehicles],
+            in_test=in_test.covers,
         )
         switchboard = Switchboard(lambda device: health.last_connection(device))  # noqa: PLW0108  # made below
         supervisor = Supervisor(
@@ -223,6 +231,9 @@ class Daemon:
             metrics=metrics,
             report=partial(intake.report, about_devices),
             audit=partial(_record_command, audit),
+        )
+        commissioning = Commissioning.of(
+            in_test=in_test, registry=registry, store=store, report=intake.report, audit=audit, clock=clock
         )
         south = South(
             supervisor=supervisor, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics,
@@ -251,16 +262,19 @@ class Daemon:
         await health.load()
         await intake.load()
         await commands.load()
+        await commissioning.walks.load()
         return Parts(
             store,
             registry,
             intake,
             health,
             commands,
+            commissioning,
             supervisor,
             south,
             north,
             proofs,
+            Assurance(registry, site.coverage, clock=clock, metrics=metrics, log=self._log),
             audit,
             accounts,
             log_in,
@@ -291,6 +305,8 @@ class Daemon:
             registry=parts.registry,
             health=parts.health,
             commands=parts.commands,
+            coverage=parts.assurance,
+            commissioning=parts.commissioning,
             lines=parts.supervisor,
             metrics=self._metrics,
             clock=self._clock,

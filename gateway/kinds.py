@@ -77,6 +77,7 @@ class Kind(StrEnum):
     IGNITION = "ignition"
     COMMAND = "command"
     LOG = "log"
+    WALK_TEST = "walk_test"
     TEST_MANUAL = "test_manual"
     TEST_PERIODIC = "test_periodic"
     POSITION = "position"
@@ -168,6 +169,8 @@ FACTS: dict[Kind, KindFacts] = {
     Kind.COMMAND: KindFacts(Lane.STATUS, None, "控制指令", "command", momentary=True),
     # What a panel writes into its own log (programming, schedules, listen-in): kept with its code, told to nobody.
     Kind.LOG: KindFacts(Lane.STATUS, None, "主机日志", "panel log", momentary=True),
+    # Begun and ended by a person: what of a site is tried out at present, and so is no alarm.
+    Kind.WALK_TEST: KindFacts(Lane.STATUS, "607", "步测", "walk test"),
     Kind.TEST_MANUAL: KindFacts(Lane.STATUS, "601", "手动测试", "manual test", momentary=True),
     Kind.TEST_PERIODIC: KindFacts(Lane.STATUS, "602", "定期测试", "periodic test", momentary=True),
     Kind.POSITION: KindFacts(Lane.BULK, None, "位置", "position", momentary=True),

@@ -28,6 +28,19 @@ LogInOutcome = Literal["ok", "refused", "limited"]
 FAST_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 DELIVERY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0, 3600.0)
 
+COVERAGE_POINTS = {
+    "required": "required", "installed": "installed", "working": "working", "networked": "networked",
+    "must_network": "must_network", "waived": "waived", "degraded": "degraded", "unsupervised": "unsupervised",
+    "overdue": "overdue", "physical": "physical", "physical_ok": "physical_ok",
+}  # fmt: skip
+"""States under which points are shown, and the count that each is."""
+COVERAGE_SITES = {
+    "required": "units", "installed": "units_installed", "target": "target_units",
+    "target_installed": "target_units_installed",
+}  # fmt: skip
+BATTERY_DAYS = (7, 30, 90)
+"""To change on this round, on the next one, to order for."""
+
 
 class Metrics:
     """One set per gateway object, so that tests run side by side."""
@@ -135,6 +148,24 @@ class Metrics:
         self.facts = counter("facts", "Facts recorded from events, by sort.", "sort")
         self.tested_sites = gauge("tested_sites", "Sites that have to be networked, each with tests of its own to 110.")
         self.site_tests = counter("site_tests", "Tests of sites handed over for 110.")
+        # coverage: numerators and denominators, by the nearest area of the sites (empty: none)
+        self.coverage_points = gauge(
+            "coverage_points", "Mandatory requirements of points, by area and state.", "area", "state"
+        )
+        self.coverage_sites = gauge(
+            "coverage_sites", "Sites with mandatory technical requirements, and those of the target.", "area", "state"
+        )
+        self.coverage_sites_cut_off = gauge(
+            "coverage_sites_cut_off", "Sites that must reach 110 and have no valid proof that they do.", "area"
+        )
+        self.coverage_devices = gauge("coverage_devices", "Devices of the ledger, by kind and state.", "kind", "state")
+        self.deficiencies = gauge("deficiencies", "Deficiencies that are open, by area and gap.", "area", "gap")
+        self.deficiencies_overdue = gauge(
+            "deficiencies_overdue", "Those that should have been put right by now.", "area", "gap"
+        )
+        self.battery_empty_within = gauge(
+            "battery_empty_within", "Devices whose battery is forecast to be empty within so many days.", "days"
+        )
         # commands
         self.commands = counter("commands", "Commands, by act and how they ended.", "act", "outcome")
         self.commands_open = gauge("commands_open", "Commands that have not ended.")
@@ -170,6 +201,8 @@ class Metrics:
             self.config_reloads.labels(outcome)
         for attempt in get_args(LogInOutcome):
             self.log_ins.labels(attempt)
+        for days in BATTERY_DAYS:
+            self.battery_empty_within.labels(str(days))
         self.audit_ok.set(1)
         self.store_up.set(1)
 

@@ -82,9 +82,9 @@ DECLARED: Mapping[str, Matter] = {
     **_all(Matter.CREDENTIAL, "credential"),
     **_all(Matter.USER_NUMBER, "user"),
     **_all(Matter.POSITION, "position speed_kmh course altitude_m mileage_km recorder_kmh accuracy_m tracker"),
-    **_all(Matter.STAFF, "who issuer role sites disabled account_id actor permissions"),
+    **_all(Matter.STAFF, "who whom by rectified_by issuer role sites disabled account_id actor permissions"),
     **_all(Matter.SECRET, "password secret new"),
-    **_all(Matter.WORDS, "text reason detail details subject room body values verification"),
+    **_all(Matter.WORDS, "text reason detail details subject room body values verification remark because"),
     **_all(Matter.RAW, "raw items_rest item_05 item_e1 io_bits"),
     **_all(
         Matter.THING,
@@ -95,13 +95,17 @@ DECLARED: Mapping[str, Matter] = {
         "seconds needs_zone needs_until act command created_at taken sent_at ended_at momentary contact_id items next "
         "kind_zh kind_en clock claimed last_heard configured forwarder up backlog oldest dead seqs since added removed "
         "replaced outcome sha256 connections destinations settings type title status errors queued busy instance "
-        "created_ms deed hash previous head rows fault withheld",
+        "running ends sheet minutes points whole recorded now created_ms deed hash previous head rows fault withheld",
     ),
     # What is counted: areas, what things are, and the record of facts about them.
     **_all(
         Matter.THING,
         "area dwellings management parent is_key_unit opens closes vendor also sort valid_from valid_to recorded_at "
         "withdraws reader",
+    ),
+    **_all(
+        Matter.THING,
+        "about children counts node closed due gap is_overdue opened rectified risk times told duty family gap_since measure via",
     ),
     # What drivers put beside an observation, in `values`.
     **_all(

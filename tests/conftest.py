@@ -6,11 +6,14 @@ import asyncio
 import heapq
 import os
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from gateway.registry import migrate, schema
 from tests.peers import PEERS, Bench
 
 # How fast a machine makes up inputs says nothing about the program; a busy one fails such a check now and then.
@@ -36,6 +39,29 @@ def tool(name: str) -> str:
             pytest.fail(f"{name} is not installed; .ci/run must install it")
         pytest.skip(f"{name} is not installed")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fresh_ledgers_are_copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Three hundred tests open an empty ledger: the migrations make the first, and the others in this process are its copies.
+
+    Files that exist, processes that tests start and the tests of `migrate` itself go the long way.
+    """
+    made = tmp_path_factory.mktemp("ledger") / "registry.db"
+    names: list[str] = []
+
+    async def copied(path: Path) -> list[str]:
+        if path.exists():
+            return await migrate(path)
+        if not names:
+            names.extend(await migrate(made))
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copyfile(made, path)
+        return list(names)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "migrate", copied)
+        yield
 
 
 class JumpingClock:

@@ -18,6 +18,9 @@ from gateway.access import Actor, Permission
 from gateway.accounts import Accounts
 from gateway.api.access_routes import access_routes
 from gateway.api.commands import Commander, command_routes
+from gateway.api.commissioning import claim_routes, walk_routes
+from gateway.api.coverage import Assured, coverage_routes
+from gateway.api.coverage import Ledger as CountedLedger
 from gateway.api.guard import Guard
 from gateway.api.permits import BOX, OPEN, Caller, Callers, check_permit, declared_router, needs
 from gateway.api.problems import RESPONSES, Problem, install, problem
@@ -50,6 +53,7 @@ from gateway.api.views import (
 )
 from gateway.audit import Audit, Deed
 from gateway.clock import Clock
+from gateway.commissioning import Commissioning
 from gateway.difference import Reload
 from gateway.health import DeviceHealth, State
 from gateway.kinds import Kind, Lane
@@ -65,10 +69,11 @@ SERIES_AT_ONCE = 1000
 """A few milliseconds of work."""
 
 
-class Ledger(Fleet, Protocol):
+class Ledger(Fleet, CountedLedger, Protocol):
     """What is shown of the registry."""
 
     def devices(self) -> Collection[Device]: ...
+    def site(self, site_id: str) -> Site | None: ...
     def sites(self) -> Collection[Site]: ...
     def points(self) -> Collection[Point]: ...
 
@@ -88,6 +93,8 @@ class Looks:
     registry: Ledger
     health: Lives
     commands: Commander
+    coverage: Assured
+    commissioning: Commissioning
     metrics: Metrics
     lines: Lines
     clock: Clock
@@ -121,6 +128,8 @@ def create_app(looks: Looks) -> FastAPI:
     for routes in (
         _routes(looks), _delivery_routes(looks), _configuration_routes(looks), access_routes(looks),
         vehicle_routes(looks.registry, looks.audit), command_routes(looks.commands, looks.store, looks.registry),
+        walk_routes(looks.commissioning, looks.registry), claim_routes(looks.commissioning, looks.clock),
+        coverage_routes(looks.coverage, looks.registry, looks.audit, looks.clock),
         recording_routes(looks.lines, looks.health, looks.registry, looks.audit, looks.clock),
     ):  # fmt: skip
         app.include_router(routes, prefix="/api/v1", dependencies=[Depends(_only_known)])

@@ -42,6 +42,10 @@ def _in_words(text: str) -> str:
     return text
 
 
+Words = Annotated[str, AfterValidator(_in_words), Field(min_length=2, max_length=200)]
+"""Why something is asked for, in one line."""
+
+
 class Page(BaseModel, Generic[ItemT]):
     """One page; `next` is the `after` of the following one, None at the end."""
 
@@ -136,7 +140,7 @@ class CommandWish(BaseModel):
     seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
     until: Moment | None = None
     valid_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] | None = None
-    reason: Annotated[str, AfterValidator(_in_words), Field(min_length=2, max_length=200)]
+    reason: Words
     who: Annotated[str, Field(pattern=f"^{WHO.pattern}$")] | None = None
     """The person at the command line of this box, who comes with the box's token."""
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from typing import TYPE_CHECKING, Any
+
+from gateway.cli._site_file import data_dir
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
     from pathlib import Path
 
     from gateway.config import SiteFile
+
+
+ANSWER_WITHIN_S = 30.0
+"""Two commits, also on a slow card."""
 
 
 def is_running(data_dir: Path) -> bool:
@@ -56,3 +64,26 @@ def ask(
             ) from error
         raise
     return answer
+
+
+def asked(args: argparse.Namespace, path: str, body: dict[str, Any] | None = None, *, doubt: str = "") -> Any:
+    """The daemon's answer; None when there is none or it refuses, which is told. `doubt`: what to do when it may have heard."""
+    import urllib.error
+    from http.client import HTTPException
+
+    site_file, _ = data_dir(args)
+    try:
+        try:
+            with ask(site_file, args.config.resolve().parent, path, timeout_s=ANSWER_WITHIN_S, body=body) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                said = f"{json.load(error)['detail']} 服务拒绝"
+    except (HTTPException, ValueError, KeyError):
+        said = f"what answers at {site_file.api.listen} ([api] listen) is another program 端口被其他程序占用"
+    except (urllib.error.URLError, ConnectionError) as error:
+        said = f"no gateway answers: {error} 服务未运行"
+    except TimeoutError:
+        said = f"the gateway did not answer; {doubt} 服务无响应"
+    print(json.dumps({"ok": False, "error": said}, ensure_ascii=False) if args.json else said, file=sys.stderr)
+    return None

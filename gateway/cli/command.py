@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli._daemon import ask
-from gateway.cli._site_file import FAILED, OK, add_common, data_dir, person, show
+from gateway.cli._daemon import asked
+from gateway.cli._site_file import FAILED, OK, add_common, person, show
 
 if TYPE_CHECKING:
     from gateway.cli import Commands
@@ -25,8 +24,6 @@ ACTS = {
     "locate": "ask a vehicle where it is",
 }
 """As `gateway.acts.Act` has them, which the command line imports only when it is needed."""
-ANSWER_WITHIN_S = 30.0
-"""Two commits, also on a slow card."""
 LOOK_S = 0.3
 WAIT_MAX_S = 1200.0
 """Longer than the longest validity and the longest wait for evidence together."""
@@ -80,12 +77,12 @@ async def _give(args: argparse.Namespace) -> int:
         "valid_s": args.valid,
         "who": person(),
     }
-    found = _asked(args, "commands", wish, doubt=f"ask again with --id {command_id}: it is done once at most")
+    found = asked(args, "commands", wish, doubt=f"ask again with --id {command_id}: it is done once at most")
     clock = RealClock()
     until = clock.monotonic() + WAIT_MAX_S
     while found and not args.no_wait and found["ended_at"] is None and clock.monotonic() < until:
         await clock.sleep(LOOK_S)
-        found = _asked(args, f"commands/{command_id}")
+        found = asked(args, f"commands/{command_id}")
     if found is None:
         return FAILED
     _print(args, found)
@@ -96,7 +93,7 @@ async def _list(args: argparse.Namespace) -> int:
     from urllib.parse import urlencode
 
     query = {"limit": args.limit, **({"device": args.device} if args.device else {})}
-    found = _asked(args, f"commands?{urlencode(query)}")
+    found = asked(args, f"commands?{urlencode(query)}")
     if found is None:
         return FAILED
     rows = found["items"] if args.json else [{name: row[name] for name in COLUMNS} for row in found["items"]]
@@ -107,34 +104,11 @@ async def _list(args: argparse.Namespace) -> int:
 async def _show(args: argparse.Namespace) -> int:
     from urllib.parse import quote
 
-    found = _asked(args, f"commands/{quote(args.id, safe='')}")
+    found = asked(args, f"commands/{quote(args.id, safe='')}")
     if found is None:
         return FAILED
     _print(args, found)
     return OK
-
-
-def _asked(args: argparse.Namespace, path: str, body: dict[str, Any] | None = None, *, doubt: str = "") -> Any:
-    """The daemon's answer; None when there is none or it refuses, which is told. `doubt`: what to do when it may have heard."""
-    import urllib.error
-    from http.client import HTTPException
-
-    site_file, _ = data_dir(args)
-    try:
-        try:
-            with ask(site_file, args.config.resolve().parent, path, timeout_s=ANSWER_WITHIN_S, body=body) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            with error:
-                said = f"{json.load(error)['detail']} 服务拒绝"
-    except (HTTPException, ValueError, KeyError):
-        said = f"what answers at {site_file.api.listen} ([api] listen) is another program 端口被其他程序占用"
-    except (urllib.error.URLError, ConnectionError) as error:
-        said = f"no gateway answers: {error} 服务未运行"
-    except TimeoutError:
-        said = f"the gateway did not answer; {doubt} 服务无响应"
-    print(json.dumps({"ok": False, "error": said}, ensure_ascii=False) if args.json else said, file=sys.stderr)
-    return None
 
 
 def _print(args: argparse.Namespace, found: dict[str, Any]) -> None:

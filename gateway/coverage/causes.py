@@ -4,43 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from typing import Any
 
 from gateway.coverage.facts import ZONE_OF_ALL, Sort
+from gateway.coverage.history import History, moment_of
+from gateway.coverage.requirements import Duty, Family
 from gateway.coverage.tickets import INSTALLATION, TARGET, Gone, Risk
+from gateway.coverage.verdict import Verdict
 
 WAYS_MAX = 8
 """Devices on the way from a detector to the gateway; more are a circle in the ledger."""
 PANIC = "panic"
 """The measure that is always of high risk."""
-
-
-class Gapped(Protocol):
-    """What is asked of a verdict."""
-
-    @property
-    def site(self) -> str: ...
-    @property
-    def point(self) -> str: ...
-    @property
-    def measure(self) -> str: ...
-    @property
-    def family(self) -> str: ...
-    @property
-    def gap(self) -> str | None: ...
-    @property
-    def because(self) -> str: ...
-    @property
-    def via(self) -> str: ...
-    @property
-    def since(self) -> datetime: ...
-
-
-class Known(Protocol):
-    """What is asked of the history."""
-
-    def at(self, sort: Sort, subject: tuple[str, ...], t: datetime) -> Mapping[str, Any] | None: ...
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+"""Of a gap whose beginning nobody knows: its grace is over."""
 
 
 @dataclass(slots=True)
@@ -54,22 +32,23 @@ class _Cause:
     points: set[str] = field(default_factory=set)
 
 
-def causes(gaps: Iterable[Gapped], known: Known, now: datetime, target_kinds: Collection[str]) -> Sequence[Gone]:
-    """What has to be put right so that these mandatory requirements are met, each cause once, with the points it concerns."""
+def causes(
+    verdicts: Iterable[Verdict], history: History, now: datetime, target_kinds: Collection[str]
+) -> Sequence[Gone]:
+    """What has to be put right so that all mandatory requirements are met, each cause once, with the points it concerns."""
     found: dict[str, _Cause] = {}
-    for each in gaps:
-        if each.gap is None:
+    for each in verdicts:
+        if each.gap is None or each.duty is not Duty.MANDATORY:
             continue
-        site = known.at(Sort.SITE, (each.site,), now) or {}
-        subject, gap = _subject(each, known, now, is_target=site.get("kind") in target_kinds)
+        site = history.at(Sort.SITE, (each.site,), now) or {}
+        subject, gap = _subject(each, history, now, is_target=each.site_kind in target_kinds)
         risk = _risk(each, site, target_kinds)
+        since = LONG_AGO if each.since is None else moment_of(each.since) or LONG_AGO
         cause = found.get(f"{subject}:{gap}")
         if cause is None:
             responsible = site.get("responsible", "")
-            cause = found[f"{subject}:{gap}"] = _Cause(
-                each.site, gap, each.because, risk, each.since, responsible
-            )  # fmt: skip
-        cause.since = min(cause.since, each.since)
+            cause = found[f"{subject}:{gap}"] = _Cause(each.site, gap, each.because, risk, since, responsible)
+        cause.since = min(cause.since, since)
         cause.risk = min(cause.risk, risk, key=list(Risk).index)
         if each.point:
             cause.points.add(each.point)
@@ -79,46 +58,40 @@ def causes(gaps: Iterable[Gapped], known: Known, now: datetime, target_kinds: Co
     ]
 
 
-def _risk(each: Gapped, site: Mapping[str, Any], target_kinds: Collection[str]) -> Risk:
-    if each.family != "technical":
+def _risk(each: Verdict, site: Mapping[str, Any], target_kinds: Collection[str]) -> Risk:
+    if each.family is not Family.TECHNICAL:
         return Risk.LOW
-    if site.get("kind") in target_kinds or site.get("is_key_unit") or each.measure == PANIC:
+    if each.site_kind in target_kinds or site.get("is_key_unit") or each.measure == PANIC:
         return Risk.HIGH
     return Risk.MEDIUM
 
 
-def _subject(each: Gapped, known: Known, now: datetime, *, is_target: bool) -> tuple[str, str]:
+def _subject(each: Verdict, history: History, now: datetime, *, is_target: bool) -> tuple[str, str]:
     """Whose ticket it is, and of which gap."""
     gap = str(each.gap)
-    if is_target and gap in INSTALLATION and each.family == "technical":
+    if is_target and gap in INSTALLATION and each.family is Family.TECHNICAL:
         return f"site:{each.site}", TARGET
     if gap in ("not_networked", "not_planned"):
         return f"site:{each.site}", gap
     if gap == "unreachable" and each.via:
-        return _root(each.via, known, now)
-    if gap in ("silent", "fault"):
-        for device in _failing(each, gap, known, now):
-            return f"device:{device}", gap
+        return _root(each.via, history, now)
+    if gap in ("silent", "fault") and _state(each.device, history, now) == gap:
+        return f"device:{each.device}", gap  # the whole device, not one zone of it
     return f"point:{each.point}", gap
 
 
-def _failing(each: Gapped, gap: str, known: Known, now: datetime) -> Iterable[str]:
-    """Watchers of its point that are, as a whole, in that state; one that nothing is known of was never heard."""
-    point = known.at(Sort.POINT, (each.point,), now) or {}
-    watchers = [(point.get("device"), None), *point.get("also", ())]
-    for device, _zone in watchers:
-        if device is not None:
-            health = known.at(Sort.HEALTH, (device, ZONE_OF_ALL), now)
-            if (health["state"] if health else "silent") == gap:
-                yield device
+def _state(device: str, history: History, now: datetime) -> str:
+    """Of the device as a whole; one that nothing is known of was never heard."""
+    health = history.at(Sort.HEALTH, (device, ZONE_OF_ALL), now)
+    return str(health["state"]) if health else "silent"
 
 
-def _root(device: str, known: Known, now: datetime) -> tuple[str, str]:
+def _root(device: str, history: History, now: datetime) -> tuple[str, str]:
     """What everything behind it is unreachable through, and how that itself is."""
     for _ in range(WAYS_MAX):
-        health = known.at(Sort.HEALTH, (device, ZONE_OF_ALL), now)
+        health = history.at(Sort.HEALTH, (device, ZONE_OF_ALL), now)
         if health is None or health["state"] != "unreachable" or not health.get("via"):
             break
         device = health["via"]
-    state = health["state"] if health else "silent"
+    state = _state(device, history, now)
     return f"device:{device}", state if state in ("silent", "fault") else "unreachable"

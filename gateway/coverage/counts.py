@@ -6,6 +6,7 @@ Rates are never kept: they are made from two counts when they are printed, round
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import add, attrgetter, sub
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,17 @@ class Counts:
     target_units_installed: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+        return Counts(*map(add, _numbers(self), _numbers(other)))
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(*map(sub, _numbers(self), _numbers(other)))
+
+    def __mul__(self, number: int) -> Counts:
+        """Each so many times."""
+        return Counts(*(count * number for count in _numbers(self)))
+
+
+_numbers = attrgetter(*(field.name for field in fields(Counts)))
 
 
 def rate(part: int, whole: int) -> str:
@@ -49,3 +60,11 @@ def rate(part: int, whole: int) -> str:
     if whole == 0:
         return "n/a"
     return f"{part * 1000 // whole / 10:.1f} %"
+
+
+EMPTY = {"zh": "n/a (无应装点位)", "en": "n/a (nothing required)"}
+
+
+def stated(part: int, whole: int, language: str = "zh") -> str:
+    """A rate as people must see it, with its two counts: "98.3 % (60/61)"."""
+    return f"{rate(part, whole)} ({part}/{whole})" if whole else EMPTY[language]

@@ -52,6 +52,10 @@ class Sort(StrEnum):
     say is a fact of its own beside it: it overwrites nothing, and nothing overwrites it."""
     TARGET = "target"
     """(node, due date): {"share": 0..1}. What was promised by when."""
+    WALK_TEST = "walk_test"
+    """(site,): {"points": ids, "by": role, "reason"}; always with an end. None: it was ended before."""
+    SHEET = "sheet"
+    """(site, hash): {"content": the acceptance sheet as canonical JSON}."""
     EDITION = "edition"
     """(scope, period, number): {"state", "hash"} of a bulletin."""
 

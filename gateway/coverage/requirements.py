@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Family(StrEnum):
@@ -43,6 +45,8 @@ class Requirement:
     """A site of this kind without any such point has a gap of its own: nobody has planned it."""
     shared: bool = False
     """Its watchers may count for the point's other requirements as well."""
+    inspect_days: int = 365
+    """How long an inspection of a physical measure counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +58,22 @@ class Profile:
     source: str
     """The standard or order it follows, as people cite it."""
     requirements: tuple[Requirement, ...]
+
+    @property
+    def value(self) -> Mapping[str, Any]:
+        """As a fact holds it."""
+        return {
+            "version": self.version, "source": self.source,
+            "requirements": [asdict(requirement) for requirement in self.requirements],
+        }  # fmt: skip
+
+
+def profile_of(site_kind: str, value: Mapping[str, Any]) -> Profile:
+    """The profile that a fact holds."""
+    return Profile(site_kind, value["version"], value["source"], tuple(map(_requirement, value["requirements"])))
+
+
+def _requirement(line: Mapping[str, Any]) -> Requirement:
+    closed: Mapping[str, type[StrEnum]] = {"family": Family, "duty": Duty, "networking": Networking}
+    read: dict[str, Any] = {name: closed[name](word) if name in closed else word for name, word in line.items()}
+    return Requirement(**read)

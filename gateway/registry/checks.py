@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TypeVar
 
 from gateway.model import TERMINAL_AREAS, Area, AreaKind, Device, Geofence, Point, Site, Vehicle
@@ -35,6 +36,12 @@ HEARD_WITHIN_MAX_S = 90 * 86_400
 
 AREAS_MAX = 1_000
 """A city district has some dozens of communities; ten districts fit."""
+DWELLINGS_MAX = 100_000
+"""A community has some thousands."""
+ALSO_MAX = 15
+"""A point has some few watchers; a profile asks for two or three."""
+DEPTH_MAX = 8
+"""Gateway, bus, controller, panel, expander, detector: nothing is nested deeper."""
 _ORDER = {AreaKind.DISTRICT: 0, AreaKind.CONTROL_ZONE: 1, AreaKind.COMMUNITY: 2}
 
 Thing = Site | Point | Device | Vehicle | Geofence | Area
@@ -88,10 +95,14 @@ class Checker:
         self._ledger = ledger
         self._accounts = _groups(ledger.sites, lambda site: site.account)
         self._numbers = _groups(ledger.points, lambda point: (point.site, point.number))
-        self._watched = _groups(
-            ledger.points, lambda point: None if point.device is None else (point.device, point.zone)
-        )
-        self._points_of = _groups(ledger.points, lambda point: point.device)
+        self._watched: defaultdict[tuple[str, int | None], list[str]] = defaultdict(list)
+        self._points_of: defaultdict[str, list[str]] = defaultdict(list)
+        for point in ledger.points.values():
+            for watcher in point.watchers:
+                self._watched[watcher].append(point.id)
+                self._points_of[watcher[0]].append(point.id)
+        self._areas_in = _groups(ledger.areas, lambda area: area.parent)
+        self._children = _groups(ledger.devices, lambda device: device.parent)
         self._fence_numbers = _groups(ledger.geofences, lambda fence: fence.number)
 
     def findings(self, thing: Thing) -> Iterator[Finding]:
@@ -124,11 +135,11 @@ class Checker:
         yield from _degrees("longitude", site.longitude, 180.0)
         if (site.latitude is None) != (site.longitude is None):
             yield Finding("longitude", "one of two", "latitude and longitude, or neither", "经纬度须同时填写")
-        if site.contact and not _CONTACT.fullmatch(site.contact):
-            expected = "a role and its phone, like 'duty room 0535-1234567'; never a person's name"
-            yield Finding(
-                "contact", f"found {site.contact!r}", expected, "应为岗位和电话,如“值班室 0535-1234567”,不得填写姓名"
-            )
+        yield from _role("contact", site.contact)
+        yield from _role("responsible", site.responsible)
+        if site.area is not None and site.area not in self._ledger.areas:
+            yield Finding("area", f"{site.area!r} is not in the ledger", "an area (fangkong area list)", "区域不存在")
+        yield from _days(site.opens, site.closes)
         yield from _within("site", len(self._ledger.sites), SITES_MAX)
 
     def _point(self, point: Point) -> Iterator[Finding]:
@@ -140,20 +151,31 @@ class Checker:
             yield Finding("number", f"found {point.number}", f"0 to {NUMBER_MAX}", f"点位编号应为0至{NUMBER_MAX}")
         elif others := [other for other in self._numbers[point.site, point.number] if other != point.id]:
             yield _taken("number", str(point.number), f"point {others[0]} of site {point.site}")
-        if point.zone is not None and not 0 <= point.zone <= ZONE_MAX:
-            yield Finding("zone", f"found {point.zone}", f"0 to {ZONE_MAX}, or nothing", "防区号超出范围")
-        if point.device is None:
-            if point.zone is not None:
-                yield Finding("zone", f"found {point.zone}", "nothing: the point has no device", "没有设备就没有防区")
-            return
-        device = self._ledger.devices.get(point.device)
-        if device is None:
-            yield Finding("device", f"{point.device!r} is not in the ledger", "a device of this site", "设备不存在")
-        elif device.site != point.site:
-            found, expected = f"{point.device!r} belongs to site {device.site}", f"a device of site {point.site}"
-            yield Finding("device", found, expected, "设备属于其他场所")
-        if others := [other for other in self._watched[point.device, point.zone] if other != point.id]:
-            yield _taken("zone", "all" if point.zone is None else str(point.zone), f"point {others[0]}")
+        yield from _word("kind", point.kind)
+        yield from self._watchers(point)
+
+    def _watchers(self, point: Point) -> Iterator[Finding]:
+        if point.device is None and point.zone is not None:
+            yield Finding("zone", f"found {point.zone}", "nothing: the point has no device", "没有设备就没有防区")
+        if point.device is None and point.also:
+            yield Finding("device", "missing", "a first watcher before further ones", "缺少主设备")
+        if len(point.also) > ALSO_MAX:
+            yield Finding("also", f"{len(point.also)} further watchers", f"at most {ALSO_MAX}", "设备数量过多")
+        if len(set(point.watchers)) < len(point.watchers):
+            yield Finding("also", "a watcher is there twice", "each device and zone once", "设备与防区重复")
+        for name, zone in point.watchers:
+            is_first = (name, zone) == (point.device, point.zone)
+            device_field, zone_field = ("device", "zone") if is_first else ("also", "also")
+            if zone is not None and not 0 <= zone <= ZONE_MAX:
+                yield Finding(zone_field, f"found {zone}", f"0 to {ZONE_MAX}, or nothing", "防区号超出范围")
+            device = self._ledger.devices.get(name)
+            if device is None:
+                yield Finding(device_field, f"{name!r} is not in the ledger", "a device of this site", "设备不存在")
+            elif device.site != point.site:
+                found, expected = f"{name!r} belongs to site {device.site}", f"a device of site {point.site}"
+                yield Finding(device_field, found, expected, "设备属于其他场所")
+            if others := [other for other in self._watched[name, zone] if other != point.id]:
+                yield _taken(zone_field, "all" if zone is None else str(zone), f"point {others[0]}")
 
     def _device(self, device: Device) -> Iterator[Finding]:
         # Devices name themselves, in the words of their protocol: any printable text is an id.
@@ -169,7 +191,33 @@ class Checker:
                 yield Finding(
                     "site", f"found {device.site!r}", f"the site of its point {point}", "与其点位所属场所不一致"
                 )
+        yield from _word("kind", device.kind)
+        yield from _text("vendor", device.vendor, longest=64)
+        yield from _text("model", device.model, longest=64)
+        yield from self._parents(device)
+        for child in self._children[device.id]:
+            if self._ledger.devices[child].site != device.site:
+                expected = f"the site of {child}, which is heard through it"
+                yield Finding("site", f"found {device.site!r}", expected, "与其下级设备所属场所不一致")
         yield from _within("device", len(self._ledger.devices), DEVICES_MAX)
+
+    def _parents(self, device: Device) -> Iterator[Finding]:
+        if device.parent is None:
+            return
+        parent = self._ledger.devices.get(device.parent)
+        if parent is None:
+            expected = "a device of this site, or nothing"
+            yield Finding("parent", f"{device.parent!r} is not in the ledger", expected, "上级设备不存在")
+        elif parent.site != device.site:
+            found = f"{device.parent!r} belongs to site {parent.site}"
+            yield Finding("parent", found, f"a device of site {device.site}", "上级设备属于其他场所")
+        depth = 1
+        while parent is not None and parent.id != device.id and depth <= DEPTH_MAX:
+            parent, depth = self._ledger.devices.get(parent.parent or ""), depth + 1
+        if parent is not None:
+            what = "is heard through itself" if parent.id == device.id else f"more than {DEPTH_MAX} above it"
+            expected = f"at most {DEPTH_MAX} devices above it, in no circle"
+            yield Finding("parent", what, expected, "上级设备成环或层级过深")
 
     def _vehicle(self, vehicle: Vehicle) -> Iterator[Finding]:
         if vehicle.id not in self._ledger.devices:
@@ -215,6 +263,12 @@ class Checker:
         elif parent is not None and _ORDER[parent.kind] >= _ORDER[area.kind]:
             expected = "district > control_zone > community"
             yield Finding("parent", f"a {area.kind} inside a {parent.kind}", expected, "上级区域的层级不对")
+        for child in self._areas_in[area.id]:
+            if _ORDER[self._ledger.areas[child].kind] <= _ORDER[area.kind]:
+                expected = f"one above that of {child}, which is in it"
+                yield Finding("kind", f"found {area.kind}", expected, "与下级区域的层级不符")
+        if area.dwellings is not None and not 0 <= area.dwellings <= DWELLINGS_MAX:
+            yield Finding("dwellings", f"found {area.dwellings}", f"0 to {DWELLINGS_MAX}", "户数超出范围")
         yield from _within("area", len(self._ledger.areas), AREAS_MAX)
 
     def _site_exists(self, site: str) -> Iterator[Finding]:
@@ -248,9 +302,39 @@ def _slug(field: str, value: str) -> Iterator[Finding]:
 def _text(field: str, value: str, *, longest: int, needed: bool = False) -> Iterator[Finding]:
     if needed and not value.strip():
         yield Finding(field, "empty", "a text", "不能为空")
-    elif len(value) > longest or not value.isprintable():
-        expected = f"printable text of at most {longest} characters"
+    elif len(value) > longest or not value.isprintable() or value != value.strip():
+        expected = f"printable text of at most {longest} characters, no blank at its ends"
         yield Finding(field, f"found {value!r}"[:120], expected, f"应为不超过{longest}个字符的可见文字")
+
+
+def _word(field: str, value: str) -> Iterator[Finding]:
+    if value and not _KIND.fullmatch(value):
+        expected = "a word of small letters, digits and _, like panic_button; or nothing"
+        yield Finding(field, f"found {value!r}"[:120], expected, "类别应为小写英文单词")
+
+
+def _role(field: str, value: str) -> Iterator[Finding]:
+    if value and not _CONTACT.fullmatch(value):
+        expected = "a role and its phone, like 'duty room 0535-1234567'; never a person's name"
+        yield Finding(field, f"found {value!r}"[:120], expected, "应为岗位和电话,如“值班室 0535-1234567”,不得填写姓名")
+
+
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _days(opens: str | None, closes: str | None) -> Iterator[Finding]:
+    for field, text in (("opens", opens), ("closes", closes)):
+        if text is not None and not _is_day(text):
+            yield Finding(field, f"found {text!r}"[:120], "a day like 2026-10-01", "日期应为 2026-10-01 这样的格式")
+    if opens is not None and closes is not None and closes < opens:  # as texts: a year has four digits
+        yield Finding("closes", f"found {closes}", f"{opens} or later", "结束日期早于开始日期")
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return _DAY.fullmatch(text) is not None and bool(date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def _taken(field: str, value: str, owner: str) -> Finding:

@@ -25,7 +25,7 @@ _INSERT = (
     "INSERT OR IGNORE INTO fact (sort, subject, value, valid_from, valid_to, recorded_at, actor, withdraws, key)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_READ = "SELECT * FROM fact WHERE id > ? ORDER BY id LIMIT ?"
+_READ = "SELECT * FROM fact WHERE id > ? AND ? IN ('', sort) ORDER BY id LIMIT ?"
 _NEWEST = (
     "SELECT * FROM fact WHERE id IN (SELECT MAX(id) FROM fact WHERE sort = ? AND withdraws IS NULL GROUP BY subject)"
     " AND id > ? ORDER BY id LIMIT ?"
@@ -47,9 +47,9 @@ async def write(transaction: BaseDBAsyncClient, facts: Sequence[Fact], now: date
         await transaction.execute_many(_INSERT, [_row(fact, now) for fact in facts])
 
 
-async def read(transaction: BaseDBAsyncClient, after: int, limit: int) -> Sequence[Fact]:
-    """Beyond the id `after`, in the order they were written."""
-    _, rows = await transaction.execute_query(_READ, [after, limit])
+async def read(transaction: BaseDBAsyncClient, after: int, limit: int, sort: Sort | None = None) -> Sequence[Fact]:
+    """Beyond the id `after`, in the order they were written; all, or those of one sort."""
+    _, rows = await transaction.execute_query(_READ, [after, sort.value if sort else "", limit])
     return [_fact(row) for row in rows]
 
 

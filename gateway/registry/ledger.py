@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from gateway.registry.snapshot import EMPTY, Snapshot
 
 RELOAD_EVERY_S = 1.0
 """How soon the daemon sees what the command line changed: shorter than a person needs to look up from the keyboard."""
+EVER = datetime(2000, 1, 1, tzinfo=UTC)
+"""From when the shipped profiles hold: before any ledger."""
 BATCH = 500
 """Rows in one INSERT: at most 13 columns each, far below SQLite's 32 766 parameters."""
 
@@ -116,6 +119,9 @@ class Registry:
     def place(self, device_id: str, zone: int | None) -> Place | None:
         """Where an event of this device and zone belongs; None: nobody has claimed the device."""
         return self._snapshot.place(device_id, zone)
+
+    def site(self, site_id: str) -> Site | None:
+        return self._snapshot.sites.get(site_id)
 
     def sites(self) -> Collection[Site]:
         return self._snapshot.sites.values()
@@ -233,10 +239,10 @@ class Registry:
             if reader is not None:
                 await factlog.set_cursor(transaction, reader, seq)
 
-    async def facts(self, *, after: int = 0, limit: int = factlog.PAGE) -> Sequence[Fact]:
+    async def facts(self, *, after: int = 0, limit: int = factlog.PAGE, sort: Sort | None = None) -> Sequence[Fact]:
         """A page of the record beyond the id `after`, in the order it was written. Raises ConfigError."""
         async with self.transaction(to_write=False) as transaction:
-            return await factlog.read(transaction, after, limit)
+            return await factlog.read(transaction, after, limit, sort)
 
     async def newest(self, sort: Sort) -> AsyncIterator[Sequence[Fact]]:
         """The fact of each subject that was written last, page by page. Raises ConfigError."""
@@ -255,13 +261,21 @@ class Registry:
             return await factlog.cursor(transaction, reader)
 
     async def _begin_record(self) -> None:
-        """A ledger from before there was a record: what stands in it is true from now."""
-        ledger = self._snapshot
-        if not ledger.sites or await self.facts(limit=1):
+        """An empty record begins with the shipped profiles, and what a ledger from before it holds is true from now."""
+        if await self.facts(limit=1):
             return
-        now = self._clock.now()
+        from gateway.coverage.profile_file import shipped  # only a new box reads them
+
+        ledger, now = self._snapshot, self._clock.now()
         things: list[Thing] = [*ledger.sites.values(), *ledger.devices.values(), *ledger.points.values()]
-        await self.record([fact for thing in things if (fact := factlog.fact_of(thing, now, "upgrade")) is not None])
+        facts = [
+            Fact(Sort.PROFILE, (profile.site_kind,), profile.value, EVER, actor="shipped", key=f"shipped {profile.site_kind}")
+            for profile in await asyncio.to_thread(shipped)
+        ]  # fmt: skip
+        facts += [fact for thing in things if (fact := factlog.fact_of(thing, now, "upgrade")) is not None]
+        async with self.transaction() as transaction:
+            if not await factlog.read(transaction, 0, 1):  # another process may have been first
+                await factlog.write(transaction, facts, now)
 
     @asynccontextmanager
     async def transaction(self, *, to_write: bool = True) -> AsyncIterator[BaseDBAsyncClient]:

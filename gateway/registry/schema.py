@@ -86,11 +86,12 @@ async def _pending(path: Path, migrations: str) -> tuple[list[str], list[str]]:
         await context.init(config)
         executor = MigrationExecutor(context.db(), config["apps"])
         plan = await executor.plan()
-        unknown = [key.name for key in await executor.recorder.applied_migrations() if not _is_known(executor, key)]
-        if unknown:
+        applied = await executor.recorder.applied_migrations()
+        if unknown := [key.name for key in applied if not _is_known(executor, key)]:
             raise ConfigError([_newer(path, unknown, executor)])
+        guarded = plan if applied else []  # an empty file has nothing to lose
         return [step.migration.name for step in plan], [
-            step.migration.name for step in plan if await _drops_table(executor, step)
+            step.migration.name for step in guarded if await _drops_table(executor, step)
         ]
 
 

@@ -14,9 +14,12 @@ import pytest
 import yaml
 
 from dashboards.src import families, overview
+from gateway.coverage import facts
+from gateway.coverage.tickets import TARGET
+from gateway.coverage.verdict import Gap
 from gateway.health import STATES
 from gateway.kinds import FACTS, Kind, Lane
-from gateway.metrics import Metrics
+from gateway.metrics import BATTERY_DAYS, COVERAGE_POINTS, COVERAGE_SITES, Metrics
 from tests.conftest import tool
 from tests.dashboards.prometheus import FAMILIES, ROOT, RULES, Expression, board_expressions, rules, watched
 
@@ -30,13 +33,17 @@ ADDED_BY_PROMETHEUS = {"job", "instance"}
 BOUNDED_BY = {
     "version": "one release",
     "box": "one name in the site file",
-    "kind": "gateway.kinds.Kind",
+    "kind": "gateway.kinds.Kind; gateway.coverage.contracts.CONTRACTS and other",
     "lane": "gateway.kinds.Lane",
     "driver": "drivers and profiles of the site file, and two names of our own",
     "connection": "[[connection]] names of the site file",
     "destination": "[[destination]] names of the site file",
     "site": "the ledger's sites",
-    "state": "gateway.health.State",
+    "state": "gateway.health.State; gateway.metrics.COVERAGE_POINTS and COVERAGE_SITES; gateway.coverage.facts.STATES",
+    "area": "the ledger's areas",
+    "sort": "gateway.coverage.facts.Sort",
+    "gap": "gateway.coverage.verdict.Gap, and target",
+    "days": "gateway.metrics.BATTERY_DAYS",
     "answer": "the closed list of a protocol's answers",
     "outcome": "the closed list of request outcomes",
     "hash": "one configuration in force",
@@ -123,7 +130,9 @@ def test_every_lane_kind_and_state_an_expression_selects_exists(expression: Expr
     values = {
         "lane": {lane.name.lower() for lane in Lane},
         "kind": {kind.value for kind in Kind},
-        "state": set(STATES),
+        "state": {*STATES, *COVERAGE_POINTS, *COVERAGE_SITES, *facts.STATES},
+        "gap": {*Gap, TARGET},
+        "days": {str(days) for days in BATTERY_DAYS},
     }
     for selector in used(expression).selectors:
         for matcher in selector.matchers.matchers:

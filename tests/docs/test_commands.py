@@ -69,6 +69,7 @@ BEFORE = {
     "docs/api.md": RUNNING_BOX,
     "docs/access.md": "touch site.toml\n",
     "docs/inventory.md": "touch site.toml\n",
+    "docs/reports.md": "touch site.toml\n",
     "docs/vehicles.md": "touch site.toml\n",
     "docs/driver-tutorial.md": 'cp -r "$REPOSITORY"/{gateway,drivers,simulators,tests,docs,pyproject.toml} .\n',
     "docs/install.md": "mkdir -p /usr/local/bin /etc/systemd/system /etc/prometheus /root/\n",

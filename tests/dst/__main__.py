@@ -33,10 +33,12 @@ def scratch() -> Iterator[Path]:
 def run(seed: int) -> Result:
     """One seed from beginning to end."""
     gc.disable()  # a run is short, and a pause for garbage a third of it
+    gc.freeze()  # afterwards only what this run left is looked at, not the thousands of things a test run holds
     with scratch() as folder:
         result = play(seed, folder)
-    gc.enable()
     gc.collect()
+    gc.unfreeze()
+    gc.enable()
     return result
 
 

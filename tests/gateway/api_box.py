@@ -18,15 +18,18 @@ from gateway.access import Actor
 from gateway.accounts import Accounts
 from gateway.acts import CommandRecord
 from gateway.api import Looks, bind, create_app, serve
+from gateway.assurance import Assurance
 from gateway.audit import Audit, Deed
 from gateway.clock import RealClock
 from gateway.commands import Commands
-from gateway.config import DestinationSection, GatewaySection, SiteFile
+from gateway.commissioning import Commissioning, InTest
+from gateway.config import CoverageSection, DestinationSection, GatewaySection, SiteFile
 from gateway.credentials import KeyFile
 from gateway.difference import Reload
 from gateway.health import DeviceHealth
 from gateway.ids import EventIds
 from gateway.login import LogIn
+from gateway.logs import logger
 from gateway.metrics import Metrics
 from gateway.model import Event, Kind, Lane, Observation, Place, Qualifier
 from gateway.orders import Switchboard
@@ -112,6 +115,12 @@ class Box:
             store=store, ledger=registry, switchboard=self.switchboard, clock=RealClock(), metrics=self.metrics,
             report=self.report, audit=self.record,
         )  # fmt: skip
+        self.in_test = InTest(registry, clock)
+        self.commissioning = Commissioning.of(
+            in_test=self.in_test, registry=registry, store=store, report=lambda _, seen: self.report(seen), audit=audit,
+            clock=clock,
+        )  # fmt: skip
+        self.assurance = Assurance(registry, CoverageSection(), clock=clock, metrics=self.metrics, log=logger())
         self.failing: dict[str, str | None] = {"store": None}
         self.reloads: list[Reload] = []
         """How wishes for another configuration will end, in turn."""
@@ -162,9 +171,10 @@ class Box:
         )
         log_in = LogIn(self.accounts, self.audit, self.clock)
         self.looks = looks = Looks(
-            store=self.store, registry=self.registry, health=self.health, commands=self.commands, metrics=self.metrics, version="1.2.3",
+            store=self.store, registry=self.registry, health=self.health, commands=self.commands,
+            commissioning=self.commissioning, metrics=self.metrics, version="1.2.3",
             clock=self.clock, plan=lambda: plan, reload=self.reload, checks=lambda: self.failing,
-            accounts=self.accounts, log_in=log_in, audit=self.audit, lines=self.lines,
+            accounts=self.accounts, log_in=log_in, audit=self.audit, lines=self.lines, coverage=self.assurance,
         )  # fmt: skip
         self.app = create_app(looks)
         headers = {"authorization": f"Bearer {token}"} if token else {}

@@ -60,7 +60,24 @@ TABLE: dict[str, tuple[frozenset[Role], Reach]] = {
     "POST /api/v1/commands": (frozenset({D, M, T, X}), "self"),
     # On whose line they may listen: tests/gateway/test_recordings.py.
     "POST /api/v1/connections/{name}/capture": (frozenset({M, T, X}), "self"),
+    # On whose site: tests/gateway/test_commissioning_api.py.
+    "GET /api/v1/sites/{site}/walk-test": (ALL, "self"),
+    "POST /api/v1/sites/{site}/walk-test": (frozenset({D, M, T, X}), "self"),
+    "POST /api/v1/sites/{site}/walk-test/end": (frozenset({D, M, T, X}), "self"),
+    "POST /api/v1/sites/{site}/walk-test/accept": (frozenset({D, M, T, X}), "self"),
+    "GET /api/v1/sites/{site}/acceptances/{sha256}": (ALL, "self"),
+    "GET /api/v1/triggered": (frozenset({D, M, X}), "box"),
+    "POST /api/v1/points/{point}/claim": (frozenset({D, M, X}), "box"),
     "GET /api/v1/audit": (frozenset({A, X}), "box"),
+    # Of whose sites the figures are: tests/gateway/test_api_coverage.py.
+    "GET /api/v1/coverage": (ALL, "self"),
+    "GET /api/v1/coverage/gaps": (ALL, "self"),
+    "GET /api/v1/deficiencies": (ALL, "self"),
+    "GET /api/v1/deficiencies/{ticket:path}": (ALL, "self"),
+    "POST /api/v1/deficiencies/told/{ticket:path}": (frozenset({D, M, T, X}), "self"),
+    "POST /api/v1/deficiencies/rectified/{ticket:path}": (frozenset({D, M, T, X}), "self"),
+    "GET /api/v1/areas": (ALL, "box"),
+    "GET /api/v1/ledger": (ALL, "box"),
 }
 
 

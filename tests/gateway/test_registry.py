@@ -17,8 +17,11 @@ from tortoise.migrations.autodetector import MigrationAutodetector
 
 import gateway.registry.checks
 import gateway.registry.migrations
+from gateway.coverage.facts import Sort
+from gateway.coverage.profile_file import shipped
+from gateway.coverage.requirements import profile_of
 from gateway.errors import ConfigError
-from gateway.model import Device, Place, Point, Site, Vehicle, VehicleKind
+from gateway.model import Area, AreaKind, Device, Place, Point, Site, Vehicle, VehicleKind
 from gateway.registry import Registry, Written, migrate, schema
 from tests.conftest import JumpingClock
 
@@ -129,10 +132,31 @@ async def test_a_dry_run_writes_nothing(registry: Registry) -> None:
         (Point("p", "yushan-3", 7, "x", device="panel-1", zone=65_536), "zone"),
         (Point("p", "yushan-3", 7, "x", device="gone"), "device"),
         (Point("p", "bank-7", 7, "x", device="panel-1", zone=9), "device"),
+        (Point("p", "yushan-3", 7, "x", kind="Panic"), "kind"),
+        (Point("p", "yushan-3", 7, "x", also=(("panel-1", 9),)), "device"),
+        (Point("p", "yushan-3", 7, "x", device="panel-1", zone=8, also=(("panel-1", 3),)), "also"),
+        (Point("p", "yushan-3", 7, "x", device="panel-1", zone=8, also=(("gone", 3),)), "also"),
+        (Point("p", "yushan-3", 7, "x", device="panel-1", zone=8, also=(("panel-1", 8),)), "also"),
+        (Point("p", "yushan-3", 7, "x", "panel-1", 20, also=tuple(("panel-1", n) for n in range(21, 37))), "also"),
+        (Site("s", "x", "1234", area="nowhere"), "area"),
+        (Site("s", " x", "1234"), "name"),
+        (Site("s", "x", "1234", responsible="张三"), "responsible"),
+        (Site("s", "x", "1234", opens="2026-2-1"), "opens"),
+        (Site("s", "x", "1234", opens="2026-02-30"), "opens"),
+        (Site("s", "x", "1234", opens="2026-02-03", closes="2026-02-02"), "closes"),
+        (Device("d", "yushan-3", kind="Panic button"), "kind"),
+        (Device("d", "yushan-3", vendor="x" * 65), "vendor"),
+        (Device("d", "yushan-3", model="x\n"), "model"),
+        (Device("d", "yushan-3", parent="gone"), "parent"),
+        (Device("d", "bank-7", parent="panel-1"), "parent"),
+        (Device("d", "yushan-3", parent="d"), "parent"),
+        (Area("a", "", AreaKind.DISTRICT), "name"),
+        (Area("a", "x", AreaKind.COMMUNITY, parent="gone"), "parent"),
+        (Area("a", "x", AreaKind.COMMUNITY, dwellings=-1), "dwellings"),
     ],
 )
 async def test_a_mistake_is_named_in_both_languages_and_nothing_is_written(
-    registry: Registry, thing: Site | Device | Point, field: str
+    registry: Registry, thing: Site | Device | Point | Area, field: str
 ) -> None:
     await fill(registry)
     with pytest.raises(ConfigError) as caught:
@@ -141,6 +165,38 @@ async def test_a_mistake_is_named_in_both_languages_and_nothing_is_written(
     assert [problem.key.rsplit(": ", 1)[1] for problem in caught.value.problems] == [field]
     assert re.search("[一-鿿]", caught.value.problems[0].hint)
     assert registry.device("innocent") is None
+
+
+async def test_devices_are_heard_through_each_other_in_no_circle_and_not_too_deep(registry: Registry) -> None:
+    await fill(registry)
+    chain = [replace(PANEL, id=f"d{n}", parent=f"d{n - 1}" if n else None) for n in range(9)]
+    await registry.add(*chain)
+
+    with pytest.raises(ConfigError, match="more than 8 above it"):
+        await registry.add(replace(PANEL, id="d9", parent="d8"))
+    with pytest.raises(ConfigError, match="is heard through itself"):
+        await registry.update(replace(chain[0], parent="d8"))
+    with pytest.raises(ConfigError, match="the site of d1, which is heard through it"):
+        await registry.update(replace(chain[0], site="bank-7"))
+
+
+async def test_an_area_lies_in_one_above_its_kind(registry: Registry) -> None:
+    district = Area("d", "区", AreaKind.DISTRICT)
+    await registry.add(district, Area("z", "街道", AreaKind.CONTROL_ZONE, "d"))
+
+    with pytest.raises(ConfigError, match="a control_zone inside a control_zone"):
+        await registry.add(Area("y", "街道", AreaKind.CONTROL_ZONE, "z"))
+    with pytest.raises(ConfigError, match="one above that of z"):
+        await registry.update(replace(district, kind=AreaKind.COMMUNITY))
+
+
+async def test_a_new_record_begins_with_the_shipped_profiles_once(registry: Registry, tmp_path: Path) -> None:
+    other = await Registry.open(tmp_path / "registry.db")
+    found = await other.facts()
+    await other.close()
+
+    assert [profile_of(*fact.subject, fact.value or {}) for fact in found] == shipped()
+    assert {fact.sort for fact in found} == {Sort.PROFILE}
 
 
 async def test_add_refuses_what_is_there_and_update_what_is_not(registry: Registry) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from gateway.coverage.causes import causes
+from gateway.coverage.causes import LONG_AGO, causes
 from gateway.coverage.facts import Fact, Sort
+from gateway.coverage.history import History, ms_of
+from gateway.coverage.requirements import Duty, Family
 from gateway.coverage.tickets import (
     POINTS_MAX,
     RECHECK,
@@ -24,6 +25,7 @@ from gateway.coverage.tickets import (
     rectified,
     told,
 )
+from gateway.coverage.verdict import Gap, Verdict
 
 START = datetime(2027, 3, 1, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -140,77 +142,64 @@ def test_it_is_overdue_from_the_local_day_after() -> None:
 # -- causes ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Gap:
-    site: str = "s1"
-    point: str = "p1"
-    measure: str = "intrusion"
-    family: str = "technical"
-    gap: str | None = "silent"
-    because: str = ""
-    via: str = ""
-    since: datetime = START
+FACTS: list[tuple[Sort, tuple[str, ...], dict[str, Any]]] = [
+    (Sort.SITE, ("s1",), {"kind": "residential_estate", "responsible": "物业"}),
+    (Sort.SITE, ("bank",), {"kind": "bank_branch", "responsible": "行长室"}),
+    (Sort.HEALTH, ("d3", "3"), {"state": "fault"}),
+    (Sort.HEALTH, ("d3", ""), {"state": "working"}),
+    (Sort.HEALTH, ("d4", ""), {"state": "fault"}),
+    (Sort.HEALTH, ("bus", ""), {"state": "silent"}),
+    (Sort.HEALTH, ("panel", ""), {"state": "unreachable", "via": "bus"}),
+]
+HISTORY = History(Fact(sort, subject, value, START, id=n) for n, (sort, subject, value) in enumerate(FACTS, 1))
+KINDS = {"s1": "residential_estate", "bank": "bank_branch"}
 
 
-class Known:
-    """A history of facts that hold for ever."""
-
-    def __init__(self, facts: dict[tuple[Sort, str], dict[str, Any]]) -> None:
-        self.facts = facts
-
-    def at(self, sort: Sort, subject: tuple[str, ...], _t: datetime) -> Mapping[str, Any] | None:
-        return self.facts.get((sort, subject[0]))
-
-
-HISTORY = Known(
-    {
-        (Sort.SITE, "s1"): {"kind": "residential_estate", "responsible": "物业"},
-        (Sort.SITE, "bank"): {"kind": "bank_branch", "responsible": "行长室"},
-        (Sort.POINT, "p1"): {"device": "d1", "zone": None, "also": []},
-        (Sort.POINT, "p2"): {"device": "d1", "zone": 7, "also": []},
-        (Sort.POINT, "p3"): {"device": "d3", "zone": 3, "also": [["d4", None]]},
-        (Sort.HEALTH, "d3"): {"state": "working"},
-        (Sort.HEALTH, "d4"): {"state": "fault"},
-        (Sort.HEALTH, "bus"): {"state": "silent"},
-        (Sort.HEALTH, "panel"): {"state": "unreachable", "via": "bus"},
-    }
-)
+def gap(
+    which: Gap | None = Gap.SILENT, site: str = "s1", point: str = "p1", since: datetime = START, **more: Any
+) -> Verdict:
+    """A requirement that is not met."""
+    plain = Verdict(
+        site, KINDS[site], point, "room", "intrusion", Family.TECHNICAL, Duty.MANDATORY, True, False, False, False, False,
+        False, False, False, False, which, "d1", "", "", ms_of(since), None,
+    )  # fmt: skip
+    return plain._replace(**more)
 
 
 @pytest.mark.parametrize(
     ("gaps", "expected"),
     [
-        ([Gap(), Gap(point="p2", since=START - HOUR)], [("device:d1:silent", ("p1", "p2"), START - HOUR)]),
+        ([gap(), gap(point="p2", since=START - HOUR)], [("device:d1:silent", ("p1", "p2"), START - HOUR)]),
         (
-            [Gap(gap="unreachable", via="bus"), Gap(point="p2", gap="unreachable", via="panel")],
+            [gap(Gap.UNREACHABLE, via="bus"), gap(Gap.UNREACHABLE, point="p2", via="panel")],
             [("device:bus:silent", ("p1", "p2"), START)],
         ),
-        ([Gap(point="p3", gap="fault")], [("device:d4:fault", ("p3",), START)]),
-        ([Gap(point="p1", gap="fault")], [("point:p1:fault", ("p1",), START)]),
-        ([Gap(gap="not_networked"), Gap(point="p2", gap="not_networked")], [("site:s1:not_networked", ("p1", "p2"), START)]),
-        ([Gap(point="", gap="not_planned")], [("site:s1:not_planned", (), START)]),
-        ([Gap(gap="not_installed")], [("point:p1:not_installed", ("p1",), START)]),
-        ([Gap("bank", gap="not_installed"), Gap("bank", "p2", gap="not_accepted")], [("site:bank:target", ("p1", "p2"), START)]),
-        ([Gap("bank", family="physical", gap="not_inspected")], [("point:p1:not_inspected", ("p1",), START)]),
-        ([Gap(gap=None)], []),
+        ([gap(Gap.FAULT, device="d4", point="p3")], [("device:d4:fault", ("p3",), START)]),
+        ([gap(Gap.FAULT, device="d3")], [("point:p1:fault", ("p1",), START)]),
+        ([gap(Gap.NOT_NETWORKED), gap(Gap.NOT_NETWORKED, point="p2")], [("site:s1:not_networked", ("p1", "p2"), START)]),
+        ([gap(Gap.NOT_PLANNED, point="", since=LONG_AGO)], [("site:s1:not_planned", (), LONG_AGO)]),
+        ([gap(Gap.NOT_INSTALLED)], [("point:p1:not_installed", ("p1",), START)]),
+        ([gap(Gap.NOT_INSTALLED, "bank"), gap(Gap.NOT_ACCEPTED, "bank", "p2")], [("site:bank:target", ("p1", "p2"), START)]),
+        ([gap(Gap.NOT_INSPECTED, "bank", family=Family.PHYSICAL)], [("point:p1:not_inspected", ("p1",), START)]),
+        ([gap(None), gap(duty=Duty.ADVISED)], []),
     ],
-    ids=["a silent panel", "a lost bus", "a second watcher", "a zone", "a proof", "unplanned", "missing", "the target", "a door", "none"],
+    ids=["a silent panel", "a lost bus", "a watcher", "a zone", "a proof", "unplanned", "missing", "target", "a door", "none"],
 )  # fmt: skip
-def test_each_cause_is_one_ticket(gaps: list[Gap], expected: list[tuple[str, tuple[str, ...], datetime]]) -> None:
+def test_each_cause_is_one_ticket(gaps: list[Verdict], expected: list[tuple[str, tuple[str, ...], datetime]]) -> None:
     found = causes(gaps, HISTORY, START, {"bank_branch"})
 
     assert [(each.ticket, each.points, each.since) for each in found] == expected
 
 
 @pytest.mark.parametrize(
-    ("gap", "risk"),
+    ("wrong", "risk"),
     [
-        (Gap("bank"), Risk.HIGH), (Gap(measure="panic"), Risk.HIGH), (Gap(), Risk.MEDIUM),
-        (Gap("bank", family="physical", gap="inspection_failed"), Risk.LOW),
+        (gap(site="bank"), Risk.HIGH), (gap(measure="panic"), Risk.HIGH), (gap(), Risk.MEDIUM),
+        (gap(Gap.INSPECTION_FAILED, "bank", family=Family.PHYSICAL), Risk.LOW),
     ],
 )  # fmt: skip
-def test_risk_follows_the_site_and_the_measure(gap: Gap, risk: Risk) -> None:
-    [found] = causes([gap], HISTORY, START, {"bank_branch"})
+def test_risk_follows_the_site_and_the_measure(wrong: Verdict, risk: Risk) -> None:
+    [found] = causes([wrong], HISTORY, START, {"bank_branch"})
 
     assert found.risk is risk
-    assert found.responsible == ("行长室" if gap.site == "bank" else "物业")
+    assert found.responsible == ("行长室" if wrong.site == "bank" else "物业")

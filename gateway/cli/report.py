@@ -1,0 +1,139 @@
+"""`fangkong report`: what is required, installed, working and networked, as people and programs read it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.cli._site_file import OK, add_common, data_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from gateway.cli import Commands
+    from gateway.coverage.days import Month
+    from gateway.reports.figures import Known
+    from gateway.reports.tables import Report
+
+FORMATS = ("json", "csv", "html", "pdf", "xlsx")
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser("report", help="coverage, gaps, zones, ledger")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, text in (
+        ("coverage", "required, installed, working and networked, node by node"),
+        ("gaps", "what is not as it must be, the most urgent first"),
+        ("zones", "the assessment table of the control zones"),
+        ("ledger", "the equipment ledger and its changes"),
+    ):
+        verb = verbs.add_parser(name, help=text)
+        _add_when(verb)
+        verb.add_argument("--format", choices=FORMATS, default="json")
+        add_common(verb, _tables)
+        verb.set_defaults(report=name)
+
+
+def _add_when(parser: argparse.ArgumentParser) -> None:
+    when = parser.add_mutually_exclusive_group()
+    when.add_argument("--at", type=_moment, help="an instant, like 2026-10-31T18:00+08:00 (default now)")
+    when.add_argument("--month", type=_month, help="its end, like 2026-10")
+    parser.add_argument("--node", help="an area or site, and what is below it (default all)")
+    parser.add_argument("--lang", choices=("zh", "en"), default="zh")
+    parser.add_argument("--out", type=Path, help="a file (default standard output)")
+
+
+def _moment(text: str) -> datetime:
+    from datetime import datetime
+
+    from gateway.coverage.days import LOCAL
+
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a time is expected, like 2026-10-31T18:00+08:00, not {text!r}") from None
+    return found if found.tzinfo else found.replace(tzinfo=LOCAL)
+
+
+def _month(text: str) -> Month:
+    from gateway.coverage.days import Month
+
+    try:
+        return Month.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+async def _known(args: argparse.Namespace, month: Month) -> Known:
+    """All that this box knows. Raises ConfigError, StoreError."""
+    from gateway.reports.sources import known
+
+    site_file, folder = data_dir(args)
+    return await known(folder, month, site_file.coverage, site_file.reports)
+
+
+def _when(args: argparse.Namespace) -> tuple[datetime, Month]:
+    from gateway.clock import RealClock
+    from gateway.coverage.days import Month
+    from gateway.reports.figures import instant_of
+
+    now = RealClock().now()
+    month = args.month or Month.of(args.at or now)
+    return args.at or instant_of(month, now), month
+
+
+async def _tables(args: argparse.Namespace) -> int:
+    from gateway.reports.formats import written
+
+    at, month = _when(args)
+    known = await _known(args, month)
+    _write(args, written(_report(args, known, at, month), args.format, args.lang))
+    return OK
+
+
+def _report(args: argparse.Namespace, known: Known, at: datetime, month: Month) -> Report:
+    from collections import Counter
+
+    from gateway.coverage.count import tree, verdicts
+    from gateway.coverage.days import LOCAL
+    from gateway.reports import gaps, lists
+    from gateway.reports.scope import Scope
+    from gateway.reports.tables import Report, Table
+    from gateway.reports.words import Said
+
+    scope = Scope(known.history, at)
+    node = scope.node(args.node)
+    counts = tree(known.history, at, rules=known.rules)
+    found = gaps.open_gaps(scope, verdicts(known.history, at, rules=known.rules), node)
+    rows = gaps.rows(known.history, scope, found, at, known.coverage)
+    if args.report == "coverage":
+        tables: Sequence[Table] = [lists.coverage(scope, counts, node)]
+    elif args.report == "gaps":
+        tables = [gaps.table(rows)]
+    elif args.report == "zones":
+        number = Counter(each for gap in found for each in scope.chain(gap.site))
+        tables = [lists.zones(scope, counts, node, number)]
+    else:
+        tables = [lists.ledger(known.history, scope, node, at), lists.changes(known.facts, month.start, month.end)]
+    local = at.astimezone(LOCAL)
+    name = scope.name(node)
+    subtitle = Said(f"{name} 截至 {local:%Y-%m-%d %H:%M}".strip(), f"{name} as of {local:%Y-%m-%d %H:%M}".strip())
+    title = Said({"coverage": "覆盖情况表", "gaps": "缺口清单", "zones": "防控区考核表", "ledger": "设备台账"}[args.report],
+                 {"coverage": "Coverage", "gaps": "Gaps", "zones": "Control zones", "ledger": "Equipment ledger"}[args.report])  # fmt: skip
+    return Report(args.report, title, subtitle, tables, {"at": local.isoformat(), "node": node})
+
+
+def _write(args: argparse.Namespace, content: bytes) -> None:
+    import sys
+
+    from gateway.errors import GatewayError
+
+    if args.out is None:
+        sys.stdout.buffer.write(content)
+        return
+    try:
+        args.out.write_bytes(content)
+    except OSError as error:
+        raise GatewayError(f"--out {args.out}: {error.strerror}; a file that can be written is expected") from error

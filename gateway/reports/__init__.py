@@ -1,0 +1,1 @@
+"""What people read of the coverage: figures in, pages out. Pure, but for the files of published editions."""

@@ -1,0 +1,203 @@
+"""The tables for the office: coverage of a tree, assessment of control zones, the equipment ledger and its changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from gateway.coverage.counts import Counts, rate
+from gateway.coverage.days import LOCAL
+from gateway.coverage.facts import ZONE_OF_ALL, Fact, Sort
+from gateway.coverage.history import History
+from gateway.reports.scope import Scope
+from gateway.reports.tables import Column, Row, Table, word_of
+from gateway.reports.words import (
+    AREA_KINDS,
+    DEVICE_KINDS,
+    FACTS,
+    NO_REQUIRED_POINTS,
+    SITE_KINDS,
+    STAGES,
+    STATES,
+    Lang,
+    Said,
+)
+
+LEDGER_FACTS = (
+    Sort.AREA, Sort.SITE, Sort.POINT, Sort.DEVICE, Sort.PROFILE, Sort.STAGE, Sort.ACCEPTANCE, Sort.WAIVER, Sort.INSPECTION, Sort.TARGET,
+)  # fmt: skip
+"""What people change; how equipment feels from hour to hour is no change of the ledger."""
+
+
+def _pair(cell: Sequence[int], lang: Lang) -> str:
+    part, whole = cell
+    return f"{rate(part, whole)} ({part}/{whole})" if whole else NO_REQUIRED_POINTS[lang]
+
+
+def _counted(counts: Counts) -> dict[str, Any]:
+    return {
+        "required": counts.required,
+        "installed": counts.installed,
+        "working": counts.working,
+        "networked": counts.networked,
+        "must_network": counts.must_network,
+        "waived": counts.waived,
+        "degraded": counts.degraded,
+        "unsupervised": counts.unsupervised,
+        "overdue": counts.overdue,
+        "installation": [counts.installed, counts.required],
+        "serviceable": [counts.working, counts.installed],
+        "effective": [counts.working, counts.required],
+        "network": [counts.networked, counts.must_network],
+        "target": [counts.target_units_installed, counts.target_units],
+        "physical": [counts.physical_ok, counts.physical],
+        "closed": [counts.entrances_controlled, counts.entrances],
+    }
+
+
+RATES = (
+    Column("installation", Said("安装率(已装/应装)", "installation (installed/required)"), _pair),
+    Column("serviceable", Said("完好率(有效/已装)", "serviceable (working/installed)"), _pair),
+    Column("effective", Said("有效率(有效/应装)", "effective (working/required)"), _pair),
+    Column("network", Said("联网率(已联/应联)", "networked (proved/required)"), _pair),
+    Column("waived", Said("豁免", "waived"), is_number=True),
+    Column("overdue", Said("测试超期", "test overdue"), is_number=True),
+    Column("unsupervised", Said("无监测", "unsupervised"), is_number=True),
+)
+
+
+def coverage(scope: Scope, tree: Mapping[str, Counts], node: str) -> Table:
+    """A node and all below it."""
+    inside = [each for each in scope.nodes() if node in scope.up(each)]
+    rows = [
+        {
+            "node": each,
+            "kind": scope.kind(each),
+            "name": scope.name(each),
+            "site_kind": scope.sites[each[5:]].get("kind") if each.startswith("site:") else None,
+            **_counted(tree.get(each, Counts())),
+        }
+        for each in inside
+    ]
+    columns = (
+        Column("kind", Said("层级", "level"), word_of(AREA_KINDS)),
+        Column("name", Said("名称", "name")),
+        Column("site_kind", Said("类别", "kind"), word_of(SITE_KINDS)),
+        *RATES,
+    )
+    return Table("coverage", Said("覆盖情况", "coverage"), columns, rows)
+
+
+def zones(scope: Scope, tree: Mapping[str, Counts], node: str, open_gaps: Mapping[str, int]) -> Table:
+    """A row for each control zone."""
+    rows = [
+        {
+            "node": each,
+            "name": scope.name(each),
+            "sites": len(scope.sites_of(each)),
+            "gaps": open_gaps.get(each, 0),
+            **_counted(tree.get(each, Counts())),
+        }
+        for each in scope.areas_of(node, "control_zone")
+    ]
+    columns = (
+        Column("name", Said("防控区", "control zone")),
+        Column("sites", Said("场所数", "sites"), is_number=True),
+        Column("target", Said("目标单位(装齐/全部)", "target units (complete/all)"), _pair),
+        *RATES[:5],
+        Column("physical", Said("物防合格率", "physical compliance"), _pair),
+        Column("closed", Said("封闭管理(受控/出入口)", "closed management"), _pair),
+        Column("gaps", Said("未整改缺口", "open gaps"), is_number=True),
+    )
+    return Table("zones", Said("防控区考核表", "assessment of control zones"), columns, rows)
+
+
+def ledger(history: History, scope: Scope, node: str, at: datetime) -> Table:
+    """A row for each device at or below a node."""
+    rows = []
+    points: dict[str, list[str]] = {}
+    for subject in sorted(history.subjects(Sort.POINT)):
+        if (point := history.at(Sort.POINT, subject, at)) is not None:
+            for device in {point.get("device"), *(also[0] for also in point.get("also") or ())}:
+                points.setdefault(str(device), []).append(point["name"])
+    for (device,) in sorted(history.subjects(Sort.DEVICE)):
+        found = history.at(Sort.DEVICE, (device,), at)
+        if found is not None and scope.is_in(node, found["site"]):
+            stage = history.at(Sort.STAGE, (device,), at) or {}
+            health = history.at(Sort.HEALTH, (device, ZONE_OF_ALL), at) or {}
+            rows.append(
+                {
+                    "device": device,
+                    "name": found["name"],
+                    "kind": found.get("kind") or "other",
+                    "vendor": found.get("vendor"),
+                    "model": found.get("model"),
+                    "site": found["site"],
+                    "site_name": scope.sites[found["site"]]["name"],
+                    "points": ", ".join(points.get(device, ())),
+                    "stage": stage.get("stage"),
+                    "state": health.get("state"),
+                    "cause": health.get("cause"),
+                }
+            )
+    columns = (
+        Column("device", Said("编号", "id")),
+        Column("name", Said("名称", "name")),
+        Column("kind", Said("类别", "kind"), word_of(DEVICE_KINDS)),
+        Column("vendor", Said("厂商", "vendor")),
+        Column("model", Said("型号", "model")),
+        Column("site_name", Said("场所", "site")),
+        Column("points", Said("防护点", "points")),
+        Column("stage", Said("阶段", "stage"), word_of(STAGES)),
+        Column("state", Said("状态", "state"), word_of(STATES)),
+        Column("cause", Said("原因", "cause")),
+    )
+    return Table("devices", Said("设备台账", "equipment"), columns, rows)
+
+
+def changes(facts: Sequence[Fact], start: datetime, end: datetime) -> Table:
+    """Every change of the ledger recorded in a time, once, in the order of the record."""
+    rows: list[Row] = []
+    before: dict[tuple[Sort, tuple[str, ...]], Mapping[str, Any] | None] = {}
+    for fact in facts:
+        if fact.sort not in LEDGER_FACTS:
+            continue
+        key = (fact.sort, fact.subject)
+        if fact.recorded_at is not None and start <= fact.recorded_at < end:
+            rows.append(
+                {
+                    "id": fact.id,
+                    "recorded": _local(fact.recorded_at),
+                    "valid_from": _local(fact.valid_from),
+                    "valid_to": None if fact.valid_to is None else _local(fact.valid_to),
+                    "sort": str(fact.sort),
+                    "subject": " / ".join(fact.subject),
+                    "change": _change(before.get(key), fact),
+                    "actor": fact.actor,
+                }
+            )
+        before[key] = fact.value
+    columns = (
+        Column("id", Said("序号", "no."), is_number=True),
+        Column("recorded", Said("记录时间", "recorded")),
+        Column("valid_from", Said("生效时间", "valid from")),
+        Column("valid_to", Said("失效时间", "valid to")),
+        Column("sort", Said("事项", "about"), word_of(FACTS)),
+        Column("subject", Said("对象", "subject")),
+        Column("change", Said("变更", "change")),
+        Column("actor", Said("操作人", "by")),
+    )
+    return Table("changes", Said("变更记录", "changes"), columns, rows)
+
+
+def _change(before: Mapping[str, Any] | None, fact: Fact) -> str:
+    """What of the value is another one than before."""
+    if fact.value is None:
+        return f"withdraws no. {fact.withdraws} 撤回" if fact.withdraws else "removed 移除"
+    old = before or {}
+    return "; ".join(f"{name}: {value}" for name, value in fact.value.items() if value and old.get(name) != value)
+
+
+def _local(moment: datetime) -> str:
+    return moment.astimezone(LOCAL).strftime("%Y-%m-%d %H:%M")

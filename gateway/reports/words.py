@@ -1,0 +1,168 @@
+"""The words of the reports: Chinese first, English beside it. A code without a word is printed as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Lang = Literal["zh", "en"]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One text in both languages."""
+
+    zh: str
+    en: str
+
+    def __getitem__(self, lang: Lang) -> str:
+        return self.zh if lang == "zh" else self.en
+
+
+def _words(lines: str) -> Mapping[str, Said]:
+    """One line each: code, Chinese, English."""
+    return {
+        code: Said(zh, en) for code, zh, en in (line.strip().split(maxsplit=2) for line in lines.strip().splitlines())
+    }
+
+
+NO_REQUIRED_POINTS = Said("n/a (无应装点位)", "n/a (no required points)")
+NOT_REPORTED = Said("未上报", "not reported")
+
+GAPS = _words("""
+    not_planned        未规划       not planned
+    not_installed      未安装       not installed
+    not_accepted       未验收       not accepted
+    out_of_service     已停用       out of service
+    silent             失联         silent
+    fault              故障         fault
+    unreachable        上级不可达   unreachable
+    bypassed           已旁路       bypassed
+    untested           超期未测试   untested
+    not_networked      未联网       not networked
+    not_inspected      未检查       not inspected
+    inspection_failed  检查不合格   inspection failed
+""")
+
+MEASURES = _words("""
+    intrusion       入侵报警     intrusion alarm
+    panic           紧急报警     panic alarm
+    access_control  出入口控制   access control
+    intercom        楼宇对讲     intercom
+    perimeter       周界报警     perimeter alarm
+    patrol          电子巡查     electronic patrol
+    gps             卫星定位     positioning
+    power           电源监测     power supply watch
+    door            车门监测     door watch
+    fire            火灾报警     fire alarm
+    security_door   防盗安全门   security door
+    interlock_door  联动互锁门   interlocking door
+    bars            防护栏       bars
+    screen          防弹复合玻璃 bullet-resistant screen
+    fence           围墙(栅栏)   wall or fence
+    wall            围墙         wall
+    lighting        亮化         lighting
+    lock            锁具         lock
+    safe            保险柜       safe
+""")
+
+SITE_KINDS = _words("""
+    bank_branch         银行营业场所   bank branch
+    self_service_bank   自助银行       self-service bank
+    bank_vault          金库           bank vault
+    jewelry_store       金银珠宝店     jewellery shop
+    cash_heavy_unit     钱财物集中单位 cash-heavy unit
+    residential_estate  住宅小区       residential estate
+    house_block         居民楼         house block
+    mall                商场           mall
+    supermarket         超市           supermarket
+    street_shop         沿街商铺       street shop
+    hazardous_store     危险品库       hazardous store
+    school              学校           school
+    kindergarten        幼儿园         kindergarten
+    construction_site   建筑工地       construction site
+    key_unit_other      其他重点单位   other key unit
+    vehicle_cash        运钞车         cash vehicle
+    vehicle_taxi        出租车         taxi
+""")
+
+DEVICE_KINDS = _words("""
+    panel                 报警主机       alarm panel
+    detector              探测器         detector
+    radio_sensor          无线探测器     radio sensor
+    radio_code            无线编码器     radio code transmitter
+    panic_button          紧急按钮       panic button
+    door_controller       门禁控制器     door controller
+    perimeter_controller  周界控制器     perimeter controller
+    vehicle_unit          车载终端       vehicle unit
+    bus_gateway           总线网关       bus gateway
+    mqtt_bridge           无线网桥       radio bridge
+    siren                 警号           siren
+    other                 其他设备       other equipment
+""")
+
+STATES = _words("""
+    working      正常         working
+    degraded     降级         degraded
+    fault        故障         fault
+    silent       失联         silent
+    unreachable  上级不可达   unreachable
+    bypassed     已旁路       bypassed
+""")
+
+STAGES = _words("""
+    planned         已规划   planned
+    installed       已安装   installed
+    accepted        已验收   accepted
+    in_service      在用     in service
+    out_of_service  停用     out of service
+    retired         已报废   retired
+    unplanned       计划外   unplanned
+""")
+
+DUTIES = _words("""
+    mandatory  必须   mandatory
+    advised    建议   advised
+""")
+
+AREA_KINDS = _words("""
+    all           全部     all
+    district      区       district
+    control_zone  防控区   control zone
+    community     社区     community
+    site          场所     site
+""")
+
+FACTS = _words("""
+    area        区域     area
+    site        场所     site
+    point       防护点   point
+    device      设备     device
+    profile     配置标准 profile
+    stage       阶段     stage
+    acceptance  验收     acceptance
+    waiver      豁免     waiver
+    inspection  检查     inspection
+    health      运行状态 health
+    live_test   触发测试 live test
+    proof       联网证明 proof
+    sample      测量值   sample
+    ticket      整改单   ticket
+    target      目标     target
+    edition     通报版本 edition
+""")
+
+COLOURS = _words("""
+    grey    灰色(无预警)   grey (no warning)
+    blue    蓝色(关注)     blue (watch)
+    yellow  黄色(预警)     yellow (warning)
+    orange  橙色(较重预警) orange (serious warning)
+    red     红色(严重预警) red (severe warning)
+""")
+
+RISKS = _words("""
+    high    高   high
+    medium  中   medium
+    low     低   low
+""")
