@@ -14,7 +14,7 @@ test: .venv/.dev
 # What needs apt packages on top: independent peers, a real Prometheus, a browser (.ci/tools installs them as root).
 test-full: .venv/.dev .venv/peers/libosdp
 	@.ci/tools
-	@$(PYTEST) -m "(full or peer) and not soak" --all-peers -n 4 --dist worksteal
+	@$(PYTEST) -m "(full or peer) and not soak" --all-peers -n 4 --dist load --maxschedchunk 1
 
 # Kills under load with a balance at the end, then one at every system call: make crash KILLS=1000 SEED=7
 KILLS ?= 100
@@ -39,6 +39,7 @@ lint: .venv/.dev
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m dashboards.src.overview --check
 	@$(BIN)/python -m dashboards.src.families --check
+	@$(BIN)/python -m dashboards.src.coverage --check
 	@$(BIN)/python -m tests.evidence --check
 	@$(BIN)/python -m tests.ladder --check
 

@@ -132,6 +132,11 @@ class Commands:
             self._switchboard.give(order, inbox)
             return Given(order.record, is_new=True)
 
+    def can(self, device: str, act: Act) -> bool:
+        """Whether its driver obeys this, on the line it was last heard on."""
+        inbox = self._switchboard.where(device)
+        return inbox is not None and act in inbox.obeys(device)
+
     async def known(self, command_id: str) -> CommandRecord | None:
         """A command as it stands."""
         if (order := self._open.get(command_id)) is not None:

@@ -221,6 +221,22 @@ class CoverageSection(Section):
     due_days: DueSection = DueSection()
 
 
+HOUR = r"^([01]\d|2[0-3]):[0-5]\d$"
+"""As people write it: 07:30, local time (UTC+8, all the year)."""
+
+
+class SelfTestSection(Section):
+    """Once a month the devices of a site that can, test themselves (docs/commissioning.md)."""
+
+    site: Annotated[str, Field(min_length=1, max_length=64)]
+    day: Annotated[int, Field(ge=1, le=28)] = 1
+    """Of the month; every month has 28."""
+    at: Annotated[str, Field(pattern=HOUR)] = "10:00"
+    quiet_from: Annotated[str, Field(pattern=HOUR)] = "21:00"
+    """From here to `quiet_to`, over midnight where that is earlier, no test begins: a siren is none of the night."""
+    quiet_to: Annotated[str, Field(pattern=HOUR)] = "08:00"
+
+
 Steps = tuple[
     Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]
 ]
@@ -318,6 +334,7 @@ class SiteFile(Section):
     connection: tuple[ConnectionSection, ...] = ()
     destination: tuple[DestinationSection, ...] = ()
     door: Annotated[tuple[DoorSection, ...], Field(max_length=DOORS_MAX)] = ()
+    self_test: Annotated[tuple[SelfTestSection, ...], Field(max_length=1000)] = ()
 
     @field_validator("door")
     @classmethod

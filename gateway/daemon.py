@@ -27,6 +27,7 @@ from gateway.audit import Audit, Deed
 from gateway.clock import Clock
 from gateway.commands import Commands
 from gateway.commissioning import Commissioning, InTest
+from gateway.commissioning.self_tests import SelfTests
 from gateway.config import StoreSection
 from gateway.configuration import Configuration
 from gateway.errors import Busy, GatewayError, StoreError
@@ -134,6 +135,7 @@ class Daemon:
                     group.create_task(parts.health.run(), name="health"),
                     group.create_task(parts.commands.run(), name="commands"),
                     group.create_task(parts.commissioning.walks.run(), name="walk tests"),
+                    group.create_task(self._self_tests(parts).run(), name="self-tests"),
                     group.create_task(self._recorder(parts).run(), name="supervision"),
                     group.create_task(parts.proofs.run(), name="proofs"),
                     group.create_task(self._site_tests(parts).run(), name="site tests"),
@@ -345,6 +347,15 @@ class Daemon:
             may_send=lambda: any(each.forwarder.RECEIPTS for each in self.configuration.plan.destinations),
             random=self._random, metrics=self._metrics, log=self._log,
         )  # fmt: skip
+
+    def _self_tests(self, parts: Parts) -> SelfTests:
+        return SelfTests(
+            plans=lambda: self.configuration.plan.site.self_test,
+            registry=parts.registry,
+            commands=parts.commands,
+            report=partial(parts.intake.report, Source("gateway", "gateway", proves_life=False)),
+            clock=self._clock,
+        )
 
     def _keep(self) -> StoreSection:
         return self.configuration.plan.site.store

@@ -14,7 +14,7 @@ LIVE = frozenset(
     {
         "gateway.language", "gateway.profiles_dir", "api.token_file", "api.metrics_without_token", "store.budget_mb",
         "store.retention_days", "store.positions_days", "store.grants_days", "broker.passwords", "broker.topics",
-        "door", "storms.window_s", "storms.burst", "storms.per_s", "storms.life_burst", "storms.life_per_s",
+        "door", "self_test", "storms.window_s", "storms.burst", "storms.per_s", "storms.life_burst", "storms.life_per_s",
     }
 )  # fmt: skip
 """Keys outside connections and destinations that a running gateway takes over. A key that is not here needs a restart."""
@@ -92,7 +92,9 @@ def _change(
 
 def _changed_keys(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
     """Keys of the single tables, each with what changed."""
-    for table in [name for name in SiteFile.model_fields if name not in ("connection", "destination", "door")]:
+    for table in [
+        name for name in SiteFile.model_fields if name not in ("connection", "destination", "door", "self_test")
+    ]:
         if table == "broker" and not (has_topics(old) and has_topics(new)):
             continue  # none runs, or none will: the next one is started as its file has it
         before, after = getattr(old.site, table), getattr(new.site, table)
@@ -104,6 +106,8 @@ def _changed_keys(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
                 yield f"{table}.{key}", "another secret in the same file"
     if old.site.door != new.site.door:
         yield "door", "other doors"
+    if old.site.self_test != new.site.self_test:
+        yield "self_test", "other self-tests"
     if has_topics(old) and broker_keeps_all(new) and not broker_keeps_all(old):
         yield "broker", "a driver without receipts of its own needs a broker that saves every message"
 

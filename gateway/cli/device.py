@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gateway.cli import Commands
     from gateway.model import Device, Heard, Point
-    from gateway.registry import Registry
+    from gateway.registry import Registry, Thing
 
 
 def add_parser(commands: Commands) -> None:
@@ -28,7 +28,10 @@ def add_parser(commands: Commands) -> None:
     add_common(add, _add)
 
     claim = verbs.add_parser("claim", help="take a device that reports but is not in the ledger into it")
-    _device_arguments(claim)
+    _device_arguments(claim, may_listen=True)
+    claim.add_argument("--by-trigger", action="store_true", help="take the one that is triggered now; needs --point")
+    claim.add_argument("--within", type=int, default=120, metavar="SECONDS", help="how long to listen, at most 600")
+    claim.add_argument("--kind", default="", help="with --by-trigger: what it is, such as panic_button")
     add_common(claim, _claim)
 
     load = verbs.add_parser("import", help="add and update devices and points from a CSV file (docs/inventory.md)")
@@ -46,9 +49,10 @@ def add_parser(commands: Commands) -> None:
     add_common(one, _show)
 
 
-def _device_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", help="the id the device gives itself")
-    parser.add_argument("--site", required=True)
+def _device_arguments(parser: argparse.ArgumentParser, *, may_listen: bool = False) -> None:
+    """`may_listen`: the device may be found, and then its planned point says the site."""
+    parser.add_argument("id", nargs="?" if may_listen else None, help="the id the device gives itself")
+    parser.add_argument("--site", required=not may_listen)
     parser.add_argument("--name", default="")
     parser.add_argument("--heard-within-s", type=float, help="silence longer than this is a fault")
     parser.add_argument("--point", help="a protection point it watches")
@@ -77,6 +81,13 @@ async def _claim(args: argparse.Namespace) -> int:
 
     from gateway.errors import ConfigError, Problem
 
+    if args.by_trigger and args.point:
+        from gateway.cli._trigger import claim
+
+        return await claim(args)
+    if args.by_trigger or not (args.id and args.site):
+        expected = "--by-trigger with the planned --point, or the id of a device and its --site"
+        raise ConfigError([Problem("command line", None, "claim", "incomplete", expected, "参数不全")])
     async with _ledger(args) as registry:
         waiting = [heard.device for heard in _unclaimed(args, registry)]
         if args.id not in waiting and registry.device(args.id) is None:
@@ -115,7 +126,7 @@ async def _import(args: argparse.Namespace) -> int:
     wanted = read_device_list(args.file)
     async with _ledger(args) as registry:
         try:
-            things = list(wanted.things.values())
+            things = [_known_kept(registry, thing) for thing in wanted.things.values()]
             written = await put(args, registry, things, dry_run=args.dry_run, report=wanted.report)
         except ConfigError as error:
             raise ConfigError(error.problems[:PROBLEMS_MAX]) from error
@@ -126,6 +137,21 @@ async def _import(args: argparse.Namespace) -> int:
         would = "would be " if args.dry_run else ""
         print(f"{written.added} {would}added, {written.updated} {would}updated, {written.unchanged} unchanged")
     return OK
+
+
+def _known_kept(registry: Registry, thing: Thing) -> Thing:
+    """What this file has no column for stays as the ledger has it."""
+    from dataclasses import replace
+
+    from gateway.model import Device, Point
+
+    known = registry.snapshot.devices.get(thing.id) if isinstance(thing, Device) else None
+    if isinstance(thing, Device) and known is not None:
+        return replace(known, site=thing.site, name=thing.name, heard_within_s=thing.heard_within_s)
+    point = registry.snapshot.points.get(thing.id) if isinstance(thing, Point) else None
+    if isinstance(thing, Point) and point is not None:
+        return replace(thing, kind=point.kind, also=point.also)
+    return thing
 
 
 async def _list(args: argparse.Namespace) -> int:

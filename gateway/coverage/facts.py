@@ -54,6 +54,8 @@ class Sort(StrEnum):
     """(node, due date): {"share": 0..1}. What was promised by when."""
     WALK_TEST = "walk_test"
     """(site,): {"points": ids, "by": role, "reason"}; always with an end. None: it was ended before."""
+    SELF_TEST = "self_test"
+    """(site, point, device): {"due": ISO moment, "ok", "detail", "command"}; (site, "", ""): {"due"}, the last that is done."""
     SHEET = "sheet"
     """(site, hash): {"content": the acceptance sheet as canonical JSON}."""
     EDITION = "edition"

@@ -84,6 +84,7 @@ def test_lateness_is_against_the_devices_own_beat(asked: list[float], on: list[i
 
 
 @pytest.mark.full
+@pytest.mark.long
 def test_a_tiny_run_measures_every_aim_and_makes_the_page(tmp_path: Path) -> None:
     tiny = Size(
         rounds=1,

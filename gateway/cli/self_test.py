@@ -1,0 +1,69 @@
+"""`fangkong self-test list|due`: what monthly self-tests found, and which live tests by hand are due."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from gateway.cli._site_file import OK, add_common, open_registry, show
+
+if TYPE_CHECKING:
+    from gateway.cli import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser("self-test", help="what self-tests found, and which live tests are due")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listed = verbs.add_parser("list", help="the last result of each point")
+    listed.add_argument("--site")
+    add_common(listed, _list)
+
+    due = verbs.add_parser("due", help="panic buttons and the like that a person must press soon")
+    due.add_argument("--within", type=int, default=7, metavar="DAYS")
+    due.add_argument("--site")
+    add_common(due, _due)
+
+
+async def _list(args: argparse.Namespace) -> int:
+    from gateway.coverage.facts import Sort
+
+    registry = await open_registry(args)
+    rows: list[dict[str, Any]] = []
+    try:
+        async for page in registry.newest(Sort.SELF_TEST):
+            for fact in page:
+                site, point, device = fact.subject
+                if point and fact.value and args.site in (None, site):
+                    rows.append({"site": site, "point": point, "device": device, **fact.value})
+    finally:
+        await registry.close()
+    show(args, rows, empty="no self-test yet 尚无自检记录")
+    return OK
+
+
+async def _due(args: argparse.Namespace) -> int:
+    from datetime import timedelta
+
+    from gateway.clock import RealClock
+    from gateway.coverage.contracts import contract_of
+    from gateway.coverage.facts import Sort
+
+    registry = await open_registry(args)
+    try:
+        tested = {fact.subject[0]: fact async for page in registry.newest(Sort.LIVE_TEST) for fact in page}
+        devices = [device for device in registry.devices() if args.site in (None, device.site)]
+    finally:
+        await registry.close()
+    soon = RealClock().now() + timedelta(days=args.within)
+    rows = []
+    for device in sorted(devices, key=lambda device: device.id):
+        every = contract_of(device.kind).live_test_days
+        last = tested.get(device.id)
+        due = last.valid_from + timedelta(days=every) if last and every else None
+        if every is not None and (due is None or due <= soon):
+            rows.append({"device": device.id, "site": device.site, "kind": device.kind,
+                         "last": last.valid_from.isoformat(timespec="seconds") if last else None,
+                         "due": due.isoformat(timespec="seconds") if due else "now"})  # fmt: skip
+    show(args, rows, empty="nothing is due 没有到期的实测")
+    return OK
