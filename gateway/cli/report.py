@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli._site_file import OK, add_common, data_dir
+from gateway.cli._site_file import FAILED, OK, add_common, data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ FORMATS = ("json", "csv", "html", "pdf", "xlsx")
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("report", help="coverage, gaps, zones, ledger")
+    parser = commands.add_parser("report", help="coverage, gaps, ledger, monthly bulletin")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in (
         ("coverage", "required, installed, working and networked, node by node"),
@@ -34,6 +34,18 @@ def add_parser(commands: Commands) -> None:
         verb.add_argument("--format", choices=FORMATS, default="json")
         add_common(verb, _tables)
         verb.set_defaults(report=name)
+    bulletin = verbs.add_parser("bulletin", help="the monthly bulletin: a page for each community")
+    _add_when(bulletin)
+    bulletin.add_argument("--format", choices=("json", "html", "pdf"), default="html")
+    bulletin.add_argument("--edition", choices=("public", "internal"), default="public")
+    add_common(bulletin, _bulletin)
+    for name, text, run in (
+        ("publish", "freeze a month; a second time, as a correction", _publish),
+        ("verify", "derive published figures again from the facts of that time", _verify),
+    ):
+        verb = verbs.add_parser(name, help=text)
+        verb.add_argument("--month", type=_month, required=True, help="like 2026-10")
+        add_common(verb, run)
 
 
 def _add_when(parser: argparse.ArgumentParser) -> None:
@@ -123,6 +135,64 @@ def _report(args: argparse.Namespace, known: Known, at: datetime, month: Month) 
     title = Said({"coverage": "覆盖情况表", "gaps": "缺口清单", "zones": "防控区考核表", "ledger": "设备台账"}[args.report],
                  {"coverage": "Coverage", "gaps": "Gaps", "zones": "Control zones", "ledger": "Equipment ledger"}[args.report])  # fmt: skip
     return Report(args.report, title, subtitle, tables, {"at": local.isoformat(), "node": node})
+
+
+async def _bulletin(args: argparse.Namespace) -> int:
+    from gateway.reports import bulletin
+    from gateway.reports.editions import as_published, editions
+    from gateway.reports.figures import month_figures
+    from gateway.reports.formats import json_bytes, pdf
+
+    at, month = _when(args)
+    known = await _known(args, month)
+    site_file, folder = data_dir(args)
+    published = [] if args.at else editions(folder, month)
+    if published:
+        known, figures = as_published(published[-1], known, month, folder), published[-1].document["figures"]
+        label = f"{published[-1].state} {published[-1].number} {published[-1].sha256[:12]}"
+    else:
+        figures, label = month_figures(known, month, at, box=site_file.gateway.name), "草稿 draft"
+    make = bulletin.public if args.edition == "public" else bulletin.internal
+    document, page = make(known, figures, args.node, args.lang, label)
+    _write(
+        args, json_bytes(document) if args.format == "json" else pdf(page) if args.format == "pdf" else page.encode()
+    )
+    return OK
+
+
+async def _publish(args: argparse.Namespace) -> int:
+    from gateway.clock import RealClock
+    from gateway.registry import Registry
+    from gateway.reports.editions import publish
+
+    known = await _known(args, args.month)
+    site_file, folder = data_dir(args)
+    made, fact = publish(folder, known, args.month, box=site_file.gateway.name, now=RealClock().now())
+    registry = await Registry.open(folder / "registry.db")
+    try:
+        await registry.record([fact])
+    finally:
+        await registry.close()
+    print(f"{made.path}: {made.state}, sha256 {made.sha256} 已发布")
+    return OK
+
+
+async def _verify(args: argparse.Namespace) -> int:
+    from gateway.reports.editions import editions, faults
+
+    known = await _known(args, args.month)
+    _, folder = data_dir(args)
+    published = editions(folder, args.month)
+    if not published:
+        print(f"{args.month}: nothing is published 尚未发布")
+    is_sound = bool(published)
+    for edition in published:
+        found = faults(edition, known, args.month, folder)
+        print(
+            f"{edition.path}: {'; '.join(found) if found else f'sha256 {edition.sha256}, derived again byte for byte 一致'}"
+        )
+        is_sound = is_sound and not found
+    return OK if is_sound else FAILED
 
 
 def _write(args: argparse.Namespace, content: bytes) -> None:

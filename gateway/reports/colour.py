@@ -45,7 +45,7 @@ def warning(node: Mapping[str, Any], settings: ReportsSection) -> dict[str, str 
     counts, load = node["counts"], node["load"]
     parts = {
         "coverage": of_coverage(counts["working"], counts["required"], settings),
-        "alarms": of_alarms(load[-1], load[:-1], settings),
+        "alarms": of_alarms(load[-1], load[:-1], settings) if load else None,
         "critical": of_critical(node["critical_age_days"], settings),
     }
     worst = max((part for part in parts.values() if part is not None), key=LEVELS.index)

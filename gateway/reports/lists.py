@@ -30,7 +30,7 @@ LEDGER_FACTS = (
 """What people change; how equipment feels from hour to hour is no change of the ledger."""
 
 
-def _pair(cell: Sequence[int], lang: Lang) -> str:
+def pair(cell: Sequence[int], lang: Lang) -> str:
     part, whole = cell
     return f"{rate(part, whole)} ({part}/{whole})" if whole else NO_REQUIRED_POINTS[lang]
 
@@ -57,10 +57,10 @@ def _counted(counts: Counts) -> dict[str, Any]:
 
 
 RATES = (
-    Column("installation", Said("安装率(已装/应装)", "installation (installed/required)"), _pair),
-    Column("serviceable", Said("完好率(有效/已装)", "serviceable (working/installed)"), _pair),
-    Column("effective", Said("有效率(有效/应装)", "effective (working/required)"), _pair),
-    Column("network", Said("联网率(已联/应联)", "networked (proved/required)"), _pair),
+    Column("installation", Said("安装率(已装/应装)", "installation (installed/required)"), pair),
+    Column("serviceable", Said("完好率(有效/已装)", "serviceable (working/installed)"), pair),
+    Column("effective", Said("有效率(有效/应装)", "effective (working/required)"), pair),
+    Column("network", Said("联网率(已联/应联)", "networked (proved/required)"), pair),
     Column("waived", Said("豁免", "waived"), is_number=True),
     Column("overdue", Said("测试超期", "test overdue"), is_number=True),
     Column("unsupervised", Said("无监测", "unsupervised"), is_number=True),
@@ -104,10 +104,10 @@ def zones(scope: Scope, tree: Mapping[str, Counts], node: str, open_gaps: Mappin
     columns = (
         Column("name", Said("防控区", "control zone")),
         Column("sites", Said("场所数", "sites"), is_number=True),
-        Column("target", Said("目标单位(装齐/全部)", "target units (complete/all)"), _pair),
+        Column("target", Said("目标单位(装齐/全部)", "target units (complete/all)"), pair),
         *RATES[:5],
-        Column("physical", Said("物防合格率", "physical compliance"), _pair),
-        Column("closed", Said("封闭管理(受控/出入口)", "closed management"), _pair),
+        Column("physical", Said("物防合格率", "physical compliance"), pair),
+        Column("closed", Said("封闭管理(受控/出入口)", "closed management"), pair),
         Column("gaps", Said("未整改缺口", "open gaps"), is_number=True),
     )
     return Table("zones", Said("防控区考核表", "assessment of control zones"), columns, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from gateway.config import CoverageSection, ReportsSection
@@ -17,18 +17,20 @@ from gateway.reports.colour import WEEKS
 from gateway.reports.figures import Known
 
 
-async def known(
-    folder: Path, month: Month, coverage: CoverageSection, settings: ReportsSection, *, registry: Registry | None = None
-) -> Known:
+async def known(folder: Path, month: Month, coverage: CoverageSection, settings: ReportsSection) -> Known:
     """Everything up to now. Raises ConfigError, StoreError."""
-    ledger = registry or await Registry.open(folder / "registry.db")
+    ledger = await Registry.open(folder / "registry.db")
     try:
         facts = await _all(ledger)
     finally:
-        if registry is None:
-            await ledger.close()
-    counted = alarms.read(folder / "events.db", month.start - timedelta(weeks=WEEKS + 1), month.end)
+        await ledger.close()
+    counted = alarms.read(*log_of(folder, month))
     return Known(History(facts), facts, counted, rules_of(coverage), coverage, settings)
+
+
+def log_of(folder: Path, month: Month) -> tuple[Path, datetime, datetime]:
+    """The event log, and the part of it that a month's figures look at."""
+    return folder / "events.db", month.start - timedelta(weeks=WEEKS + 1), month.end
 
 
 def rules_of(coverage: CoverageSection) -> Rules:

@@ -166,3 +166,26 @@ RISKS = _words("""
     medium  中   medium
     low     低   low
 """)
+
+FORECASTS = _words("""
+    reached           已达到             reached
+    nothing_required  无应装点位         no required points
+    too_short         无法预测(数据不足) no forecast: too few weeks
+    not_falling       无法预测(未减少)   no forecast: not falling
+    not_a_line        无法预测(无趋势)   no forecast: no trend
+    too_far           无法预测(5年以上)  no forecast: beyond 5 years
+""")
+
+TIPS = _words("""
+    silent  设备失联多因断电或电池耗尽,请检查电源、电池和天线。  Silent equipment has mostly lost its power: check plug, battery and aerial.
+    fault  发现设备红灯闪烁或蜂鸣,请及时报修,不要自行拆开。  A red light or a beep means a fault: report it, do not open the case.
+    unreachable  请勿切断楼道弱电箱、网关和路由器的电源。  Do not switch off cabinets, gateways and routers in the hallway.
+    bypassed  维修后请恢复已旁路的防区,离开前确认布防成功。  After repairs put zones back into service, and see that the place is armed.
+    untested  紧急按钮平时无声,请配合每30天一次的测试。  A panic button is silent by nature: help with its test every 30 days.
+    not_installed  新开业、新装修的场所请同步安装报警设施并申请验收。  New shops: have the alarm installed and accepted before you open.
+    not_accepted  设备装好后请联系验收,未验收的设备不计入安装率。  Have new equipment accepted: until then it is not counted.
+    inspect  请检查门窗、护栏、锁具是否牢固,楼道照明是否正常。  Check doors, bars and locks, and the lights of the hallway.
+    test  每月按一次测试键,确认报警声和指示灯正常。  Press the test key once a month: sound and light must be there.
+    battery  请查看门磁、红外探测器的电池,低电时及时更换。  Check the battery of your door sensor and replace it in time.
+    report  发现设备损坏、断电或误报,请及时告知社区。  Tell the community of broken equipment, lost power and false alarms.
+""")

@@ -71,7 +71,6 @@ def test_a_node_that_is_not_there_is_named(box: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_missing_extra_says_what_to_install(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("jinja2")
     try:
         import weasyprint  # noqa: F401
     except (ImportError, OSError):
