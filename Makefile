@@ -39,6 +39,7 @@ lint: .venv/.dev
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m dashboards.src.overview --check
 	@$(BIN)/python -m dashboards.src.families --check
+	@$(BIN)/python -m dashboards.src.coverage --check
 	@$(BIN)/python -m tests.evidence --check
 	@$(BIN)/python -m tests.ladder --check
 

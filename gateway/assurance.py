@@ -22,7 +22,7 @@ from gateway.config import CoverageSection
 from gateway.coverage.causes import causes
 from gateway.coverage.contracts import CONTRACTS
 from gateway.coverage.counts import Counts
-from gateway.coverage.facts import ZONE_OF_ALL, Fact, Sort
+from gateway.coverage.facts import STATES, ZONE_OF_ALL, Fact, Sort
 from gateway.coverage.history import History
 from gateway.coverage.live import Live
 from gateway.coverage.sums import ALL
@@ -93,12 +93,15 @@ def _areas(history: History, site: str, at: datetime) -> Sequence[str]:
 
 
 def _devices(history: History, at: datetime) -> Mapping[tuple[str, str], int]:
-    counted: Counter[tuple[str, str]] = Counter()
+    counted: dict[tuple[str, str], int] = {}
     for subject in history.subjects(Sort.DEVICE):
         device = history.at(Sort.DEVICE, subject, at)
         if device is not None:
-            kind, health = device["kind"], history.at(Sort.HEALTH, (*subject, ZONE_OF_ALL), at)
-            counted[kind if kind in CONTRACTS else OTHER, health["state"] if health else "silent"] += 1
+            kind = device["kind"] if device["kind"] in CONTRACTS else OTHER
+            for state in STATES:
+                counted.setdefault((kind, state), 0)
+            health = history.at(Sort.HEALTH, (*subject, ZONE_OF_ALL), at)
+            counted[kind, health["state"] if health else "silent"] += 1
     return counted
 
 

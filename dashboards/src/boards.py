@@ -50,7 +50,8 @@ class Look(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel: `queries` are pairs of expression and legend; at or above `warn` and `bad` the number changes colour."""
+    """One panel: `queries` are pairs of expression and legend; at or above `warn` and `bad` the number changes colour,
+    or below them where `warn` is the greater."""
 
     title: str
     about: str
@@ -80,6 +81,9 @@ def _thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
     steps = [Threshold(value=None, color="green")]
     if panel.look is Look.UP_OR_DOWN:
         steps = [Threshold(value=None, color="red"), Threshold(value=1, color="green")]
+    elif panel.warn is not None and panel.bad is not None and panel.warn > panel.bad:
+        steps = [Threshold(value=None, color="red"), Threshold(value=panel.bad, color="orange")]
+        steps += [Threshold(value=panel.warn, color="green")]
     elif panel.warn is not None and panel.bad is not None:
         steps += [Threshold(value=panel.warn, color="orange"), Threshold(value=panel.bad, color="red")]
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)

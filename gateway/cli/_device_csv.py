@@ -73,7 +73,7 @@ def read_device_list(path: Path) -> DeviceList:
 
 
 def _rows(path: Path, found: DeviceList) -> Iterator[tuple[int, Mapping[str, str]]]:
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""), restkey="", strict=True)
+    reader = csv.DictReader(io.StringIO(text_of(path), newline=""), restkey="", strict=True)
     try:
         names = [name.strip().lower() for name in reader.fieldnames or ()]
         reader.fieldnames = names
@@ -96,7 +96,7 @@ def _rows(path: Path, found: DeviceList) -> Iterator[tuple[int, Mapping[str, str
         found.complain(reader.reader.line_num, "(row)", str(error), "comma-separated values", "不是有效的 CSV")
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """UTF-8 with or without a mark; else what Chinese spreadsheet programs write."""
     try:
         with path.open("rb") as file:

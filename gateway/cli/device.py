@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gateway.cli import Commands
     from gateway.model import Device, Heard, Point
-    from gateway.registry import Registry
+    from gateway.registry import Registry, Thing
 
 
 def add_parser(commands: Commands) -> None:
@@ -126,7 +126,7 @@ async def _import(args: argparse.Namespace) -> int:
     wanted = read_device_list(args.file)
     async with _ledger(args) as registry:
         try:
-            things = list(wanted.things.values())
+            things = [_known_kept(registry, thing) for thing in wanted.things.values()]
             written = await put(args, registry, things, dry_run=args.dry_run, report=wanted.report)
         except ConfigError as error:
             raise ConfigError(error.problems[:PROBLEMS_MAX]) from error
@@ -137,6 +137,21 @@ async def _import(args: argparse.Namespace) -> int:
         would = "would be " if args.dry_run else ""
         print(f"{written.added} {would}added, {written.updated} {would}updated, {written.unchanged} unchanged")
     return OK
+
+
+def _known_kept(registry: Registry, thing: Thing) -> Thing:
+    """What this file has no column for stays as the ledger has it."""
+    from dataclasses import replace
+
+    from gateway.model import Device, Point
+
+    known = registry.snapshot.devices.get(thing.id) if isinstance(thing, Device) else None
+    if isinstance(thing, Device) and known is not None:
+        return replace(known, site=thing.site, name=thing.name, heard_within_s=thing.heard_within_s)
+    point = registry.snapshot.points.get(thing.id) if isinstance(thing, Point) else None
+    if isinstance(thing, Point) and point is not None:
+        return replace(thing, kind=point.kind, also=point.also)
+    return thing
 
 
 async def _list(args: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2] / "dashboards"
 RULES = ROOT / "prometheus" / "rules.yaml"
 BOARD = ROOT / "grafana" / "overview.json"
 FAMILIES = ROOT / "grafana" / "families.json"
+COVERAGE = [ROOT / "grafana" / f"coverage_{of}.json" for of in ("district", "community")]
 
 START_S = 20.0
 """Prometheus opens its storage and its port well within this."""
@@ -49,6 +50,7 @@ def board_expressions(board: Path = BOARD) -> list[Expression]:
     for panel in json.loads(board.read_text(encoding="utf-8"))["panels"]:
         for target in panel.get("targets", ()):
             text = target["expr"].replace("$__rate_interval", "1m").replace("$destination", ".*")
+            text = text.replace("$box", ".*").replace("$area", ".*")
             found.append(Expression(f"panel {panel['title']}", text))
     return found
 

@@ -16,7 +16,7 @@ from gateway.errors import Reason
 from gateway.forwarders.dc09._conversation import ANSWERS
 from gateway.kinds import Lane
 from gateway.metrics import Metrics
-from tests.dashboards.prometheus import FAMILIES, Expression, RealPrometheus, board_expressions, expressions
+from tests.dashboards.prometheus import COVERAGE, FAMILIES, Expression, RealPrometheus, board_expressions, expressions
 from tests.stories.community import whole_community
 from tests.stories.town import town
 
@@ -78,7 +78,8 @@ async def test_every_expression_returns_data_on_a_quiet_community_and_nothing_fi
         for n in range(1, ALARMS + 1):
             place.alarm(f"a{n:03}")
         async with RealPrometheus(target=f"127.0.0.1:{place.box.api}") as prom:
-            assert await prom.missing(expressions(), within_s=DATA_WITHIN_S) == []
+            of_coverage = [each for board in COVERAGE for each in board_expressions(board)]
+            assert await prom.missing([*expressions(), *of_coverage], within_s=DATA_WITHIN_S) == []
             assert await prom.firing() == set()
 
 

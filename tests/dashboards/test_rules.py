@@ -13,7 +13,7 @@ import promql_parser as promql
 import pytest
 import yaml
 
-from dashboards.src import families, overview
+from dashboards.src import coverage, families, overview
 from gateway.coverage import facts
 from gateway.coverage.tickets import TARGET
 from gateway.coverage.verdict import Gap
@@ -21,7 +21,7 @@ from gateway.health import STATES
 from gateway.kinds import FACTS, Kind, Lane
 from gateway.metrics import BATTERY_DAYS, COVERAGE_POINTS, COVERAGE_SITES, Metrics
 from tests.conftest import tool
-from tests.dashboards.prometheus import FAMILIES, ROOT, RULES, Expression, board_expressions, rules, watched
+from tests.dashboards.prometheus import COVERAGE, FAMILIES, ROOT, RULES, Expression, board_expressions, rules, watched
 
 PROMETHEUS = ROOT / "prometheus"
 TESTS = sorted((PROMETHEUS / "tests").glob("*.yaml"))
@@ -73,6 +73,7 @@ METRICS = metric_labels()
 EXPRESSIONS = [
     *board_expressions(),
     *board_expressions(FAMILIES),
+    *(expression for board in COVERAGE for expression in board_expressions(board)),
     *(Expression(f"rule {r.get('alert') or r['record']}", r["expr"]) for r in rules()),
 ]
 
@@ -225,6 +226,10 @@ def test_every_panel_is_titled_described_and_numbered(source: ModuleType) -> Non
     assert len({target["expr"] for panel in shown for target in panel["targets"]}) == sum(
         len(panel["targets"]) for panel in shown
     )
+
+
+def test_the_boards_of_the_coverage_are_what_their_source_gives() -> None:
+    assert coverage.main(["--check"]) == 0
 
 
 @pytest.mark.full

@@ -74,7 +74,7 @@ async def test_figures_of_a_node_are_counts_and_name_what_is_below(box: Box) -> 
     assert (await box.get("/api/v1/coverage", node="site:s2")).json()["counts"]["networked"] == 0
     assert shown(box, "coverage_points")["c required"] == 4
     assert shown(box, "coverage_sites_cut_off") == {"c": 1}
-    assert shown(box, "coverage_devices") == {"panel working": 4}
+    assert {k: v for k, v in shown(box, "coverage_devices").items() if v} == {"panel working": 4}
 
 
 async def test_who_is_limited_to_sites_gets_figures_counted_over_these(box: Box) -> None:

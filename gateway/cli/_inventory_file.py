@@ -1,0 +1,371 @@
+"""The whole inventory as one table file: a workbook with a sheet for each kind of thing, or one CSV. See docs/inventory.md.
+
+What is exported can be imported again and changes nothing. A column that a file does not have leaves what is known as it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gateway.cli._device_csv import FILE_MAX_BYTES, PROBLEMS_MAX, text_of
+from gateway.errors import ConfigError, Problem
+from gateway.model import Area, AreaKind, Device, Management, Point, Site
+from gateway.registry import Finding, Snapshot, Thing
+
+ROWS_MAX = 250_000
+"""Every point of the largest ledger with a second watcher, and all devices and sites."""
+UNPACKED_MAX_BYTES = 1 << 30
+"""A workbook is a zip archive: of the largest inventory some 200 MB, of a malicious one without end."""
+WORKBOOK, CSV = ".xlsx", ".csv"
+TABLE = "table"
+
+
+def _flag(text: str) -> bool:
+    words = {"yes": True, "true": True, "1": True, "是": True, "no": False, "false": False, "0": False, "否": False}
+    return words[text.lower()] if text else False
+
+
+def _whole(text: str) -> int:
+    return int(text.removesuffix(".0"))  # spreadsheets make 5.0 of 5
+
+
+_READERS: Mapping[str, tuple[Callable[[str], Any], str, str]] = {
+    "text": (str, "a text", "应为文字"),
+    "maybe": (lambda text: text or None, "a text or nothing", "应为文字"),
+    "whole": (_whole, "a whole number", "应为整数"),
+    "maybe_whole": (lambda text: _whole(text) if text else None, "a whole number or nothing", "应为整数"),
+    "number": (lambda text: float(text) if text else None, "a number or nothing", "应为数字"),
+    "flag": (_flag, "yes or no", "应填 是 或 否"),
+    "area_kind": (AreaKind, "one of " + ", ".join(AreaKind), "区域类别不对"),
+    "management": (
+        lambda text: Management(text) if text else None,
+        "one of " + ", ".join(Management) + ", or nothing",
+        "管理方式不对",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One kind of thing: its columns are its fields, with the Chinese heading that is understood as well."""
+
+    name: str
+    zh: str
+    kind: type[Thing]
+    columns: Mapping[str, tuple[str, str]]
+    """Field: heading in Chinese, name of its reader."""
+    needed: tuple[str, ...]
+    """Of a new thing."""
+
+
+SHEETS = (
+    Sheet("areas", "区域", Area, {
+        "id": ("编号", "text"), "name": ("名称", "text"), "kind": ("类别", "area_kind"), "parent": ("上级", "maybe"),
+        "dwellings": ("户数", "maybe_whole"), "management": ("管理", "management"),
+    }, ("id", "name", "kind")),
+    Sheet("sites", "场所", Site, {
+        "id": ("编号", "text"), "name": ("名称", "text"), "account": ("账号", "text"), "kind": ("类别", "text"),
+        "address": ("地址", "text"), "latitude": ("纬度", "number"), "longitude": ("经度", "number"), "contact": ("联系岗位", "text"),
+        "area": ("区域", "maybe"), "is_key_unit": ("重点单位", "flag"), "responsible": ("责任岗位", "text"),
+        "opens": ("开始", "maybe"), "closes": ("结束", "maybe"),
+    }, ("id", "name", "account")),
+    Sheet("devices", "设备", Device, {
+        "id": ("编号", "text"), "site": ("场所", "text"), "name": ("名称", "text"), "heard_within_s": ("静默秒数", "number"),
+        "kind": ("类别", "text"), "vendor": ("厂商", "text"), "model": ("型号", "text"), "parent": ("上级", "maybe"),
+    }, ("id", "site")),
+    Sheet("points", "点位", Point, {
+        "id": ("编号", "text"), "site": ("场所", "text"), "number": ("序号", "whole"), "name": ("名称", "text"),
+        "kind": ("类别", "text"), "device": ("设备", "maybe"), "zone": ("防区", "maybe_whole"),
+    }, ("id", "site", "number")),
+)  # fmt: skip
+_COLUMNS = tuple(dict.fromkeys(column for sheet in SHEETS for column in sheet.columns))
+"""Of the one CSV: those that have a name in common share a column."""
+_SHEET_OF = {name: sheet for sheet in SHEETS for name in (sheet.name, sheet.name.removesuffix("s"), sheet.zh)}
+
+Row = tuple[Sheet, int, Mapping[str, str]]
+Seen = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class Inventory:
+    """What a file says, and where it says it."""
+
+    file: str
+    things: dict[tuple[type[Thing], str], Thing] = field(default_factory=dict)
+    places: dict[tuple[type[Thing], str], tuple[Sheet, int]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def complain(self, at: tuple[Sheet | None, int], column: str, found: str, expected: str, zh: str) -> None:
+        if len(self.problems) < PROBLEMS_MAX:
+            sheet, line = at
+            self.problems.append(Problem(self.file, line, _place(self.file, sheet, column), found, expected, zh))
+
+    def report(self, thing: Thing, finding: Finding) -> Problem:
+        """A finding of the ledger, told by sheet, row and column."""
+        sheet, line = self.places[type(thing), thing.id]
+        column = "device" if finding.field == "also" else finding.field
+        place = _place(self.file, sheet, column)
+        return Problem(self.file, line, place, finding.found, finding.expected, finding.zh)
+
+
+def _place(file: str, sheet: Sheet | None, column: str) -> str:
+    return f"sheet {sheet.name}, column {column}" if sheet and file.endswith(WORKBOOK) else f"column {column}"
+
+
+# -- in ----------------------------------------------------------------------------------------------------------------
+
+
+def read_inventory(path: Path, ledger: Snapshot, seen: Seen) -> Inventory:
+    """Read and check the shape; `seen` is told the rows so far. Raises ConfigError naming every wrong row and column."""
+    found = Inventory(str(path))
+    rows = _workbook_rows(path, found) if path.suffix.lower() == WORKBOOK else _csv_rows(path, found)
+    for count, (sheet, line, row) in enumerate(rows, 1):
+        if count > ROWS_MAX:
+            found.complain((sheet, line), "id", "too many rows", f"at most {ROWS_MAX}", "行数过多")
+            break
+        _take(found, ledger, sheet, line, row)
+        seen(count)
+    if found.problems:
+        raise ConfigError(found.problems)
+    return found
+
+
+def _take(found: Inventory, ledger: Snapshot, sheet: Sheet, line: int, row: Mapping[str, str]) -> None:
+    said = {}
+    before = len(found.problems)
+    for column, text in row.items():
+        read, expected, zh = _READERS[sheet.columns[column][1]]
+        if column in sheet.needed and not text:
+            found.complain((sheet, line), column, "empty", expected, "不能为空")
+            continue
+        try:
+            said[column] = read(text)
+        except (ValueError, KeyError, OverflowError):
+            found.complain((sheet, line), column, f"found {text!r}"[:120], expected, zh)
+    key = (sheet.kind, row.get("id", ""))
+    known = _shelf(ledger, sheet).get(key[1])
+    for column in sheet.needed:
+        if column not in row and (known is None or column == "id"):
+            found.complain((sheet, line), column, "missing", "this column, for what is new", "缺少该列")
+    if len(found.problems) > before:
+        return
+    thing = replace(known, **said) if known is not None else sheet.kind(**{"name": ""} | said)
+    if isinstance(thing, Point) and "device" in said:
+        thing = replace(thing, zone=said.get("zone"), also=())
+    earlier = found.things.get(key)
+    if earlier is not None:
+        thing = _watched_too(found, earlier, thing, sheet, line)
+    found.things[key] = thing
+    found.places.setdefault(key, (sheet, line))
+
+
+def _watched_too(found: Inventory, earlier: Thing, thing: Thing, sheet: Sheet, line: int) -> Thing:
+    """A point in several rows has several watchers; everything else stands in one row, or in rows that agree."""
+    if isinstance(earlier, Point) and isinstance(thing, Point):
+        bare = replace(thing, device=earlier.device, zone=earlier.zone, also=earlier.also)
+        if bare == earlier and earlier.device is not None and thing.device is not None:
+            watcher = (thing.device, thing.zone)
+            return earlier if watcher in earlier.watchers else replace(earlier, also=(*earlier.also, watcher))
+    if earlier != thing:
+        differs = f"{thing.id!r} differs from row {found.places[sheet.kind, thing.id][1]}"
+        found.complain((sheet, line), "id", differs, "the same in every row", "同一编号在各行内容须一致")
+    return earlier
+
+
+def _shelf(ledger: Snapshot, sheet: Sheet) -> Mapping[str, Any]:
+    return {"areas": ledger.areas, "sites": ledger.sites, "devices": ledger.devices, "points": ledger.points}[
+        sheet.name
+    ]
+
+
+def _csv_rows(path: Path, found: Inventory) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text_of(path), newline=""), strict=True)
+    heads: dict[str, list[str | None]] = {}
+    header: list[str] = []
+    try:
+        for cells in reader:
+            line = reader.line_num
+            if not header:
+                header = [cell.strip() for cell in cells]
+                if TABLE not in header:
+                    found.complain((None, line), TABLE, "missing", "a header row with table,id,name,...", "缺少该列")
+                    return
+                continue
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(header):
+                wanted = f"{len(header)} cells"
+                found.complain((None, line), header[-1], "too many or too few cells", wanted, "列数不符")
+                continue
+            name = cells[header.index(TABLE)].strip()
+            sheet = _SHEET_OF.get(name)
+            if sheet is None:
+                expected = "one of area, site, device, point"
+                found.complain((None, line), TABLE, f"found {name!r}"[:120], expected, "应为 区域、场所、设备 或 点位")
+                continue
+            if sheet.name not in heads:
+                shared = [column for column in header if column in _COLUMNS or column == TABLE]
+                alien = sorted({*header} - {*shared} - {zh for each in SHEETS for zh, _ in each.columns.values()})
+                for column in alien:
+                    found.complain((None, 1), column or "(empty)", "unknown column", _known_columns(), "未知列名")
+                if alien:
+                    return
+                heads[sheet.name] = [_column_of(sheet, column) for column in header]
+            yield sheet, line, {
+                column: cell.strip() for column, cell in zip(heads[sheet.name], cells, strict=True) if column
+            }  # fmt: skip
+    except csv.Error as error:
+        found.complain((None, reader.line_num), "(row)", str(error), "comma-separated values", "不是有效的 CSV")
+
+
+def _known_columns() -> str:
+    return "one of table," + ",".join(_COLUMNS)
+
+
+def _column_of(sheet: Sheet, heading: str) -> str | None:
+    if heading in sheet.columns:
+        return heading
+    return next((column for column, (zh, _) in sheet.columns.items() if zh == heading), None)
+
+
+def _workbook_rows(path: Path, found: Inventory) -> Iterator[Row]:
+    from zipfile import BadZipFile, ZipFile
+
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    try:
+        if path.stat().st_size > FILE_MAX_BYTES:
+            raise ConfigError([_unusable(path, "too long", f"at most {FILE_MAX_BYTES} bytes", "文件过大")])
+        with ZipFile(path) as archive:
+            if sum(item.file_size for item in archive.infolist()) > UNPACKED_MAX_BYTES:
+                expected = f"at most {UNPACKED_MAX_BYTES} bytes unpacked"
+                raise ConfigError([_unusable(path, "too long", expected, "文件过大")])
+        book = load_workbook(path, read_only=True, data_only=True)
+    except (OSError, BadZipFile, InvalidFileException, KeyError, ValueError) as error:
+        raise ConfigError([_unusable(path, str(error), "a workbook (.xlsx)", "不是有效的 XLSX 文件")]) from error
+    try:
+        titles = {sheet.title: _SHEET_OF.get(sheet.title.strip().lower()) for sheet in book.worksheets}
+        if not any(titles.values()):
+            expected = "sheets named areas, sites, devices, points"
+            raise ConfigError([_unusable(path, f"sheets {', '.join(titles)}"[:120], expected, "缺少工作表")])
+        for title, sheet in titles.items():
+            if sheet is not None:  # any other sheet is the author's own
+                yield from _sheet_rows(book[title].iter_rows(values_only=True), sheet, found)
+    finally:
+        book.close()
+
+
+def _sheet_rows(rows: Iterable[Sequence[object]], sheet: Sheet, found: Inventory) -> Iterator[Row]:
+    header: list[str] = []
+    for line, cells in enumerate(rows, 1):
+        texts = [_cell(cell) for cell in cells]
+        if not header:
+            header = [_column_of(sheet, text) or text for text in texts]
+            for name in header:
+                if name not in sheet.columns:
+                    expected = "one of " + ",".join(sheet.columns)
+                    found.complain((sheet, line), name or "(empty)", "unknown column", expected, "未知列名")
+            if found.problems:
+                return
+        elif any(texts):
+            texts += [""] * (len(header) - len(texts))  # a row ends with its last filled cell
+            if any(texts[len(header) :]):
+                found.complain((sheet, line), header[-1], "too many cells", f"{len(header)} cells", "列数不符")
+            yield sheet, line, dict(zip(header, texts, strict=False))
+
+
+def _cell(value: object) -> str:
+    """What a person sees in a cell."""
+    from datetime import date, datetime
+
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.date().isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _unusable(path: Path, found: str, expected: str, zh: str) -> Problem:
+    return Problem(str(path), None, "file", found, expected, zh)
+
+
+# -- out ---------------------------------------------------------------------------------------------------------------
+
+
+def write_inventory(path: Path, ledger: Snapshot) -> int:
+    """Write all of it, beside the file and then in its place; the number of rows. Raises ConfigError."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        rows = _write_workbook(beside, ledger) if path.suffix.lower() == WORKBOOK else _write_csv(beside, ledger)
+        beside.replace(path)
+    except OSError as error:
+        raise ConfigError([_unusable(path, str(error), "a file that can be written", "文件无法写入")]) from error
+    return rows
+
+
+def rows_of(ledger: Snapshot, sheet: Sheet) -> Iterator[list[str]]:
+    """Every row of a sheet, in the order of ids."""
+    for _, thing in sorted(_shelf(ledger, sheet).items()):
+        for watcher in (thing.watchers or ((None, None),)) if isinstance(thing, Point) else (None,):
+            values = {column: getattr(thing, column) for column in sheet.columns}
+            if watcher is not None:
+                values["device"], values["zone"] = watcher
+            yield [_shown(value) for value in values.values()]
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _write_csv(path: Path, ledger: Snapshot) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8-sig", newline="") as file:  # the mark is for Chinese spreadsheet programs
+        writer = csv.writer(file)
+        writer.writerow((TABLE, *_COLUMNS))
+        for sheet in SHEETS:
+            at = [_COLUMNS.index(column) for column in sheet.columns]
+            for row in rows_of(ledger, sheet):
+                cells = [""] * len(_COLUMNS)
+                for index, text in zip(at, row, strict=True):
+                    cells[index] = text
+                writer.writerow((sheet.name.removesuffix("s"), *cells))
+                count += 1
+    return count
+
+
+def _write_workbook(path: Path, ledger: Snapshot) -> int:
+    from openpyxl import Workbook
+    from openpyxl.cell import WriteOnlyCell
+
+    book = Workbook(write_only=True)
+    count = 0
+    for sheet in SHEETS:
+        page = book.create_sheet(sheet.name)
+        page.append(list(sheet.columns))
+        for row in rows_of(ledger, sheet):
+            cells = []
+            for text in row:
+                cell = WriteOnlyCell(page, value=text or None)
+                if text:
+                    cell.data_type = "s"  # "=1" and "#N/A" are texts here, never a formula or an error
+                cells.append(cell)
+            page.append(cells)
+            count += 1
+    book.save(path)
+    return count

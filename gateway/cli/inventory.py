@@ -1,0 +1,105 @@
+"""`fangkong inventory import|export|sample`: the whole inventory as a workbook or a CSV file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.cli._site_file import OK, add_common, open_registry, put
+
+if TYPE_CHECKING:
+    from gateway.cli import Commands
+
+SHOW_EVERY = 500
+"""Rows between two steps of the bar."""
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser("inventory", help="areas, sites, devices and points as one workbook or CSV file")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    load = verbs.add_parser("import", help="add and update everything from FILE (.xlsx or .csv; docs/inventory.md)")
+    load.add_argument("file", type=Path)
+    load.add_argument("--dry-run", action="store_true", help="check and count, write nothing")
+    add_common(load, _import)
+
+    save = verbs.add_parser("export", help="write everything to FILE (.xlsx or .csv)")
+    save.add_argument("file", type=_table_file)
+    add_common(save, _export)
+
+    sample = verbs.add_parser("sample", help="write an invented district to FILE: 7 control zones, some 1 000 points")
+    sample.add_argument("file", type=_table_file)
+    sample.add_argument("--seed", type=int, default=7)
+    sample.set_defaults(run=_sample)
+
+
+def _table_file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in (".xlsx", ".csv"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a name that ends in .xlsx or .csv 应为 .xlsx 或 .csv 文件")
+    return path
+
+
+async def _import(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from gateway.cli._device_csv import PROBLEMS_MAX
+    from gateway.cli._inventory_file import read_inventory
+    from gateway.errors import ConfigError
+
+    registry = await open_registry(args)
+    try:
+        _show("reading 读取")
+        wanted = read_inventory(args.file, registry.snapshot, _count)
+        _show(f"checking and writing {len(wanted.things)} 校验并写入")
+        written = await put(
+            args, registry, list(wanted.things.values()), dry_run=args.dry_run, report=wanted.report
+        )  # fmt: skip
+    except ConfigError as error:
+        raise ConfigError(error.problems[:PROBLEMS_MAX]) from error
+    finally:
+        _show("")
+        await registry.close()
+    if args.json:
+        print(json.dumps({"ok": True, "dry_run": args.dry_run, **asdict(written)}))
+    else:
+        would = "would be " if args.dry_run else ""
+        print(f"{written.added} {would}added, {written.updated} {would}updated, {written.unchanged} unchanged")
+    return OK
+
+
+async def _export(args: argparse.Namespace) -> int:
+    from gateway.cli._inventory_file import write_inventory
+
+    registry = await open_registry(args)
+    try:
+        rows = write_inventory(args.file, registry.snapshot)
+    finally:
+        await registry.close()
+    print(json.dumps({"ok": True, "rows": rows}) if args.json else f"{rows} rows in {args.file}")
+    return OK
+
+
+def _sample(args: argparse.Namespace) -> int:
+    from gateway.cli._district import district
+    from gateway.cli._inventory_file import write_inventory
+    from gateway.registry.checks import join
+    from gateway.registry.snapshot import EMPTY
+
+    rows = write_inventory(args.file, join(EMPTY, district(args.seed)))
+    print(f"{rows} rows in {args.file}")
+    return OK
+
+
+def _count(rows: int) -> None:
+    if rows % SHOW_EVERY == 0:
+        _show(f"reading 读取 {rows} " + "█" * min(40, rows // SHOW_EVERY))
+
+
+def _show(text: str) -> None:
+    """On a terminal alone, in one line that is wiped out again."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
