@@ -23,6 +23,8 @@ FAMILIES = (
     "simulate",
     "demo",
     "inventory",
+    "profile",
+    "waiver",
     "site",
     "device",
     "vehicle",

@@ -60,6 +60,7 @@ class Deed(StrEnum):
     WALK_TEST = "walk test"
     ACCEPTANCE = "acceptance"
     CAPTURE = "capture"
+    WAIVER = "waiver"
     PRUNED = "pruned"
     """The oldest rows were removed by age; this row says which, so that the rest still proves itself."""
 

@@ -42,7 +42,8 @@ async def running(*slaves: Slave) -> AsyncIterator[None]:
     """The slaves on their (one) wire, until the end of the block."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one.run()) for one in slaves]
-        await asyncio.wait_for(slaves[0].wire.opened.wait(), WAIT_S)
+        async with asyncio.timeout(WAIT_S):
+            await slaves[0].wire.opened.wait()
         try:
             yield
         finally:

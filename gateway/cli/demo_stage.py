@@ -96,7 +96,8 @@ class Stage:
         )  # fmt: skip
         await _enrol(self._dir / "var")
         assert centre.stdout is not None
-        ready = json.loads(await asyncio.wait_for(centre.stdout.readline(), READY_WITHIN_S))
+        async with asyncio.timeout(READY_WITHIN_S):
+            ready = json.loads(await centre.stdout.readline())
         self._ports |= {"centre": ready["tcp"], "control": ready["control"]}
         self._control = await asyncio.open_connection("127.0.0.1", ready["control"])
         stack.callback(self._control[1].close)
@@ -187,7 +188,8 @@ class Stage:
         while True:
             draw(self.url, self._token, self._dir, self.audit(), kills=self._kills, line_cut=self._line_cut)
             try:
-                key = await asyncio.wait_for(keys.get(), 2 * LOOK_S)
+                async with asyncio.timeout(2 * LOOK_S):
+                    key = await keys.get()
             except TimeoutError:
                 continue
             if key == "k":
@@ -258,9 +260,10 @@ def _process_start(clock: Clock) -> float:
 
 
 async def _enrol(data_dir: Path) -> None:
+    from gateway.cli._district import district
     from gateway.cli.demo_community import enrol  # half a second of imports, while the centre starts
 
-    await enrol(data_dir, *demo_families.things())
+    await enrol(data_dir, *demo_families.things(), *district())
 
 
 def _free_ports(count: int) -> list[int]:
@@ -281,7 +284,8 @@ async def _end(process: Process) -> None:
     if process.returncode is None:
         process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), 10)
+            async with asyncio.timeout(10):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

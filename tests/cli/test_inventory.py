@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from openpyxl import Workbook, load_workbook
 from gateway.__main__ import main
 from gateway.cli._district import district
 from gateway.cli._inventory_file import SHEETS, read_inventory, write_inventory
+from gateway.clock import RealClock
+from gateway.coverage.days import day_of
 from gateway.model import Area, AreaKind, Device, Management, Point, Site
 from gateway.registry import Registry, Snapshot, Thing
 from gateway.registry.checks import Checker, join
@@ -292,3 +295,45 @@ def test_an_export_has_a_sheet_for_each_kind_of_thing(tmp_path: Path, fangkong: 
     book.close()
     with (tmp_path / "a.csv").open(encoding="utf-8-sig", newline="") as file:
         assert {row["table"] for row in csv.DictReader(file)} == {"area", "site", "device", "point"}
+
+
+# -- profiles ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_profile_counts_from_its_day_and_the_former_stays_in_the_record(tmp_path: Path, fangkong: Fangkong) -> None:
+    file = tmp_path / "school.toml"
+    file.write_text(
+        'site_kind = "school"\nversion = "2"\nsource = "local"\n[[requirement]]\npoint_kind = "gate"\nmeasure = "panic"\n'
+    )
+    assert fangkong("profile", "check", file)[0] == 0
+    assert fangkong("profile", "load", file, "--from", "next week")[0] == 2
+    assert fangkong("profile", "load", file, "--from", "2026-12-01")[0] == 0
+
+    rows = json.loads(fangkong("profile", "list", "--json")[1])
+    assert [(row["version"], row["from"]) for row in rows if row["site_kind"] == "school"] == [
+        ("sample-1", "2000-01-01"),
+        ("2", "2026-12-01"),
+    ]
+
+
+# -- waivers -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_waiver_has_a_reason_an_approver_and_an_end_and_can_be_revoked(tmp_path: Path, fangkong: Fangkong) -> None:
+    main(["inventory", "sample", str(tmp_path / "a.csv")])
+    fangkong("inventory", "import", tmp_path / "a.csv")
+    until = (day_of(RealClock().now()) + timedelta(days=30)).isoformat()
+    why = ("--reason", "改造施工", "--approver", "区防控办")
+
+    assert fangkong("waiver", "add", "cs-001-p01", "panic", *why, "--until", until)[0] == 0
+    assert json.loads(fangkong("waiver", "list", "--json")[1]) == [
+        {"point": "cs-001-p01", "measure": "panic", "until": until, "reason": "改造施工", "approver": "区防控办"}
+    ]
+    assert "豁免期限" in fangkong("waiver", "add", "cs-001-p01", "panic", *why, "--until", "2126-01-01")[2]
+    assert "豁免期限" in fangkong("waiver", "add", "cs-001-p01", "panic", *why, "--until", "2020-01-01")[2]
+    assert "点位不存在" in fangkong("waiver", "add", "nowhere", "panic", *why, "--until", until)[2]
+    assert (
+        "--reason" in fangkong("waiver", "add", "cs-001-p01", "panic", "--reason", " ", *why[2:], "--until", until)[2]
+    )
+    assert fangkong("waiver", "revoke", "cs-001-p01", "panic")[0] == 0
+    assert json.loads(fangkong("waiver", "list", "--json")[1]) == []

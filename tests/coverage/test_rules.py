@@ -277,6 +277,9 @@ def _faults() -> None:
         8 * 86_400_000,
     )
     assert (first.faults, first.mttr_ms, first.mtbf_ms) == (0, None, None)
+    history, end = History(shop.facts), START + 10 * DAY
+    begun = [over(history, START + DAY + late, end, rules=RULES)["site:S"].faults for late in (-MS, 0 * MS, MS)]
+    assert begun == [1, 1, 0]
 
 
 @rule("P3")

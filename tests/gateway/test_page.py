@@ -76,7 +76,8 @@ async def document(box: Box, folder: Path, *, token: str) -> str:
         f"http://127.0.0.1:{box.port}/#token={quote(token)}", stdout=PIPE, stderr=DEVNULL,
     )  # fmt: skip
     try:
-        dumped, _ = await asyncio.wait_for(browser.communicate(), SHOWN_WITHIN_S)
+        async with asyncio.timeout(SHOWN_WITHIN_S):
+            dumped, _ = await browser.communicate()
     finally:
         if browser.returncode is None:
             browser.kill()

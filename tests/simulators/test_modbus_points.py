@@ -156,11 +156,13 @@ async def test_when_the_first_slave_leaves_the_next_keeps_the_wire_open() -> Non
     first, second = slave(TCP, here, "a"), slave(TCP, here, "b")
     async with asyncio.TaskGroup() as group:
         going, staying = group.create_task(first.run()), group.create_task(second.run())
-        await asyncio.wait_for(first.wire.opened.wait(), WAIT_S)
+        async with asyncio.timeout(WAIT_S):
+            await first.wire.opened.wait()
         port = first.wire.port
         going.cancel()
         await asyncio.wait([going])
-        await asyncio.wait_for(second.wire.opened.wait(), WAIT_S)
+        async with asyncio.timeout(WAIT_S):
+            await second.wire.opened.wait()
         client = AsyncModbusTcpClient("127.0.0.1", port=port, timeout=1, retries=0)
         assert await client.connect()
         inputs = await client.read_discrete_inputs(0, count=1, device_id=2)
@@ -175,7 +177,8 @@ async def mbpoll(*arguments: str) -> str:
     process = await asyncio.create_subprocess_exec(
         tool("mbpoll"), *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    output, _ = await asyncio.wait_for(process.communicate(), WAIT_S)
+    async with asyncio.timeout(WAIT_S):
+        output, _ = await process.communicate()
     return output.decode()
 
 
@@ -231,7 +234,8 @@ async def test_a_client_that_speaks_no_modbus_is_hung_up_on() -> None:
     async with running(one):
         reader, writer = await asyncio.open_connection("127.0.0.1", one.wire.port)
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
-        end = await asyncio.wait_for(reader.read(), WAIT_S)
+        async with asyncio.timeout(WAIT_S):
+            end = await reader.read()
         writer.close()
         await writer.wait_closed()
 
