@@ -37,6 +37,7 @@ FAMILIES = (
     "config",
     "migrate",
     "credential",
+    "deficiency",
     "report",
 )
 

@@ -9,7 +9,8 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from random import Random
@@ -36,17 +37,20 @@ from gateway.ids import EventIds
 from gateway.intake import Intake, Source
 from gateway.login import LogIn
 from gateway.metrics import Metrics
-from gateway.model import Place
+from gateway.model import Observation, Place, Site
 from gateway.north import North, routes
 from gateway.orders import Switchboard
 from gateway.plan import Plan
+from gateway.receipt import Receipt
 from gateway.registry import Registry
 from gateway.rules.doors import Doors
 from gateway.rules.vehicles import Vehicles
 from gateway.sdnotify import Notifier
 from gateway.south import South
 from gateway.store.sqlite import SqliteStore
+from gateway.supervision.proofs import Proofs
 from gateway.supervision.recorder import Recorder
+from gateway.supervision.site_tests import SiteTests, place_of
 from gateway.supervision.tree import parents_of
 from gateway.supervisor import Supervisor
 from gateway.timekeeping import boot_id
@@ -77,6 +81,7 @@ class Parts:
     supervisor: Supervisor
     south: South
     north: North
+    proofs: Proofs
     assurance: Assurance
     audit: Audit
     accounts: Accounts
@@ -132,6 +137,8 @@ class Daemon:
                     group.create_task(parts.commissioning.walks.run(), name="walk tests"),
                     group.create_task(self._self_tests(parts).run(), name="self-tests"),
                     group.create_task(self._recorder(parts).run(), name="supervision"),
+                    group.create_task(parts.proofs.run(), name="proofs"),
+                    group.create_task(self._site_tests(parts).run(), name="site tests"),
                     group.create_task(parts.assurance.run(), name="coverage"),
                     group.create_task(parts.registry.watch(self._clock), name="registry"),
                     group.create_task(keeping.run(), name="housekeeping"),
@@ -236,9 +243,11 @@ class Daemon:
         )  # fmt: skip
         stack.push_async_callback(south.close_broker)
         await south.open_broker(plan)
+        proofs = Proofs(store=store, registry=registry, clock=clock, metrics=metrics, log=self._log)
         north = North(
-            store=store, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics, log=self._log
-        )
+            store=store, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics, log=self._log,
+            proven=proofs.accepted,
+        )  # fmt: skip
         self.configuration = Configuration(
             plan,
             south=south,
@@ -266,6 +275,7 @@ class Daemon:
             supervisor,
             south,
             north,
+            proofs,
             Assurance(registry, site.coverage, clock=clock, metrics=metrics, log=self._log),
             audit,
             accounts,
@@ -322,6 +332,20 @@ class Daemon:
         return Recorder(
             store=parts.store, registry=parts.registry, parents=parents, last_heard=parts.health.last_heard,
             clock=self._clock, metrics=self._metrics, log=self._log,
+        )  # fmt: skip
+
+    def _site_tests(self, parts: Parts) -> SiteTests:
+        async def report(site: Site, observation: Observation) -> Receipt:
+            return await parts.intake.report(replace(self._own, place=place_of(site)), [observation])
+
+        def window(site: Site) -> timedelta:
+            coverage = self.configuration.plan.site.coverage
+            return timedelta(hours=coverage.proof_key_unit_h if site.is_key_unit else coverage.proof_h)
+
+        return SiteTests(
+            store=parts.store, registry=parts.registry, report=report, window=window, clock=self._clock,
+            may_send=lambda: any(each.forwarder.RECEIPTS for each in self.configuration.plan.destinations),
+            random=self._random, metrics=self._metrics, log=self._log,
         )  # fmt: skip
 
     def _self_tests(self, parts: Parts) -> SelfTests:

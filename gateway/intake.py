@@ -76,6 +76,8 @@ class Route:
     wants: Callable[[Event], bool] = lambda _: True
     numbered: bool = False
     """Whether each event of an account gets a sequence number there."""
+    proves: bool = False
+    """Whether its answer proves that a person can hear the site. It gets the gateway's tests of sites, whatever its lanes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ class Intake:
         self._routes = {
             lane: list({route.destination: route for route in routes if lane in route.lanes}.values()) for lane in Lane
         }
+        self._proving = [route for route in {route.destination: route for route in routes}.values() if route.proves]
         self._numbered = frozenset(route.destination for route in routes if route.numbered)
 
     def limit(self, storms: StormsSection) -> None:
@@ -240,7 +243,8 @@ class Intake:
     def _routed(self, event: Event) -> Entry:
         if event.suppressed_by is not None or not event.is_believed or is_trial(event):
             return Entry(event)
-        to = [route.destination for route in self._routes[event.lane] if route.wants(event)]
+        ways = self._proving if is_site_test(event) else self._routes[event.lane]
+        to = [route.destination for route in ways if route.wants(event)]
         return Entry(event, to, self._numbered)
 
     def _settled(self, entries: Sequence[Entry], own: Receipt) -> None:
@@ -429,6 +433,11 @@ def _reaching_back(newest_first: Sequence[Event], seconds: float) -> list[Event]
     """Those no older than this beside the newest, oldest first."""
     reach = timedelta(seconds=seconds)
     return [event for event in reversed(newest_first) if newest_first[0].received_at - event.received_at <= reach]
+
+
+def is_site_test(event: Event) -> bool:
+    """Whether the gateway itself sends it to see whether a site is heard."""
+    return event.kind is Kind.TEST_PERIODIC and event.driver == "gateway"
 
 
 def is_loss(observation: Observation) -> bool:

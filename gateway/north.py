@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from random import Random
@@ -17,7 +17,7 @@ from gateway.forwarders import Outlet, device_of
 from gateway.intake import Intake, Route, Source
 from gateway.kinds import Kind, Qualifier
 from gateway.metrics import Metrics
-from gateway.model import Observation
+from gateway.model import Delivery, Observation
 from gateway.plan import Plan, PlannedDestination
 from gateway.store import Store
 from gateway.tasks import apart
@@ -34,7 +34,13 @@ STEADY_S = 60.0
 def routes(plan: Plan) -> Sequence[Route]:
     """Who must get which events."""
     return [
-        Route(each.section.name, each.section.lane_set, each.forwarder.wants, each.forwarder.NUMBERED)
+        Route(
+            each.section.name,
+            each.section.lane_set,
+            each.forwarder.wants,
+            each.forwarder.NUMBERED,
+            each.forwarder.RECEIPTS,
+        )
         for each in plan.destinations
     ]
 
@@ -43,7 +49,16 @@ class North:
     """The side of the receivers."""
 
     def __init__(
-        self, *, store: Store, intake: Intake, own: Source, clock: Clock, random: Random, metrics: Metrics, log: Logger
+        self,
+        *,
+        store: Store,
+        intake: Intake,
+        own: Source,
+        clock: Clock,
+        random: Random,
+        metrics: Metrics,
+        log: Logger,
+        proven: Callable[[Sequence[Delivery]], None],
     ) -> None:
         self._store = store
         self._intake = intake
@@ -52,6 +67,7 @@ class North:
         self._random = random
         self._metrics = metrics
         self._log = log
+        self._proven = proven
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup
 
@@ -127,4 +143,5 @@ class North:
             metrics=self._metrics,
             log=log,
             report=report,
+            proven=self._proven if planned.forwarder.RECEIPTS else lambda _: None,
         )

@@ -260,9 +260,10 @@ def _process_start(clock: Clock) -> float:
 
 
 async def _enrol(data_dir: Path) -> None:
+    from gateway.cli._district import district
     from gateway.cli.demo_community import enrol  # half a second of imports, while the centre starts
 
-    await enrol(data_dir, *demo_families.things())
+    await enrol(data_dir, *demo_families.things(), *district())
 
 
 def _free_ports(count: int) -> list[int]:

@@ -7,7 +7,7 @@ from elsewhere by dotted path. Modules with a leading underscore are what forwar
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.clock import Clock
 from gateway.metrics import Metrics
-from gateway.model import Event, Kind, Qualifier
+from gateway.model import Delivery, Event, Kind, Qualifier
 from gateway.store import Store
 
 __all__ = ["Connect", "Forwarder", "Outlet", "Report", "device_of"]
@@ -54,6 +54,8 @@ class Outlet:
     log: Logger
     """Already carries the destination."""
     report: Report
+    proven: Callable[[Sequence[Delivery]], None] = lambda _: None
+    """Told of rows that were accepted, once that is on disk, where that proves anything."""
     connect: Connect = asyncio.open_connection
     """The network as a parameter, like time: a simulated one runs a bad week in a second."""
 
@@ -63,6 +65,9 @@ class Forwarder(Protocol):
 
     NUMBERED: bool
     """Whether each event of an account gets a sequence number there (`Store.number`)."""
+
+    RECEIPTS: bool
+    """Whether its answers come from the program that shows events to people: only then they prove that a site is heard."""
 
     def wants(self, event: Event) -> bool:
         """Whether this event can be said there at all; asked before an outbox row is written. Pure."""

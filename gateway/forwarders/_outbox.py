@@ -147,6 +147,7 @@ class Outbox:
 
         async def then() -> None:
             self._count_accepted(rows)
+            self._outlet.proven(rows)
             if not self._aside:
                 await self.trouble.end("refused")
 

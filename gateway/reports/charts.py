@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ def _chart(kind: Any, name: str, **settings: Any) -> Any:
         js=[], width=560, height=230, style=style, disable_xml_declaration=True, margin=6, truncate_label=-1, dots_size=3,
         formatter=lambda value: f"{value:.0f}" if float(value).is_integer() else "", **settings,
     )  # fmt: skip
-    chart.uuid = name  # else drawn by lot
+    chart.uuid = re.sub(r"\W", "-", name)  # else drawn by lot; a colon would end the selector of its styles
     chart.add_xml_filter(_bare)
     return chart
 

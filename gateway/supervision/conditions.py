@@ -201,15 +201,15 @@ class Conditions:
             return
         was_lost = self._lost.get(device)
         self._keep(subject, now)
+        if zone == ZONE_OF_ALL:
+            # Before its own fact: a crash between them must find this change still to be made.
+            if was_lost != self._lost.get(device):
+                yield from self._pass_on(device, at, key)
+            if before is not None and Kind.FLOODING in before.open - open_:
+                for each in sorted(self._zones[device]):
+                    yield from self._settle((device, each), self._standing[device, each].open, at, key)
         value = {"state": now.state, "cause": now.cause, "via": now.via, "open": sorted(open_)}
         yield Fact(Sort.HEALTH, subject, value, at, key=f"health|{key}|{device}|{zone}")
-        if zone != ZONE_OF_ALL:
-            return
-        if was_lost != self._lost.get(device):
-            yield from self._pass_on(device, at, key)
-        if before is not None and Kind.FLOODING in before.open - open_:
-            for each in sorted(self._zones[device]):
-                yield from self._settle((device, each), self._standing[device, each].open, at, key)
 
     def _judged(self, subject: Subject, open_: frozenset[str], at: datetime) -> Standing:
         device, zone = subject

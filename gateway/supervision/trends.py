@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 from statistics import median
 
 from gateway.coverage.facts import Fact, Sort
@@ -131,8 +130,13 @@ def days_to_empty(samples: Sequence[tuple[datetime, float]], now: datetime) -> F
 
 
 def _of_this_battery(samples: Sequence[tuple[datetime, float]]) -> Sequence[tuple[datetime, float]]:
+    """Those since it was put in: a rise that five readings before and after agree on."""
+    values = [value for _, value in samples]
     fresh = [
-        index for index, ((_, before), (_, after)) in enumerate(pairwise(samples), 1) if after - before >= FRESH_PCT
+        index
+        for index in range(1, len(values) - 1)
+        if median(values[index : index + 5]) - median(values[max(0, index - 5) : index]) >= FRESH_PCT
+        and values[index] - values[index - 1] >= FRESH_PCT
     ]
     return samples[fresh[-1] :] if fresh else samples
 

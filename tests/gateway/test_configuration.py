@@ -66,7 +66,9 @@ def forwarder(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Outlet]]:
             await (run(outlet) if run else asyncio.Event().wait())
 
         module = ModuleType(f"testing.{name}")
-        vars(module).update(NUMBERED=False, run=forward, wants=lambda event: True, check=lambda settings, base: None)
+        vars(module).update(
+            NUMBERED=False, RECEIPTS=False, run=forward, wants=lambda event: True, check=lambda settings, base: None
+        )
         monkeypatch.setitem(sys.modules, module.__name__, module)
         return started
 

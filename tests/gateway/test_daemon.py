@@ -46,7 +46,9 @@ def forwarder(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Outlet], A
 
     def register(run: Callable[[Outlet], Awaitable[None]]) -> None:
         module = ModuleType("testing.forwarder")
-        vars(module).update(NUMBERED=False, run=run, wants=lambda event: True, check=lambda settings, base: None)
+        vars(module).update(
+            NUMBERED=False, RECEIPTS=False, run=run, wants=lambda event: True, check=lambda settings, base: None
+        )
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
     return register

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,18 +16,24 @@ from typing import Any
 import pytest
 
 from gateway import logs
+from gateway.coverage.contracts import CONTRACTS, contract_of
 from gateway.coverage.facts import Fact, Sort
-from gateway.health import Health
+from gateway.health import STARTUP_GRACE_S, Health
 from gateway.ids import EventIds
-from gateway.intake import Intake, Source
-from gateway.kinds import FACTS
+from gateway.intake import Intake, Route, Source
+from gateway.kinds import FACTS, Lane
 from gateway.metrics import Metrics
-from gateway.model import Device, Event, Kind, Observation, Place, Qualifier, Scalar, Site, TimeQuality
+from gateway.model import Delivery, Device, Event, Kind, Observation, Place, Point, Qualifier, Scalar, Site, TimeQuality
+from gateway.receipt import Receipt
 from gateway.registry import Registry
+from gateway.store import Entry
 from gateway.store.sqlite import SqliteStore
 from gateway.supervision.conditions import Conditions
+from gateway.supervision.proofs import Proofs
 from gateway.supervision.recorder import Recorder
+from gateway.supervision.site_tests import SiteTests, place_of
 from gateway.supervision.tree import parents_of
+from gateway.supervision.trends import Samples, days_to_empty
 from tests.conftest import JumpingClock
 
 START = datetime(2027, 1, 15, 8, 30, tzinfo=UTC)
@@ -383,3 +389,348 @@ async def test_what_was_accepted_and_works_is_in_service(tmp_path: Path, jumping
         await here.recorder.look()
         stages = [fact.value and fact.value["stage"] for fact in await here.facts(Sort.STAGE)]
         assert stages == ["installed", "accepted", "in_service"]
+
+
+# -- once each, whenever the gateway dies ------------------------------------------------------------------------------
+
+
+class Dies(Exception):
+    """The process is gone."""
+
+
+async def script(here: Box) -> None:
+    """A bus with eight devices comes up, is lost and comes back, and one of them is opened meanwhile."""
+    for number in range(8):
+        await here.say(Observation(f"leaf-{number}", Kind.TELEMETRY, values={"battery": 80}))
+    await here.say(Observation("panel", Kind.TELEMETRY))
+    await here.say(Observation("panel", Kind.COMM_FAULT))
+    await here.say(Observation("leaf-3", Kind.TAMPER, zone=1))
+    await here.say(Observation("panel", Kind.COMM_FAULT, RESTORE))
+    await here.say(Observation("leaf-3", Kind.TAMPER, RESTORE, zone=1), Observation("leaf-4", Kind.PANIC))
+
+
+TOWN = [Device("panel", "s1"), *(Device(f"leaf-{number}", "s1", parent="panel") for number in range(8))]
+
+
+async def written(
+    folder: Path, clock: JumpingClock, monkeypatch: pytest.MonkeyPatch, *, dies_at: int, after: bool
+) -> Any:
+    """All facts from events, where the process dies at the n-th writing, before or after it; and how many writings it took."""
+    writings = count(1)
+    async with ledger(folder, clock, *TOWN) as registry:
+        record = registry.record
+
+        async def mortal(facts: Sequence[Fact], **how: Any) -> None:
+            number = next(writings)
+            if number == dies_at and not after:
+                raise Dies
+            await record(facts, **how)
+            if number == dies_at:
+                raise Dies
+
+        monkeypatch.setattr(registry, "record", mortal)
+        async with box(folder, clock, registry) as here:
+            await script(here)
+            with suppress(Dies):
+                await here.recorder.look()
+        async with box(folder, clock, registry) as here:
+            await here.recorder.look()
+            facts = [fact for sort in (Sort.HEALTH, Sort.LIVE_TEST, Sort.SAMPLE) for fact in await here.facts(sort)]
+    facts.sort(key=lambda fact: fact.subject)  # of each its own, in order
+    return [(fact.sort, fact.subject, fact.value and fact.value.get("state")) for fact in facts], next(writings) - 1
+
+
+async def test_every_change_is_written_once_wherever_the_process_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.supervision.recorder.PAGE", 7)
+    monkeypatch.setattr("gateway.supervision.recorder.FACTS_AT_ONCE", 6)
+
+    async def run(dies_at: int, *, after: bool = False) -> Any:
+        folder = tmp_path / f"{dies_at}-{after}"
+        folder.mkdir()
+        return await written(folder, JumpingClock(), monkeypatch, dies_at=dies_at, after=after)
+
+    expected, writings = await run(0)
+    assert writings > 6
+    for dies_at in range(1, writings + 1, 3):
+        for after in (False, True):
+            facts, _ = await run(dies_at, after=after)
+            assert facts == expected
+
+
+async def test_the_loss_of_a_bus_with_10_000_devices_is_written_in_small_pieces(
+    tmp_path: Path, jumping_clock: JumpingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = [Device("bus", "s1"), *(Device(f"d{number}", "s1", parent="bus") for number in range(9_999))]
+    sizes: list[int] = []
+    async with (
+        ledger(tmp_path, jumping_clock, *town) as registry,
+        box(tmp_path, jumping_clock, registry) as here,
+    ):
+        await registry.record(
+            [
+                Fact(Sort.HEALTH, (device.id, ""), {"state": "working", "cause": "", "via": "", "open": []}, START)
+                for device in town
+            ]
+        )
+        await here.recorder.begin()
+        record = registry.record
+
+        async def counted(facts: Sequence[Fact], **how: Any) -> None:
+            sizes.append(len(facts))
+            await record(facts, **how)
+
+        monkeypatch.setattr(registry, "record", counted)
+        await here.say(Observation("bus", Kind.COMM_FAULT))
+        await here.recorder.look()
+        states = await here.states()
+    assert {states[device.id] for device in town[1:]} == {"unreachable"}
+    assert states["bus"] == "fault"
+    assert max(sizes) <= 500
+    assert len(sizes) <= 22
+
+
+# -- silence leads to the state in time --------------------------------------------------------------------------------
+
+POLLED_S = 90.0
+DAY_S = 86_400
+
+
+@pytest.mark.parametrize("kind", [*(kind for kind in CONTRACTS if contract_of(kind).is_supervised), ""])
+@pytest.mark.parametrize("restarts", [False, True], ids=["runs on", "restarts every ten minutes"])
+@pytest.mark.parametrize("is_down_at_start", [False, True], ids=["goes silent", "down at the start"])
+async def test_silence_leads_to_the_state_within_the_contract(
+    tmp_path: Path, jumping_clock: JumpingClock, kind: str, restarts: bool, is_down_at_start: bool
+) -> None:
+    """And 5 %; where the window ends within the grace of a start, and that grace."""
+    window_s = contract_of(kind).heard_within_s or POLLED_S
+    if window_s > DAY_S:
+        window_s = 2 * 3600  # the same contract, written at the device: 165 starts would show no more than twelve
+    own_s = window_s if window_s == 2 * 3600 else None
+    clock = jumping_clock
+    async with ledger(tmp_path, clock, Device("d", "s1", heard_within_s=own_s, kind=kind)) as registry:
+        async with box(tmp_path, clock, registry) as here:
+            here.health.heard("d", "c1", POLLED_S)
+            await here.recorder.look()
+            await here.health.flush()
+            if not is_down_at_start:
+                await clock.advance(min(30, window_s / 3))
+                here.health.heard("d", "c1", POLLED_S)
+            await here.health.flush()
+            heard_at = here.health.last_heard("d") or START
+        end = heard_at + timedelta(seconds=1.05 * window_s)
+        while clock.now() < end:
+            async with box(tmp_path, clock, registry) as here:
+                await clock.advance(min(595 if restarts else window_s, (end - clock.now()).total_seconds() + 1))
+            await clock.advance(5 if restarts else 0)
+        async with box(tmp_path, clock, registry) as here:
+            await clock.advance(STARTUP_GRACE_S + 1)
+            await here.recorder.look()
+            facts = await here.facts()
+    assert [fact.value and fact.value["state"] for fact in facts] == ["working", "silent"]
+    silent_s = (facts[-1].valid_from - heard_at).total_seconds()
+    assert 0.95 * window_s <= silent_s <= 1.05 * window_s + (STARTUP_GRACE_S if window_s < 600 else 0)
+
+
+# -- trends ------------------------------------------------------------------------------------------------------------
+
+
+def test_of_a_radio_that_wavers_eight_samples_a_day_are_kept() -> None:
+    samples, kept = Samples(), []
+    for minute in range(3 * 1440):
+        at = START + timedelta(minutes=minute)
+        event = Event(
+            f"e{minute}", "d", Kind.TELEMETRY, NEW, FACTS[Kind.TELEMETRY].lane, at, "mqtt_json", "c1", place=HERE,
+            values={"battery": 80, "rssi_dbm": -60 - 10 * (minute % 2), "linkquality": True},
+        )  # fmt: skip
+        kept += list(samples.take(event))
+    found = [fact.subject[1] for fact in kept]
+    assert found.count("battery_pct") == 1
+    assert 20 <= found.count("rssi_dbm") <= 24
+    assert "linkquality" not in found
+
+
+def curve(days: float, *, life_days: float, seed: int) -> list[tuple[datetime, float]]:
+    """A battery that falls evenly, read twice a day to a whole per cent, swayed by nights and one reading in twenty wrong."""
+    dice, found = Random(seed), []
+    for half in range(int(days * 2)):
+        level = 100 * (1 - half / 2 / life_days) + (1.5 if half % 2 else -1.5)
+        level = dice.uniform(0, 100) if dice.random() < 0.05 else level
+        found.append((START + timedelta(days=half / 2), float(round(min(100.0, max(0.0, level))))))
+    return found
+
+
+@pytest.mark.parametrize("life_days", [60.0, 365.0, 1000.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_at_half_its_life_the_end_of_a_battery_is_known_within_a_fifth(life_days: float, seed: int) -> None:
+    half = life_days / 2
+    found = days_to_empty(
+        [each for each in curve(half, life_days=life_days, seed=seed) if each[1] > 20], START + timedelta(days=half)
+    )
+    true_days = 0.95 * life_days - half
+    assert found.days == pytest.approx(true_days, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("levels", "why"),
+    [
+        ([], "too few samples"),
+        ([(0, 90), (1, 89), (2, 88)], "seen for less than a week"),
+        ([(0, 90), (20, 90), (40, 89)], "it does not fall"),
+        (
+            [(0, 30), (20, 20), (40, 10), (41, 100), (43, 99), (44, 98), (45, 98)],
+            "seen for less than a week",
+        ),  # a new battery
+    ],
+)
+def test_where_nobody_can_tell_the_forecast_says_so(levels: Sequence[tuple[int, float]], why: str) -> None:
+    samples = [(START + timedelta(days=day), float(level)) for day, level in levels]
+    found = days_to_empty(samples, START + timedelta(days=50))
+    assert (found.days, found.why) == (None, why)
+
+
+# -- networked ---------------------------------------------------------------------------------------------------------
+
+PROFILE = {
+    "version": "1", "source": "test", "requirements": [
+        {"point_kind": "counter_panic", "measure": "panic", "family": "technical", "duty": "mandatory", "networking": "must"},
+        {"point_kind": "store_room", "measure": "intrusion", "family": "technical", "duty": "mandatory", "networking": "no"},
+    ],
+}  # fmt: skip
+
+
+@dataclass
+class Town:
+    """Tests of sites, a queue to 110 and what the centre makes of it."""
+
+    store: SqliteStore
+    registry: Registry
+    tests: SiteTests
+    proofs: Proofs
+    sent: list[Event] = field(default_factory=list)
+
+    async def hour(self, clock: JumpingClock, *, answers: bool) -> None:
+        """An hour of six looks; the centre, where it answers, takes what waits."""
+        for _ in range(6):
+            await clock.advance(600)
+            await self.tests.look()
+            waiting = await self.store.pending("110", Lane.STATUS, after_seq=0, limit=100)
+            if waiting and answers:
+                self.sent += [row.event for row in waiting]
+                await self.store.accepted("110", [row.event.seq for row in waiting])
+                self.proofs.accepted(waiting)
+            await self.proofs.write()
+
+    async def proven(self) -> list[Fact]:
+        return [fact for fact in await self.registry.facts() if fact.sort is Sort.PROOF]
+
+
+@asynccontextmanager
+async def town(folder: Path, clock: JumpingClock, *points: Point) -> AsyncIterator[Town]:
+    async with ledger(folder, clock, Device("d", "s1")) as registry:
+        await registry.update(Site("s1", "银行", "A10B", kind="bank_branch", is_key_unit=True))
+        await registry.add(*points)
+        await registry.record([Fact(Sort.PROFILE, ("bank_branch",), PROFILE, START)])
+        store = await SqliteStore.open(folder / "store", clock, inline=True)
+        metrics = Metrics()
+        intake = Intake(
+            store=store, places=registry, ids=EventIds(clock, Random(5)), clock=clock, metrics=metrics,
+            routes=[
+                Route("110", frozenset({Lane.LIFE}), proves=True), Route("webhook", frozenset({Lane.LIFE})),
+            ],
+            heard=lambda device, source: None,
+        )  # fmt: skip
+
+        async def report(site: Site, observation: Observation) -> Receipt:
+            return await intake.report(
+                Source("gateway", "gateway", place=place_of(site), proves_life=False), [observation]
+            )
+
+        tests = SiteTests(
+            store=store, registry=registry, report=report, window=lambda _: timedelta(hours=24), may_send=lambda: True,
+            clock=clock, random=Random(7), metrics=metrics, log=logs.logger(),
+        )  # fmt: skip
+        proofs = Proofs(store=store, registry=registry, clock=clock, metrics=metrics, log=logs.logger())
+        await proofs.begin()
+        yield Town(store, registry, tests, proofs)
+        await store.close()
+
+
+async def test_a_site_is_proven_while_the_centre_answers_and_for_its_window_after(
+    tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    async with town(tmp_path, jumping_clock, Point("p", "s1", 1, "柜台", kind="counter_panic")) as here:
+        for hour in range(30):
+            await here.hour(jumping_clock, answers=hour != 8)
+            newest = (await here.proven())[-1]
+            assert jumping_clock.now() - newest.valid_from < timedelta(hours=24)
+        assert 4 <= len(here.sent) <= 6  # every 7.2 to 8 hours
+        assert {(event.kind, event.test, event.lane) for event in here.sent} == {
+            (Kind.TEST_PERIODIC, True, Lane.STATUS)
+        }
+        assert newest.value == {"rung": "test_accepted", "event": here.sent[-1].id}
+
+        stopped_at, outlived = jumping_clock.now(), newest.valid_from + timedelta(hours=24)
+        for _ in range(26):
+            await here.hour(jumping_clock, answers=False)
+        assert (await here.proven())[-1] == newest
+        assert timedelta(hours=15) < outlived - stopped_at <= timedelta(hours=24)
+        assert not await here.store.pending("webhook", Lane.STATUS, after_seq=0, limit=1)
+
+
+async def test_no_test_leaves_where_nothing_has_to_be_networked(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    async with town(tmp_path, jumping_clock, Point("p", "s1", 1, "库房", kind="store_room")) as here:
+        for _ in range(30):
+            await here.hour(jumping_clock, answers=True)
+        assert (here.sent, await here.proven()) == ([], [])
+
+
+async def test_a_start_begins_no_new_pace(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    async with town(tmp_path, jumping_clock, Point("p", "s1", 1, "柜台", kind="counter_panic")) as here:
+        for _ in range(24):
+            again = replace_tests(here)
+            again.sent = here.sent
+            await again.hour(jumping_clock, answers=True)
+        assert 3 <= len(here.sent) <= 5
+
+
+def replace_tests(town: Town) -> Town:
+    """The same town after a start of the gateway."""
+    old = town.tests
+    tests = SiteTests(
+        store=town.store, registry=town.registry, report=old._report, window=old._window, may_send=lambda: True,
+        clock=old._clock, random=Random(9), metrics=old._metrics, log=logs.logger(),
+    )  # fmt: skip
+    return Town(town.store, town.registry, tests, town.proofs)
+
+
+async def test_a_storm_of_alarms_is_one_proof_a_minute_and_the_newest_is_not_lost(
+    tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    async with town(tmp_path, jumping_clock) as here:
+        for number in range(120):
+            event = Event(f"e{number}", "d", Kind.PANIC, NEW, Lane.LIFE, jumping_clock.now(), "dc09", "c1", place=HERE)
+            here.proofs.accepted([Delivery("110", event)])
+            await here.proofs.write()
+            await jumping_clock.advance(1)
+        await jumping_clock.advance(60)
+        await here.proofs.write()
+        found = await here.proven()
+        assert [fact.value for fact in found] == [
+            {"rung": "alarm_accepted", "event": event} for event in ("e0", "e60", "e119")
+        ]
+
+
+async def test_what_was_accepted_in_the_moment_of_a_crash_is_a_proof_after_it(
+    tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    async with town(tmp_path, jumping_clock) as here:
+        event = Event("e1", "d", Kind.PANIC, NEW, Lane.LIFE, jumping_clock.now(), "dc09", "c1", place=HERE)
+        await (await here.store.append([Entry(event, ["110"])]))
+        waiting = await here.store.pending("110", Lane.LIFE, after_seq=0, limit=1)
+        await here.store.accepted("110", [waiting[0].event.seq])
+        for _ in range(2):
+            await here.proofs.begin()
+            await here.proofs.write()
+        assert [fact.value for fact in await here.proven()] == [{"rung": "alarm_accepted", "event": "e1"}]

@@ -11,9 +11,10 @@ from gateway.forwarders.dc09._line import Line
 from gateway.forwarders.dc09._message import wants
 from gateway.forwarders.dc09._settings import Keys, Settings
 
-__all__ = ["NUMBERED", "Settings", "check", "run", "wants"]
+__all__ = ["NUMBERED", "RECEIPTS", "Settings", "check", "run", "wants"]
 
 NUMBERED = True
+RECEIPTS = True
 
 
 def check(settings: Settings, base: Path) -> Keys:
