@@ -25,6 +25,7 @@ FAMILIES = (
     "inventory",
     "profile",
     "waiver",
+    "area",
     "site",
     "device",
     "vehicle",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.access import Actor
     from gateway.audit import Audit
     from gateway.config import SiteFile
+    from gateway.coverage.facts import Fact
     from gateway.registry import Registry, Report, Thing, Written
 
     Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
@@ -97,18 +98,19 @@ async def put(
     only: str | None = None,
     dry_run: bool = False,
     report: Report | None = None,
+    facts: Sequence[Fact] = (),
 ) -> Written:
-    """Change the ledger: checked, then recorded, then written. Raises ConfigError, StoreError."""
+    """Change the ledger: checked, then audited, then written, `facts` with it. Raises ConfigError, StoreError."""
     from gateway.audit import Deed
 
     planned = await registry.put(things, only=only, dry_run=True, report=report)
-    if dry_run or not (planned.added or planned.updated):
+    if dry_run or not (planned.added or planned.updated or facts):
         return planned
     kind = type(things[0]).__name__.lower()
     subject = f"{kind} {things[0].id}" + (f" and {len(things) - 1} more" if things[1:] else "")
     counts = {"added": planned.added, "updated": planned.updated}
     await audit_of(args).record(os_actor(), Deed.REGISTRY, subject, counts)
-    return await registry.put(things, only=only, report=report)
+    return await registry.put(things, only=only, report=report, facts=facts)
 
 
 def show(args: argparse.Namespace, rows: list[dict[str, Any]], *, empty: str) -> None:

@@ -1,4 +1,4 @@
-"""`fangkong device add|import|list|show|claim`: the devices in the ledger, and those that nobody has claimed."""
+"""`fangkong device add|claim|import|list|show|stage|replace`: the devices in the ledger, and the unclaimed ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.cli._lifecycle import add_lifecycle
 from gateway.cli._site_file import FAILED, OK, add_common, data_dir, open_registry, put, show
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ def add_parser(commands: Commands) -> None:
     _device_arguments(claim, may_listen=True)
     claim.add_argument("--by-trigger", action="store_true", help="take the one that is triggered now; needs --point")
     claim.add_argument("--within", type=int, default=120, metavar="SECONDS", help="how long to listen, at most 600")
-    claim.add_argument("--kind", default="", help="with --by-trigger: what it is, such as panic_button")
     add_common(claim, _claim)
 
     load = verbs.add_parser("import", help="add and update devices and points from a CSV file (docs/inventory.md)")
@@ -48,16 +48,23 @@ def add_parser(commands: Commands) -> None:
     one.add_argument("id")
     add_common(one, _show)
 
+    add_lifecycle(verbs)
+
 
 def _device_arguments(parser: argparse.ArgumentParser, *, may_listen: bool = False) -> None:
     """`may_listen`: the device may be found, and then its planned point says the site."""
     parser.add_argument("id", nargs="?" if may_listen else None, help="the id the device gives itself")
     parser.add_argument("--site", required=not may_listen)
     parser.add_argument("--name", default="")
+    parser.add_argument("--kind", default="", help="what it is, such as panic_button: says what proves that it lives")
+    parser.add_argument("--vendor", default="")
+    parser.add_argument("--model", default="")
+    parser.add_argument("--parent", help="the device through which alone it is heard")
     parser.add_argument("--heard-within-s", type=float, help="silence longer than this is a fault")
     parser.add_argument("--point", help="a protection point it watches")
     parser.add_argument("--number", type=int, help="the point's zone number towards 110, 0 to 999")
     parser.add_argument("--point-name", default="")
+    parser.add_argument("--point-kind", default="", help="what the point is, as profiles name it: counter_panic, ...")
     parser.add_argument("--zone", type=int, help="the device's own zone; left out: the whole device")
 
 
@@ -106,13 +113,17 @@ async def _put(args: argparse.Namespace, registry: Registry) -> None:
     from gateway.errors import ConfigError, Problem
     from gateway.model import Device, Point
 
-    things: list[Device | Point] = [Device(args.id, args.site, args.name, args.heard_within_s)]
-    if args.point is None and (args.number is not None or args.zone is not None or args.point_name):
+    device = Device(
+        args.id, args.site, args.name, args.heard_within_s, args.kind, args.vendor, args.model, args.parent
+    )  # fmt: skip
+    things: list[Device | Point] = [device]
+    of_point = args.number is not None or args.zone is not None or args.point_name or args.point_kind
+    if args.point is None and of_point:
         raise ConfigError([Problem("command line", None, "--point", "missing", "the id of the point", "缺少点位编号")])
     if args.point is not None:
         if args.number is None:
             raise ConfigError([Problem("command line", None, "--number", "missing", "0 to 999", "缺少点位编号")])
-        things.append(Point(args.point, args.site, args.number, args.point_name, args.id, args.zone))
+        things.append(Point(args.point, args.site, args.number, args.point_name, args.id, args.zone, args.point_kind))
     await put(args, registry, things, only="new")
     show(args, [asdict(things[0])], empty="")
 

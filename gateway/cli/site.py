@@ -26,6 +26,13 @@ def add_parser(commands: Commands) -> None:
     add.add_argument(
         "--contact", default="", help="call-back role and phone, e.g. '值班室 0535-1234567'; never a person's name"
     )
+    add.add_argument("--area", help="the community it is in, or a higher area")
+    add.add_argument(
+        "--key-unit", action="store_true", help="a key security unit 重点单位: its network is proved daily"
+    )
+    add.add_argument("--responsible", default="", help="role and phone of whoever has to close its gaps")
+    add.add_argument("--opens", help="first day of a temporary site, like 2026-10-01")
+    add.add_argument("--closes", help="its last day")
     add_common(add, _add)
 
     add_common(verbs.add_parser("list", help="list sites"), _list)
@@ -39,7 +46,8 @@ async def _add(args: argparse.Namespace) -> int:
     registry = await open_registry(args)
     try:
         site = Site(
-            args.id, args.name, args.account, args.kind, args.address, args.latitude, args.longitude, args.contact
+            args.id, args.name, args.account, args.kind, args.address, args.latitude, args.longitude, args.contact,
+            args.area, args.key_unit, args.responsible, args.opens, args.closes,
         )  # fmt: skip
         await put(args, registry, [site], only="new")
         show(args, [asdict(registry.snapshot.sites[site.id])], empty="")

@@ -207,10 +207,11 @@ class Registry:
         dry_run: bool = False,
         report: Report | None = None,
         actor: str = "cli",
+        facts: Sequence[Fact] = (),
     ) -> Written:
         """Add or replace, all or nothing; asking twice changes nothing. Raises ConfigError with every mistake.
 
-        What changes goes into the record of facts, as true from now.
+        What changes goes into the record of facts, as true from now; `facts` go with it.
 
         `report` words a finding for the person who wrote the thing (file, line and column of an import).
         """
@@ -222,11 +223,11 @@ class Registry:
             if problems:
                 raise ConfigError(problems)
             changes, written = _changes(before, wanted)
-            if changes and not dry_run:
+            if (changes or facts) and not dry_run:
                 await _write(transaction, before, changes)
                 now = self._clock.now()
-                facts = [fact for thing in changes if (fact := factlog.fact_of(thing, now, actor)) is not None]
-                await factlog.write(transaction, facts, now)
+                changed = [fact for thing in changes if (fact := factlog.fact_of(thing, now, actor)) is not None]
+                await factlog.write(transaction, [*changed, *facts], now)
                 self._snapshot = await _load(transaction)
         return written
 

@@ -1,0 +1,103 @@
+"""Areas, sites and devices from the command line, and a device's life: its stage, and another one in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway.__main__ import main
+from gateway.coverage.facts import Fact, Sort
+from gateway.model import Point
+from gateway.registry import Registry, Snapshot
+
+Fangkong = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def fangkong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fangkong:
+    """Runs a command on an empty box and returns its exit code and what it said."""
+    (tmp_path / "site.toml").write_text("[api]\nlisten = '127.0.0.1:9'\n")
+
+    def run(*words: object) -> tuple[int, str, str]:
+        code = main([*map(str, words), "--config", str(tmp_path / "site.toml")])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def kept(tmp_path: Path) -> tuple[Snapshot, Sequence[Fact]]:
+    """The ledger, and all that was ever said."""
+
+    async def load() -> tuple[Snapshot, Sequence[Fact]]:
+        registry = await Registry.open(tmp_path / "var" / "registry.db")
+        facts = await registry.facts()
+        await registry.close()
+        return registry.snapshot, facts
+
+    return asyncio.run(load())
+
+
+@pytest.fixture
+def bank(fangkong: Fangkong) -> Fangkong:
+    """A bank with a panel, and a counter that its zone 3 watches."""
+    assert fangkong("area", "add", "d1", "--name", "芝罘区", "--kind", "district")[0] == 0
+    site = ("site", "add", "b1", "--name", "银行", "--account", "1A2B", "--kind", "bank_branch", "--area", "d1")
+    assert fangkong(*site, "--key-unit", "--responsible", "保卫科 0535-1", "--closes", "2099-12-31")[0] == 0
+    panel = ("device", "add", "panel-1", "--site", "b1", "--kind", "panel", "--vendor", "V", "--model", "M")
+    counter = ("--point", "b1-p1", "--number", "1", "--zone", "3", "--point-kind", "counter_panic")
+    assert fangkong(*panel, *counter)[0] == 0
+    assert fangkong("device", "add", "button-1", "--site", "b1", "--parent", "panel-1")[0] == 0
+    return fangkong
+
+
+def test_what_the_options_say_is_in_the_ledger(tmp_path: Path, bank: Fangkong) -> None:
+    ledger, _ = kept(tmp_path)
+    site, panel = ledger.sites["b1"], ledger.devices["panel-1"]
+
+    assert json.loads(bank("area", "list", "--json")[1])[0]["name"] == "芝罘区"
+    assert (site.area, site.is_key_unit, site.responsible, site.closes) == ("d1", True, "保卫科 0535-1", "2099-12-31")
+    assert (panel.kind, panel.vendor, panel.model) == ("panel", "V", "M")
+    assert ledger.devices["button-1"].parent == "panel-1"
+    assert ledger.points["b1-p1"] == Point("b1-p1", "b1", 1, "", "panel-1", 3, "counter_panic")
+    assert "上级区域" in bank("area", "add", "z", "--name", "x", "--kind", "community", "--parent", "gone")[2]
+
+
+def test_a_stage_is_said_by_hand_and_stays_in_the_record(tmp_path: Path, bank: Fangkong) -> None:
+    assert bank("device", "stage", "panel-1", "out_of_service")[0] == 0
+    assert bank("device", "stage", "panel-1", "in_service")[0] == 0
+    assert "设备不存在" in bank("device", "stage", "nobody", "retired")[2]
+
+    said = [fact.value["stage"] for fact in kept(tmp_path)[1] if fact.sort is Sort.STAGE and fact.value]
+    assert said == ["out_of_service", "in_service"]
+    assert "out_of_service" in bank("audit", "list", "--json")[1]
+
+
+def test_a_replaced_device_hands_on_its_points_and_what_was_is_still_known(tmp_path: Path, bank: Fangkong) -> None:
+    code, said, _ = bank("device", "replace", "panel-1", "panel-2", "--model", "M2", "--json")
+    assert (code, json.loads(said)[0]["device"]) == (0, "panel-2")
+    ledger, facts = kept(tmp_path)
+
+    assert ledger.points["b1-p1"].watchers == (("panel-2", 3),)
+    assert ledger.devices["button-1"].parent == "panel-2"
+    assert (ledger.devices["panel-2"].vendor, ledger.devices["panel-2"].model) == ("V", "M2")
+    stages = {fact.subject[0]: fact.value for fact in facts if fact.sort is Sort.STAGE}
+    assert stages == {"panel-1": {"stage": "retired"}, "panel-2": {"stage": "installed"}}
+    bound = [fact.value["device"] for fact in facts if fact.sort is Sort.POINT and fact.value]
+    assert bound == ["panel-1", "panel-2"]
+
+
+def test_a_replacement_that_cannot_be_changes_nothing(tmp_path: Path, bank: Fangkong) -> None:
+    bank("site", "add", "other", "--name", "x", "--account", "9999")
+    bank("device", "add", "far", "--site", "other")
+
+    assert "其他场所" in bank("device", "replace", "panel-1", "far")[2]
+    assert "相同" in bank("device", "replace", "panel-1", "panel-1")[2]
+    assert "设备不存在" in bank("device", "replace", "gone", "panel-9")[2]
+    ledger, facts = kept(tmp_path)
+    assert ledger.points["b1-p1"].device == "panel-1"
+    assert not [fact for fact in facts if fact.sort is Sort.STAGE]
