@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from simulators._net import host_and_port
+from simulators._net import host_and_port, stop_listening
 from simulators._tasks import Tasks
 
 # Commands are a few dozen bytes; a longer line is somebody talking to the wrong port.
@@ -45,7 +45,7 @@ class ControlSocket:
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        self._server.close()
+        await stop_listening(self._server)
         await self._tasks.__aexit__(*error)
         self._remove_path()
 

@@ -1,4 +1,4 @@
-"""Two small things every simulator with a socket needs."""
+"""Three small things every simulator with a socket needs."""
 
 import asyncio
 import socket
@@ -19,3 +19,17 @@ def reset(writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):  # it is closed already
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
+
+
+async def stop_listening(server: asyncio.Server) -> None:
+    """Close the listener, after whom it has accepted got a transport: in the tick between, ``close`` would leave the
+    accepted socket with nobody to close it."""
+    loop = asyncio.get_running_loop()
+    for listener in server.sockets:
+        loop.remove_reader(listener.fileno())
+    handed_over = asyncio.Event()
+    loop.call_soon(handed_over.set)  # queued behind the tasks of the accepted
+    try:
+        await handed_over.wait()
+    finally:
+        server.close()

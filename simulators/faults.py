@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from simulators._clock import Clock, RealClock
 from simulators._control import CommandError, ControlSocket
-from simulators._net import host_and_port, reset
+from simulators._net import host_and_port, reset, stop_listening
 from simulators._tasks import Tasks
 
 # What is held at once per direction; the sender waits while the other side does not take it.
@@ -185,7 +185,7 @@ class TcpProxy(_Line):
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        self._server.close()
+        await stop_listening(self._server)
         await self._tasks.__aexit__(*error)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

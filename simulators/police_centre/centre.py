@@ -9,7 +9,7 @@ from typing import Any, Self, TextIO
 
 from simulators._clock import Clock, RealClock
 from simulators._control import CommandError, ControlSocket
-from simulators._net import host_and_port, reset
+from simulators._net import host_and_port, reset, stop_listening
 from simulators._tasks import Tasks
 from simulators.police_centre.audit import MEMORY_MAX_EVENTS, Audit
 from simulators.police_centre.frames import Cutter, Rubbish
@@ -136,7 +136,7 @@ class PoliceCentre:
     async def off(self) -> None:
         """An outage: refuse connections, reset the open ones, forget answers that were to come late."""
         if self._server is not None:
-            self._server.close()
+            await stop_listening(self._server)
             self._server = None
         if self._datagrams is not None:
             self._datagrams.close()

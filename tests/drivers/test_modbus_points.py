@@ -494,6 +494,30 @@ async def test_a_lost_unit_is_one_fault_and_its_return_one_restore(jumping_clock
     assert desk.heard.count("u2") > 200
 
 
+@pytest.mark.parametrize(
+    ("quiet_s", "told"),
+    [(2.5, [NEW]), (5.0, [NEW, RESTORE, NEW])],
+    ids=["one reading of quiet is no end", "held until it was read twice"],
+)
+async def test_a_late_answer_costs_the_state_its_readings(
+    jumping_clock: JumpingClock, quiet_s: float, told: list[Qualifier]
+) -> None:
+    """Quiet between two alarms, and of its pollings (at 2.0, 3.3, 4.3) the first is answered too late."""
+    bus, desk = ModelBus(jumping_clock, timeout_s=0.3), Desk()
+    bus.bits[1, 0] = 1
+    async with polled(bus, jumping_clock, desk, units(1, every_s=1.0)):
+        await jumping_clock.advance(1.1)
+        bus.bits[1, 0] = 0
+        bus.dead.add(1)
+        await jumping_clock.advance(1.3)
+        bus.dead.clear()
+        await jumping_clock.advance(quiet_s - 1.3)
+        bus.bits[1, 0] = 1
+        await jumping_clock.advance(5)
+
+    assert desk.edges() == [("u1", Kind.BURGLARY, qualifier, 1) for qualifier in told]
+
+
 async def test_the_gap_to_a_dead_unit_grows_and_its_share_of_the_bus_is_bounded(jumping_clock: JumpingClock) -> None:
     bus = ModelBus(jumping_clock)
     bus.dead.add(1)

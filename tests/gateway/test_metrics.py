@@ -28,4 +28,5 @@ def test_a_metric_that_is_offered_is_set(name: str) -> None:
     """Its value, not only its zero: a call that moves it, perhaps after `labels(...)` over several lines."""
     used = rf"metrics\.{name}\b(?:\.labels\((?:[^()]|\([^()]*\))*\))?\.(?:inc|set|observe|clear)\b"
     kept = rf"[=:]\s*[\w.]*metrics\.{name}\.labels\("  # kept under a name of its own and set through that
-    assert re.search(f"{used}|{kept}", SOURCES)
+    whole = rf"_set\(metrics\.{name}, "  # all its series at once
+    assert re.search(f"{used}|{kept}|{whole}", SOURCES)

@@ -7,8 +7,10 @@ The `siadc09` package (DC-09-2026 by other hands) also dials in and reads the an
 
 import asyncio
 import contextlib
+import gc
 import json
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -663,6 +665,18 @@ async def test_an_outage_refuses_connections_and_ends_on_the_same_port(centre: P
     async with dialled(centre) as line:
         assert await line.ask(BURGLARY) == ACK_1
     assert centre.port == port
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_an_outage_leaves_no_caller_behind_however_far_he_has_come(centre: PoliceCentre, turns: int) -> None:
+    """From the kernel's queue over the accepted socket to the running connection: one turn of the loop each."""
+    with socket.create_connection(("127.0.0.1", centre.port), timeout=5) as caller:
+        for _ in range(turns):
+            await asyncio.sleep(0)  # noqa: TID251 - gives the loop a turn, waits for nothing
+        await centre.off()
+        gc.collect()  # a socket nobody closed warns here, and warnings are errors
+        with pytest.raises(ConnectionResetError):
+            await asyncio.to_thread(caller.recv, 1)
 
 
 async def test_datagrams_can_be_answered_late_and_twice(centre: PoliceCentre, clock: SetClock) -> None:

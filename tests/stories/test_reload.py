@@ -14,19 +14,20 @@ from typing import Any
 import pytest
 
 from gateway.errors import LinkClosed
+from gateway.kinds import Kind
 from simulators._clock import RealClock
 from simulators._world import World
 from simulators.police_centre import PoliceCentre
 from simulators.rf_serial import acknowledged, line
 from tests.stories.box import Box, free_ports, until
 from tests.stories.test_kill import raise_for_ever
-from tests.stories.town import town
+from tests.stories.town import NEW, RESTORE, Town, town
 
 DEVICES = 12
 SENSORS = 4
 PANEL_EVERY_S = 0.05
 FENCE_STATE_S = 2.5
-"""A polled state is seen when it lasts longer than two polls."""
+"""What a zone shows at the least: a condition counts at its first reading, its end at the second, and each second has one."""
 MORE = """\
 [[connection]]
 name = "hall"
@@ -96,15 +97,22 @@ class Panel:
         raise LinkClosed("the gateway hung up on a line that did not change")
 
 
-async def guard_fences(fences: list[Any], clock: RealClock) -> None:
-    """Each fence's zones in turn, every state long enough to be seen."""
-    zone = 0
-    while True:
-        zone = zone % 8 + 1
-        for restore in (False, True):
-            for fence in fences:
-                await fence.do("perimeter", zone=zone, restore=restore)
-            await clock.sleep(FENCE_STATE_S)
+async def guard_fences(place: Town, fences: list[Any], clock: RealClock) -> None:
+    """Each fence's zones in turn. The controllers latch: a state stands until 110 has it, however late a polling was answered."""
+    for lap in count(1):
+        for zone in range(1, 9):
+            for qualifier in (NEW, RESTORE):
+                for fence in fences:
+                    await fence.do("perimeter", zone=zone, restore=qualifier == RESTORE)
+                await clock.sleep(FENCE_STATE_S)
+                for fence in fences:
+                    await until(
+                        lambda fence=fence, zone=zone, qualifier=qualifier, lap=lap: (
+                            place.count_at_110(fence.device, zone, Kind.PERIMETER, qualifier) >= lap
+                        ),
+                        within_s=30,
+                        what=f"110 has lap {lap} of {fence.device}, zone {zone}, qualifier {qualifier}",
+                    )
 
 
 def reload(box: Box, text: str) -> Any:
@@ -170,7 +178,7 @@ async def test_changes_under_traffic_lose_nothing_leak_nothing_and_leave_other_l
             traffic = [
                 group.create_task(panel.run()),
                 group.create_task(raise_for_ever(alarms, Random(110), clock)),
-                group.create_task(guard_fences(fences, clock)),
+                group.create_task(guard_fences(place, fences, clock)),
             ]
             await until(lambda: place.audit().delivered > 50, within_s=30, what="traffic flows")
             before = {name: sockets(pid, port) for name, port in lines.items()}
