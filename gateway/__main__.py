@@ -25,6 +25,8 @@ FAMILIES = (
     "inventory",
     "profile",
     "waiver",
+    "inspection",
+    "target",
     "area",
     "site",
     "device",

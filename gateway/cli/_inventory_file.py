@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,6 +87,9 @@ SHEETS = (
 _COLUMNS = tuple(dict.fromkeys(column for sheet in SHEETS for column in sheet.columns))
 """Of the one CSV: those that have a name in common share a column."""
 _SHEET_OF = {name: sheet for sheet in SHEETS for name in (sheet.name, sheet.name.removesuffix("s"), sheet.zh)}
+
+_RUNS = ("=", "+", "-", "@")
+"""A spreadsheet program takes a CSV cell that begins so for a formula, and runs it."""
 
 Row = tuple[Sheet, int, Mapping[str, str]]
 Seen = Callable[[int], None]
@@ -217,7 +221,7 @@ def _csv_rows(path: Path, found: Inventory) -> Iterator[Row]:
                     return
                 heads[sheet.name] = [_column_of(sheet, column) for column in header]
             yield sheet, line, {
-                column: cell.strip() for column, cell in zip(heads[sheet.name], cells, strict=True) if column
+                column: _unguarded(cell.strip()) for column, cell in zip(heads[sheet.name], cells, strict=True) if column
             }  # fmt: skip
     except csv.Error as error:
         found.complain((None, reader.line_num), "(row)", str(error), "comma-separated values", "不是有效的 CSV")
@@ -333,6 +337,23 @@ def _shown(value: object) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
+def _guarded(text: str) -> str:
+    """With an apostrophe before what would run; and before such an apostrophe, so that it comes back as it was."""
+    risky = text.lstrip("'").startswith(_RUNS) and not _is_number(text)
+    return f"'{text}" if risky else text
+
+
+def _unguarded(text: str) -> str:
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_RUNS) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 def _write_csv(path: Path, ledger: Snapshot) -> int:
     count = 0
     with path.open("w", encoding="utf-8-sig", newline="") as file:  # the mark is for Chinese spreadsheet programs
@@ -343,7 +364,7 @@ def _write_csv(path: Path, ledger: Snapshot) -> int:
             for row in rows_of(ledger, sheet):
                 cells = [""] * len(_COLUMNS)
                 for index, text in zip(at, row, strict=True):
-                    cells[index] = text
+                    cells[index] = _guarded(text)
                 writer.writerow((sheet.name.removesuffix("s"), *cells))
                 count += 1
     return count

@@ -75,40 +75,44 @@ async def _record(
     args: argparse.Namespace, value: Mapping[str, str] | None, now: datetime, until: datetime | None
 ) -> None:
     from gateway.audit import Deed
+    from gateway.cli._asked import asked, history_of
     from gateway.coverage.facts import Fact, Sort
     from gateway.errors import ConfigError, Problem
 
+    subject = (args.point, args.measure)
     registry = await open_registry(args)
     try:
-        if args.point not in registry.snapshot.points:
-            found = f"{args.point!r} is not in the ledger"
-            raise ConfigError([Problem("command line", None, "point", found, "a point of the ledger", "点位不存在")])
+        if value is not None:
+            await asked(registry, args.point, args.measure, now)
+        elif (await history_of(registry, Sort.WAIVER)).at(Sort.WAIVER, subject, now) is None:
+            found, expected = "no waiver in force", "one of fangkong waiver list"
+            raise ConfigError(
+                [Problem("command line", None, " ".join(subject)[:120], found, expected, "没有有效的豁免")]
+            )
         await audit_of(args).record(os_actor(), Deed.WAIVER, f"{args.point} {args.measure}"[:256], value or {})
-        fact = Fact(Sort.WAIVER, (args.point, args.measure), value, now, until, actor=os_actor().id)
+        fact = Fact(Sort.WAIVER, subject, value, now, until, actor=os_actor().id)
         await registry.record([fact])
     finally:
         await registry.close()
-    show(args, [_row((args.point, args.measure), value, until)], empty="")
+    show(args, [_row(subject, value, until)], empty="")
 
 
 async def _list(args: argparse.Namespace) -> int:
+    from gateway.cli._asked import history_of
     from gateway.clock import RealClock
-    from gateway.coverage.facts import Fact, Sort
+    from gateway.coverage.facts import Sort
+    from gateway.coverage.history import moment_of, ms_of
 
-    now = RealClock().now()
-    newest: dict[tuple[str, ...], Fact] = {}
-    after = 0
+    now = ms_of(RealClock().now())
     registry = await open_registry(args)
     try:
-        while page := await registry.facts(after=after):
-            after = page[-1].id
-            newest |= {fact.subject: fact for fact in page if fact.sort is Sort.WAIVER}
+        history = await history_of(registry, Sort.WAIVER)
     finally:
         await registry.close()
     rows = [
-        _row(subject, fact.value, fact.valid_to)
-        for subject, fact in sorted(newest.items())
-        if fact.value is not None and fact.valid_to is not None and fact.valid_to > now
+        _row(subject, found.value, moment_of(found.stop))
+        for subject in sorted(history.subjects(Sort.WAIVER))
+        if (found := history.look(Sort.WAIVER, subject, now)).value is not None
     ]
     show(args, rows, empty="no waivers 没有豁免")
     return OK

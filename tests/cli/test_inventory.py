@@ -139,6 +139,19 @@ def test_whatever_is_exported_is_imported_as_it_was(tmp_path: Path, ending: str,
     assert join(ledger, list(read_inventory(file, ledger, nobody_looks).things.values())) == ledger
 
 
+def test_no_cell_of_a_csv_runs_as_a_formula(tmp_path: Path) -> None:
+    names = ["=1+1", "+cmd", "-x", "@SUM(A1)", "'=1", "''-x", "'quoted'", "-5"]
+    ledger = join(
+        EMPTY, [Site("s-1", "=HYPERLINK()", "1234"), *(Device(f"d{n}", "s-1", name) for n, name in enumerate(names))]
+    )
+    write_inventory(tmp_path / "a.csv", ledger)
+
+    with (tmp_path / "a.csv").open(encoding="utf-8-sig", newline="") as file:
+        shown = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in shown if cell.startswith(("=", "+", "-", "@")) and cell != "-5"]
+    assert join(EMPTY, list(read_inventory(tmp_path / "a.csv", EMPTY, nobody_looks).things.values())) == ledger
+
+
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 HEADER = "table,id,name,account,area,is_key_unit,site,number,device,zone,latitude,kind,parent,dwellings,management\n"
@@ -325,15 +338,17 @@ def test_a_waiver_has_a_reason_an_approver_and_an_end_and_can_be_revoked(tmp_pat
     until = (day_of(RealClock().now()) + timedelta(days=30)).isoformat()
     why = ("--reason", "改造施工", "--approver", "区防控办")
 
-    assert fangkong("waiver", "add", "cs-001-p01", "panic", *why, "--until", until)[0] == 0
+    assert fangkong("waiver", "add", "cs-001-p03", "panic", *why, "--until", until)[0] == 0
     assert json.loads(fangkong("waiver", "list", "--json")[1]) == [
-        {"point": "cs-001-p01", "measure": "panic", "until": until, "reason": "改造施工", "approver": "区防控办"}
+        {"point": "cs-001-p03", "measure": "panic", "until": until, "reason": "改造施工", "approver": "区防控办"}
     ]
-    assert "豁免期限" in fangkong("waiver", "add", "cs-001-p01", "panic", *why, "--until", "2126-01-01")[2]
-    assert "豁免期限" in fangkong("waiver", "add", "cs-001-p01", "panic", *why, "--until", "2020-01-01")[2]
+    assert "豁免期限" in fangkong("waiver", "add", "cs-001-p03", "panic", *why, "--until", "2126-01-01")[2]
+    assert "豁免期限" in fangkong("waiver", "add", "cs-001-p03", "panic", *why, "--until", "2020-01-01")[2]
+    assert "配置要求中没有" in fangkong("waiver", "add", "cs-001-p01", "bars", *why, "--until", until)[2]
     assert "点位不存在" in fangkong("waiver", "add", "nowhere", "panic", *why, "--until", until)[2]
     assert (
-        "--reason" in fangkong("waiver", "add", "cs-001-p01", "panic", "--reason", " ", *why[2:], "--until", until)[2]
+        "--reason" in fangkong("waiver", "add", "cs-001-p03", "panic", "--reason", " ", *why[2:], "--until", until)[2]
     )
-    assert fangkong("waiver", "revoke", "cs-001-p01", "panic")[0] == 0
+    assert fangkong("waiver", "revoke", "cs-001-p03", "panic")[0] == 0
     assert json.loads(fangkong("waiver", "list", "--json")[1]) == []
+    assert "没有有效的豁免" in fangkong("waiver", "revoke", "cs-001-p03", "panic")[2]

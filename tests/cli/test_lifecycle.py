@@ -101,3 +101,45 @@ def test_a_replacement_that_cannot_be_changes_nothing(tmp_path: Path, bank: Fang
     ledger, facts = kept(tmp_path)
     assert ledger.points["b1-p1"].device == "panel-1"
     assert not [fact for fact in facts if fact.sort is Sort.STAGE]
+
+
+# -- inspections and targets ---------------------------------------------------------------------------------------------
+
+
+def test_an_inspection_holds_for_the_days_of_its_requirement_and_what_is_due_is_listed(bank: Fangkong) -> None:
+    bank("device", "add", "d9", "--site", "b1", "--point", "w1", "--number", "9", "--point-kind", "window")
+
+    def due() -> list[str]:
+        return [row["result"] for row in json.loads(bank("inspection", "due", "--json")[1]) if row["point"] == "w1"]
+
+    said = ("inspection", "add", "w1", "bars", "--by", "保卫科")
+    assert due() == ["never"]
+    assert bank(*said, "--result", "ok", "--on", "2020-01-01")[0] == 0
+    assert due() == ["expired"]
+    assert bank(*said, "--result", "failed", "--remark", "栏杆松动")[0] == 0
+    assert due() == ["failed"]
+    assert bank(*said, "--result", "ok")[0] == 0
+    assert due() == []
+    assert [row["result"] for row in json.loads(bank("inspection", "list", "--json")[1])] == ["ok"]
+
+
+def test_an_inspection_of_what_nobody_asks_or_telemetry_proves_is_refused(bank: Fangkong) -> None:
+    said = ("--result", "ok", "--by", "保卫科")
+    assert "技防措施" in bank("inspection", "add", "b1-p1", "panic", *said)[2]
+    assert "配置要求中没有" in bank("inspection", "add", "b1-p1", "bars", *said)[2]
+    assert "点位不存在" in bank("inspection", "add", "gone", "bars", *said)[2]
+    assert "检查日期" in bank("inspection", "add", "b1-p1", "panic", *said, "--on", "2999-01-01")[2]
+    assert "--by" in bank("inspection", "add", "b1-p1", "panic", "--result", "ok", "--by", " ")[2]
+
+
+def test_a_target_is_set_changed_and_dropped(bank: Fangkong) -> None:
+    bank("target", "set", "area:d1", "2026-12-31", "--percent", "90")
+    bank("target", "set", "area:d1", "2026-12-31", "--percent", "95.5")
+    bank("target", "set", "all", "2027-06-30", "--percent", "100")
+    assert bank("target", "drop", "all", "2027-06-30")[0] == 0
+
+    wanted = [{"node": "area:d1", "due": "2026-12-31", "percent": 95.5}]
+    assert json.loads(bank("target", "list", "--json")[1]) == wanted
+    assert "不存在" in bank("target", "set", "area:gone", "2026-12-31", "--percent", "90")[2]
+    assert "百分比" in bank("target", "set", "all", "2026-12-31", "--percent", "101")[2]
+    assert "日期" in bank("target", "set", "all", "soon", "--percent", "90")[2]

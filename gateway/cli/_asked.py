@@ -1,0 +1,59 @@
+"""What profiles ask of points now, for commands that say something about one measure at one point."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from gateway.coverage.facts import Sort
+    from gateway.coverage.history import History
+    from gateway.coverage.requirements import Requirement
+    from gateway.model import Point
+    from gateway.registry import Registry
+
+
+async def history_of(registry: Registry, *sorts: Sort) -> History:
+    """All that was ever said of these sorts, withdrawals among it. Raises ConfigError."""
+    from gateway.coverage.history import History
+
+    history = History()
+    for sort in sorts:
+        after = 0
+        while page := await registry.facts(after=after, sort=sort):
+            after = page[-1].id
+            history.add(page)
+    return history
+
+
+def asked_of(registry: Registry, profiles: History, point: Point, now: datetime) -> Sequence[Requirement]:
+    """What the profile of its site asks of a point; nothing of one whose site has none."""
+    from gateway.coverage.facts import Sort
+    from gateway.coverage.requirements import profile_of
+
+    kind = registry.snapshot.sites[point.site].kind
+    value = profiles.at(Sort.PROFILE, (kind,), now)
+    lines = profile_of(kind, value).requirements if value is not None else ()
+    return [line for line in lines if line.point_kind == point.kind]
+
+
+async def asked(registry: Registry, point: str, measure: str, now: datetime) -> Requirement:
+    """The requirement that this is. Raises ConfigError when the point is unknown or no profile asks it for this."""
+    from gateway.coverage.facts import Sort
+    from gateway.errors import ConfigError, Problem
+
+    known = registry.snapshot.points.get(point)
+    if known is None:
+        found = f"{point!r} is not in the ledger"
+        raise ConfigError([Problem("command line", None, "point", found, "a point of the ledger", "点位不存在")])
+    lines = asked_of(registry, await history_of(registry, Sort.PROFILE), known, now)
+    for line in lines:
+        if line.measure == measure:
+            return line
+    found = f"{measure!r} is not asked of a point of kind {known.kind or '(none)'}"
+    expected = (
+        "one of " + ", ".join(line.measure for line in lines) if lines else "a point that a profile asks for something"
+    )
+    raise ConfigError([Problem("command line", None, "measure", found[:120], expected, "配置要求中没有该措施")])
