@@ -14,7 +14,7 @@ test: .venv/.dev
 # What needs apt packages on top: independent peers, a real Prometheus, a browser (.ci/tools installs them as root).
 test-full: .venv/.dev .venv/peers/libosdp
 	@.ci/tools
-	@$(PYTEST) -m "(full or peer) and not soak" --all-peers -n 4 --dist load --maxschedchunk 1
+	@$(PYTEST) -m "(full or peer) and not soak" --all-peers -n 4 --dist worksteal
 
 # Kills under load with a balance at the end, then one at every system call: make crash KILLS=1000 SEED=7
 KILLS ?= 100

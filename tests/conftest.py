@@ -31,11 +31,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Bench(PEERS, all_wanted=config.getoption("--all-peers")))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: the sort is stable, so every worker sees the same order."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
-
-
 def tool(name: str) -> str:
     """Path of an apt tool. Missing: skip on a desk, fail in CI, where a skip would hide a hole."""
     path = shutil.which(name)

@@ -84,7 +84,6 @@ def test_lateness_is_against_the_devices_own_beat(asked: list[float], on: list[i
 
 
 @pytest.mark.full
-@pytest.mark.long
 def test_a_tiny_run_measures_every_aim_and_makes_the_page(tmp_path: Path) -> None:
     tiny = Size(
         rounds=1,
@@ -98,7 +97,7 @@ def test_a_tiny_run_measures_every_aim_and_makes_the_page(tmp_path: Path) -> Non
         times=2,
         decode_s=0.02,
     )
-    parts = ("steady", "burst", "flood", "endure", "devices", "idle", "metrics", "start", "modbus", "decode")
+    parts = ("steady", "burst", "flood", "endure", "devices", "idle", "metrics", "start", "modbus", "decode", "coverage")
     found: list[Sample] = []
 
     _measure(Bench(tiny, parts, tmp_path, mosquitto=False).parts(), tmp_path, found)

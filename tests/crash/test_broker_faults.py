@@ -116,7 +116,6 @@ async def intruder(place: Town) -> AsyncIterator[None]:
 
 
 @pytest.mark.full
-@pytest.mark.long
 @pytest.mark.row("D6")
 async def test_two_gateways_under_one_name_are_a_fault_and_no_storm(tmp_path: Path) -> None:
     tool("mosquitto")

@@ -20,7 +20,6 @@ STORMS = "[storms]\nburst = 1\nper_s = 0.1"
 
 
 @pytest.mark.full
-@pytest.mark.long
 @pytest.mark.row("A1")
 @pytest.mark.row("A3")
 @pytest.mark.row("A4")

@@ -45,7 +45,6 @@ async def test_told_to_stop_twice_under_load_it_ends_in_order_and_loses_nothing(
 
 
 @pytest.mark.full
-@pytest.mark.long
 @pytest.mark.row("A8")
 async def test_a_process_that_stood_still_goes_on_where_it_was(tmp_path: Path) -> None:
     """Its timers are all overdue: nobody is called silent for it, both lines are made anew once, nothing is lost."""

@@ -15,7 +15,6 @@ from tests.stories.box import until
 
 
 @pytest.mark.full
-@pytest.mark.long
 @pytest.mark.row("A1")
 @pytest.mark.row("A2")
 @pytest.mark.row("A5")
@@ -87,7 +86,6 @@ def keys_of_panics(centre: PoliceCentre, *, repeats: bool = False) -> Collection
 
 
 @pytest.mark.full
-@pytest.mark.long
 @pytest.mark.row("A6")
 @pytest.mark.parametrize("case", ["start after a kill", "first start of all", "recovery", "orderly end"])
 async def test_killed_at_any_call_on_its_files_the_next_start_completes(tmp_path: Path, case: str) -> None:

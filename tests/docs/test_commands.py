@@ -203,7 +203,6 @@ def test_a_driver_tonight(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.long
 def test_a_box_is_installed_upgraded_saved_and_removed_as_the_page_says(tmp_path: Path) -> None:
     """From a wheel that holds every file of the packages, outside this folder."""
     here = tmp_path / "here"

@@ -27,7 +27,6 @@ def test_a_harmless_change_is_reported_as_a_survivor() -> None:
 
 
 @pytest.mark.full
-@pytest.mark.long
 @pytest.mark.timeout(900)  # some thirty runs of pytest, one after another; each has its own bound
 def test_no_planted_defect_survives() -> None:
     assert main([]) == 0

@@ -82,7 +82,6 @@ async def test_what_mosquittos_client_publishes_is_at_110_and_retained_is_not(tm
 
 @pytest.mark.driver_story("mqtt_json", "unplug")
 @pytest.mark.full
-@pytest.mark.long
 async def test_a_lost_bridge_is_one_event_in_the_whole_town(tmp_path: Path) -> None:
     """What is behind it misses its deadline several times over while it is away, and none is blamed."""
     record = tmp_path / "centre.jsonl"
@@ -142,7 +141,6 @@ async def drip(place: Town, topic: bytes, payload: bytes) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.long
 async def test_a_modbus_bridge_that_reaches_nobody_is_one_event(tmp_path: Path) -> None:
     """It takes every call; none of the four units behind it answers for longer than their own windows."""
     fences = [f"fence-{n}" for n in range(1, 5)]

@@ -157,7 +157,7 @@ def on_tcp(box: Box, port: int) -> str:
 @pytest.mark.row("I2")
 @pytest.mark.parametrize(
     "times",
-    [48, pytest.param(300, marks=[pytest.mark.full, pytest.mark.long]), pytest.param(1000, marks=pytest.mark.soak)],
+    [48, pytest.param(300, marks=pytest.mark.full), pytest.param(1000, marks=pytest.mark.soak)],
 )
 async def test_changes_under_traffic_lose_nothing_leak_nothing_and_leave_other_lines_open(
     tmp_path: Path, times: int
