@@ -97,7 +97,19 @@ def test_a_tiny_run_measures_every_aim_and_makes_the_page(tmp_path: Path) -> Non
         times=2,
         decode_s=0.02,
     )
-    parts = ("steady", "burst", "flood", "endure", "devices", "idle", "metrics", "start", "modbus", "decode", "coverage")
+    parts = (
+        "steady",
+        "burst",
+        "flood",
+        "endure",
+        "devices",
+        "idle",
+        "metrics",
+        "start",
+        "modbus",
+        "decode",
+        "coverage",
+    )
     found: list[Sample] = []
 
     _measure(Bench(tiny, parts, tmp_path, mosquitto=False).parts(), tmp_path, found)
