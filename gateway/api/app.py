@@ -63,6 +63,7 @@ from gateway.logs import logger
 from gateway.metrics import Metrics
 from gateway.model import DeliveryState, Device, Point, Site
 from gateway.plan import Plan
+from gateway.reports.words import vocabulary
 from gateway.store import EventFilter, Store
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -228,7 +229,9 @@ def _page_routes(looks: Looks) -> APIRouter:
         return needs(None)(lambda: Response(content, media_type=media_type))
 
     router.add_api_route("/", page("index.html", "text/html; charset=utf-8"))
-    router.add_api_route("/page.js", page("page.js", "text/javascript; charset=utf-8"))
+    for script in ("page.js", "common.js", "coverage.js"):
+        router.add_api_route(f"/{script}", page(script, "text/javascript; charset=utf-8"))
+    router.add_api_route("/words.json", needs(None)(lambda: vocabulary(looks.plan().site.gateway.language)))
     router.add_api_route("/language", needs(None)(lambda: PlainTextResponse(looks.plan().site.gateway.language)))
     router.add_api_route("/page.css", page("page.css", "text/css; charset=utf-8"))
     return router
