@@ -21,6 +21,8 @@ FORMATS = ("json", "csv", "html", "pdf", "xlsx")
 
 
 def add_parser(commands: Commands) -> None:
+    from gateway.cli._report_boxes import add_verbs
+
     parser = commands.add_parser("report", help="coverage, gaps, ledger, monthly bulletin")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in (
@@ -46,6 +48,7 @@ def add_parser(commands: Commands) -> None:
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("--month", type=_month, required=True, help="like 2026-10")
         add_common(verb, run)
+    add_verbs(verbs, _month, FORMATS)
 
 
 def _add_when(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +81,7 @@ def _month(text: str) -> Month:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-async def _known(args: argparse.Namespace, month: Month) -> Known:
+async def known_of(args: argparse.Namespace, month: Month) -> Known:
     """All that this box knows. Raises ConfigError, StoreError."""
     from gateway.reports.sources import known
 
@@ -100,8 +103,8 @@ async def _tables(args: argparse.Namespace) -> int:
     from gateway.reports.formats import written
 
     at, month = _when(args)
-    known = await _known(args, month)
-    _write(args, written(_report(args, known, at, month), args.format, args.lang))
+    known = await known_of(args, month)
+    write(args, written(_report(args, known, at, month), args.format, args.lang))
     return OK
 
 
@@ -144,7 +147,7 @@ async def _bulletin(args: argparse.Namespace) -> int:
     from gateway.reports.formats import json_bytes, pdf
 
     at, month = _when(args)
-    known = await _known(args, month)
+    known = await known_of(args, month)
     site_file, folder = data_dir(args)
     published = [] if args.at else editions(folder, month)
     if published:
@@ -154,9 +157,7 @@ async def _bulletin(args: argparse.Namespace) -> int:
         figures, label = month_figures(known, month, at, box=site_file.gateway.name), "草稿 draft"
     make = bulletin.public if args.edition == "public" else bulletin.internal
     document, page = make(known, figures, args.node, args.lang, label)
-    _write(
-        args, json_bytes(document) if args.format == "json" else pdf(page) if args.format == "pdf" else page.encode()
-    )
+    write(args, json_bytes(document) if args.format == "json" else pdf(page) if args.format == "pdf" else page.encode())
     return OK
 
 
@@ -165,7 +166,7 @@ async def _publish(args: argparse.Namespace) -> int:
     from gateway.registry import Registry
     from gateway.reports.editions import publish
 
-    known = await _known(args, args.month)
+    known = await known_of(args, args.month)
     site_file, folder = data_dir(args)
     made, fact = publish(folder, known, args.month, box=site_file.gateway.name, now=RealClock().now())
     registry = await Registry.open(folder / "registry.db")
@@ -180,7 +181,7 @@ async def _publish(args: argparse.Namespace) -> int:
 async def _verify(args: argparse.Namespace) -> int:
     from gateway.reports.editions import editions, faults
 
-    known = await _known(args, args.month)
+    known = await known_of(args, args.month)
     _, folder = data_dir(args)
     published = editions(folder, args.month)
     if not published:
@@ -195,7 +196,8 @@ async def _verify(args: argparse.Namespace) -> int:
     return OK if is_sound else FAILED
 
 
-def _write(args: argparse.Namespace, content: bytes) -> None:
+def write(args: argparse.Namespace, content: bytes) -> None:
+    """To --out or standard output. Raises GatewayError."""
     import sys
 
     from gateway.errors import GatewayError
