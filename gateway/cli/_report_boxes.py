@@ -27,7 +27,7 @@ def add_verbs(verbs: Verbs, month: Callable[[str], object], formats: Sequence[st
         help="exports of earlier months: what a box that does not report must have",
     )  # fmt: skip
     merge.add_argument("--node", help="an area or site, and what is below it (default all)")
-    merge.add_argument("--format", choices=formats, default="json")
+    merge.add_argument("--format", choices=formats, help="default: as the name of --out ends, else text")
     merge.add_argument("--lang", choices=("zh", "en"), default="zh")
     for verb, run in ((export, _export), (merge, _merge)):
         verb.add_argument("--month", type=month, required=True, help="like 2026-10")
@@ -46,12 +46,12 @@ async def _export(args: argparse.Namespace) -> int:
 
 
 async def _merge(args: argparse.Namespace) -> int:
-    from gateway.cli.report import write
+    from gateway.cli.report import FORMATS, format_of, write
     from gateway.reports.district import district, report, roster
     from gateway.reports.formats import written
 
     found = district(args.month, _read(args.files), _read(args.last), roster(args.roster))
-    write(args, written(report(found, args.node), args.format, args.lang))
+    write(args, written(report(found, args.node), format_of(args, FORMATS), args.lang))
     return OK
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from gateway.reports.figures import Known
     from gateway.reports.tables import Report
 
-FORMATS = ("json", "csv", "html", "pdf", "xlsx")
+FORMATS = ("text", "json", "csv", "html", "pdf", "xlsx")
+PAGE_FORMATS = ("html", "json", "pdf")
 
 
 def add_parser(commands: Commands) -> None:
@@ -33,12 +34,12 @@ def add_parser(commands: Commands) -> None:
     ):
         verb = verbs.add_parser(name, help=text)
         _add_when(verb)
-        verb.add_argument("--format", choices=FORMATS, default="json")
+        verb.add_argument("--format", choices=FORMATS, help="default: as the name of --out ends, else text")
         add_common(verb, _tables)
         verb.set_defaults(report=name)
     bulletin = verbs.add_parser("bulletin", help="the monthly bulletin: a page for each community")
     _add_when(bulletin)
-    bulletin.add_argument("--format", choices=("json", "html", "pdf"), default="html")
+    bulletin.add_argument("--format", choices=PAGE_FORMATS, help="default: as the name of --out ends, else html")
     bulletin.add_argument("--edition", choices=("public", "internal"), default="public")
     add_common(bulletin, _bulletin)
     for name, text, run in (
@@ -104,8 +105,14 @@ async def _tables(args: argparse.Namespace) -> int:
 
     at, month = _when(args)
     known = await known_of(args, month)
-    write(args, written(_report(args, known, at, month), args.format, args.lang))
+    write(args, written(_report(args, known, at, month), format_of(args, FORMATS), args.lang))
     return OK
+
+
+def format_of(args: argparse.Namespace, formats: Sequence[str]) -> str:
+    """As was asked for, as --json or the name of the file says, else the first."""
+    ending = args.out.suffix[1:].lower() if args.out else ""
+    return str(args.format or ("json" if args.json else ending if ending in formats else formats[0]))
 
 
 def _report(args: argparse.Namespace, known: Known, at: datetime, month: Month) -> Report:
@@ -157,7 +164,8 @@ async def _bulletin(args: argparse.Namespace) -> int:
         figures, label = month_figures(known, month, at, box=site_file.gateway.name), "草稿 draft"
     make = bulletin.public if args.edition == "public" else bulletin.internal
     document, page = make(known, figures, args.node, args.lang, label)
-    write(args, json_bytes(document) if args.format == "json" else pdf(page) if args.format == "pdf" else page.encode())
+    form = format_of(args, PAGE_FORMATS)
+    write(args, json_bytes(document) if form == "json" else pdf(page) if form == "pdf" else page.encode())
     return OK
 
 
