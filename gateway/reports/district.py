@@ -24,8 +24,8 @@ HOUR_MS = 3_600_000
 HEADS = {"网关": "box", "名称": "name", "区域": "area", "应装点位": "required"}
 _KEYS = frozenset(HEADS.values())
 UNHEARD = Said(
-    "未上报网关的应装点位计入分母,不计已装。",
-    "What boxes that did not report must have is in the denominators, and nothing of it counts as installed.",
+    "其应装点位计入分母,不计已装。",
+    " What boxes that did not report must have is in the denominators, and nothing of it counts as installed.",
 )
 DEPTH_MAX = 8
 """Areas above each other: three kinds are known."""
@@ -186,10 +186,11 @@ def report(found: District, wanted: str | None) -> Report:
     node = _node(found.places, wanted)
     missing = [box for box in found.posts if box in found.merged.missing]
     reported = len(found.posts) - len(missing)
-    names = f": {'、'.join(missing)}" if missing else ""
+    names = f": {'、'.join(missing)}。" if missing else ""
+    rule = UNHEARD if missing else Said("", "")
     subtitle = Said(
-        f"{found.month} · 网关 {len(found.posts)} 台, 已上报 {reported}, 未上报 {len(missing)}{names}",
-        f"{found.month} · {len(found.posts)} boxes, {reported} reported, {len(missing)} not reported{names}",
+        f"{found.month} · 网关 {len(found.posts)} 台, 已上报 {reported}, 未上报 {len(missing)}{names}{rule.zh}",
+        f"{found.month} · {len(found.posts)} boxes, {reported} reported, {len(missing)} not reported{names}{rule.en}",
     )
     facts: dict[str, Cell] = {
         "month": str(found.month),
@@ -245,7 +246,7 @@ def _coverage(found: District, node: str) -> Table:
         Column("target", Said("目标单位(装齐/全部)", "target units (complete/all)"), pair),
         Column("availability", Said("可用率(有效/应有)", "availability (worked/required)"), _hours),
     )
-    return Table("coverage", Said("覆盖情况", "coverage"), columns, rows, UNHEARD if found.merged.missing else None)
+    return Table("coverage", Said("覆盖情况", "coverage"), columns, rows)
 
 
 def _classes(found: District, node: str) -> Table:

@@ -137,7 +137,7 @@ def test_a_box_that_is_missing_is_printed_and_stays_in_the_denominator(sent: Pat
         assert nodes[node]["required"] == whole[node]["required"] - here["required"] + 25
         assert nodes[node]["installed"] == whole[node]["installed"] - here["installed"]
     page = merged(sent, GONE, form="html").decode()
-    assert "已上报 39, 未上报 1: box-7" in page
+    assert "已上报 39, 未上报 1: box-7。其应装点位计入分母" in page
     assert "<td>未上报</td>" in page
 
 
