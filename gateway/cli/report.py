@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from gateway.reports.figures import Known
     from gateway.reports.tables import Report
 
-FORMATS = ("json", "csv", "html", "pdf", "xlsx")
+FORMATS = ("text", "json", "csv", "html", "pdf", "xlsx")
+PAGE_FORMATS = ("html", "json", "pdf")
 
 
 def add_parser(commands: Commands) -> None:
+    from gateway.cli._report_boxes import add_verbs
+
     parser = commands.add_parser("report", help="coverage, gaps, ledger, monthly bulletin")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in (
@@ -31,12 +34,12 @@ def add_parser(commands: Commands) -> None:
     ):
         verb = verbs.add_parser(name, help=text)
         _add_when(verb)
-        verb.add_argument("--format", choices=FORMATS, default="json")
+        verb.add_argument("--format", choices=FORMATS, help="default: as the name of --out ends, else text")
         add_common(verb, _tables)
         verb.set_defaults(report=name)
     bulletin = verbs.add_parser("bulletin", help="the monthly bulletin: a page for each community")
     _add_when(bulletin)
-    bulletin.add_argument("--format", choices=("json", "html", "pdf"), default="html")
+    bulletin.add_argument("--format", choices=PAGE_FORMATS, help="default: as the name of --out ends, else html")
     bulletin.add_argument("--edition", choices=("public", "internal"), default="public")
     add_common(bulletin, _bulletin)
     for name, text, run in (
@@ -46,6 +49,7 @@ def add_parser(commands: Commands) -> None:
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("--month", type=_month, required=True, help="like 2026-10")
         add_common(verb, run)
+    add_verbs(verbs, _month, FORMATS)
 
 
 def _add_when(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +82,7 @@ def _month(text: str) -> Month:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-async def _known(args: argparse.Namespace, month: Month) -> Known:
+async def known_of(args: argparse.Namespace, month: Month) -> Known:
     """All that this box knows. Raises ConfigError, StoreError."""
     from gateway.reports.sources import known
 
@@ -100,9 +104,15 @@ async def _tables(args: argparse.Namespace) -> int:
     from gateway.reports.formats import written
 
     at, month = _when(args)
-    known = await _known(args, month)
-    _write(args, written(_report(args, known, at, month), args.format, args.lang))
+    known = await known_of(args, month)
+    write(args, written(_report(args, known, at, month), format_of(args, FORMATS), args.lang))
     return OK
+
+
+def format_of(args: argparse.Namespace, formats: Sequence[str]) -> str:
+    """As was asked for, as --json or the name of the file says, else the first."""
+    ending = args.out.suffix[1:].lower() if args.out else ""
+    return str(args.format or ("json" if args.json else ending if ending in formats else formats[0]))
 
 
 def _report(args: argparse.Namespace, known: Known, at: datetime, month: Month) -> Report:
@@ -144,7 +154,7 @@ async def _bulletin(args: argparse.Namespace) -> int:
     from gateway.reports.formats import json_bytes, pdf
 
     at, month = _when(args)
-    known = await _known(args, month)
+    known = await known_of(args, month)
     site_file, folder = data_dir(args)
     published = [] if args.at else editions(folder, month)
     if published:
@@ -154,9 +164,8 @@ async def _bulletin(args: argparse.Namespace) -> int:
         figures, label = month_figures(known, month, at, box=site_file.gateway.name), "草稿 draft"
     make = bulletin.public if args.edition == "public" else bulletin.internal
     document, page = make(known, figures, args.node, args.lang, label)
-    _write(
-        args, json_bytes(document) if args.format == "json" else pdf(page) if args.format == "pdf" else page.encode()
-    )
+    form = format_of(args, PAGE_FORMATS)
+    write(args, json_bytes(document) if form == "json" else pdf(page) if form == "pdf" else page.encode())
     return OK
 
 
@@ -165,7 +174,7 @@ async def _publish(args: argparse.Namespace) -> int:
     from gateway.registry import Registry
     from gateway.reports.editions import publish
 
-    known = await _known(args, args.month)
+    known = await known_of(args, args.month)
     site_file, folder = data_dir(args)
     made, fact = publish(folder, known, args.month, box=site_file.gateway.name, now=RealClock().now())
     registry = await Registry.open(folder / "registry.db")
@@ -180,7 +189,7 @@ async def _publish(args: argparse.Namespace) -> int:
 async def _verify(args: argparse.Namespace) -> int:
     from gateway.reports.editions import editions, faults
 
-    known = await _known(args, args.month)
+    known = await known_of(args, args.month)
     _, folder = data_dir(args)
     published = editions(folder, args.month)
     if not published:
@@ -195,7 +204,8 @@ async def _verify(args: argparse.Namespace) -> int:
     return OK if is_sound else FAILED
 
 
-def _write(args: argparse.Namespace, content: bytes) -> None:
+def write(args: argparse.Namespace, content: bytes) -> None:
+    """To --out or standard output. Raises GatewayError."""
     import sys
 
     from gateway.errors import GatewayError

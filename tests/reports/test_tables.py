@@ -63,6 +63,29 @@ def test_a_rate_stands_beside_its_counts(box: Path) -> None:
     assert "无应装点位" in page
 
 
+def test_on_a_terminal_a_report_is_a_table_to_read(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "coverage", "--config", str(box / "site.toml"), "--at", "2026-02-20T12:00"]) == 0
+    title, _, heads, whole, *_ = capsys.readouterr().out.splitlines()
+    total = json.loads(made(box, "coverage", "json"))["coverage"][0]
+
+    assert title == "覆盖情况表  截至 2026-02-20 12:00"
+    assert f"({total['installed']}/{total['required']})" in whole
+    assert heads.startswith("层级    名称  类别        安装率(已装/应装)  完好率")
+
+
+@pytest.mark.parametrize(
+    ("wish", "first"), [(["--json"], "{"), (["--format", "csv"], "\ufeff层级"), (["--out", "a.html"], "<!DOCTYPE")]
+)
+def test_the_format_is_as_asked_or_as_the_file_is_called(
+    box: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, wish: list[str], first: str
+) -> None:
+    monkeypatch.chdir(box)
+    assert main(["report", "coverage", "--at", "2026-02-20T12:00", *wish]) == 0
+    content = Path("a.html").read_text("utf-8") if "--out" in wish else capsys.readouterr().out
+
+    assert content.startswith(first)
+
+
 def test_a_node_that_is_not_there_is_named(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["report", "gaps", "--config", str(box / "site.toml"), "--node", "nowhere"])
 
