@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from gateway.cli import Commands
     from gateway.coverage.days import Month
     from gateway.reports.figures import Known
-    from gateway.reports.tables import Report
 
 FORMATS = ("text", "json", "csv", "html", "pdf", "xlsx")
 PAGE_FORMATS = ("html", "json", "pdf")
@@ -29,6 +28,7 @@ def add_parser(commands: Commands) -> None:
     for name, text in (
         ("coverage", "required, installed, working and networked, node by node"),
         ("gaps", "what is not as it must be, the most urgent first"),
+        ("deficiencies", "what has to be put right, by whom and until when"),
         ("zones", "the assessment table of the control zones"),
         ("ledger", "the equipment ledger and its changes"),
     ):
@@ -102,10 +102,13 @@ def _when(args: argparse.Namespace) -> tuple[datetime, Month]:
 
 async def _tables(args: argparse.Namespace) -> int:
     from gateway.reports.formats import written
+    from gateway.reports.listing import Wanted, report
 
     at, month = _when(args)
     known = await known_of(args, month)
-    write(args, written(_report(args, known, at, month), format_of(args, FORMATS), args.lang))
+    wanted = Wanted(args.report, at, month, args.node)
+    made = report(known.history, known.facts, known.rules, known.coverage, wanted)
+    write(args, written(made, format_of(args, FORMATS), args.lang))
     return OK
 
 
@@ -113,38 +116,6 @@ def format_of(args: argparse.Namespace, formats: Sequence[str]) -> str:
     """As was asked for, as --json or the name of the file says, else the first."""
     ending = args.out.suffix[1:].lower() if args.out else ""
     return str(args.format or ("json" if args.json else ending if ending in formats else formats[0]))
-
-
-def _report(args: argparse.Namespace, known: Known, at: datetime, month: Month) -> Report:
-    from collections import Counter
-
-    from gateway.coverage.count import tree, verdicts
-    from gateway.coverage.days import LOCAL
-    from gateway.reports import gaps, lists
-    from gateway.reports.scope import Scope
-    from gateway.reports.tables import Report, Table
-    from gateway.reports.words import Said
-
-    scope = Scope(known.history, at)
-    node = scope.node(args.node)
-    counts = tree(known.history, at, rules=known.rules)
-    found = gaps.open_gaps(scope, verdicts(known.history, at, rules=known.rules), node)
-    rows = gaps.rows(known.history, scope, found, at, known.coverage)
-    if args.report == "coverage":
-        tables: Sequence[Table] = [lists.coverage(scope, counts, node)]
-    elif args.report == "gaps":
-        tables = [gaps.table(rows)]
-    elif args.report == "zones":
-        number = Counter(each for gap in found for each in scope.chain(gap.site))
-        tables = [lists.zones(scope, counts, node, number)]
-    else:
-        tables = [lists.ledger(known.history, scope, node, at), lists.changes(known.facts, month.start, month.end)]
-    local = at.astimezone(LOCAL)
-    name = scope.name(node)
-    subtitle = Said(f"{name} 截至 {local:%Y-%m-%d %H:%M}".strip(), f"{name} as of {local:%Y-%m-%d %H:%M}".strip())
-    title = Said({"coverage": "覆盖情况表", "gaps": "缺口清单", "zones": "防控区考核表", "ledger": "设备台账"}[args.report],
-                 {"coverage": "Coverage", "gaps": "Gaps", "zones": "Control zones", "ledger": "Equipment ledger"}[args.report])  # fmt: skip
-    return Report(args.report, title, subtitle, tables, {"at": local.isoformat(), "node": node})
 
 
 async def _bulletin(args: argparse.Namespace) -> int:

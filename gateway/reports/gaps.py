@@ -99,6 +99,8 @@ def _row(history: History, scope: Scope, gap: Verdict, at: datetime, rules: Cove
         "site_kind": site.get("kind"),
         "point": gap.point,
         "point_name": point["name"] if point else None,
+        "point_kind": gap.point_kind,
+        "device": gap.device,
         "measure": gap.measure,
         "family": str(gap.family),
         "duty": str(gap.duty),
