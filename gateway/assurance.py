@@ -25,6 +25,7 @@ from gateway.coverage.counts import Counts
 from gateway.coverage.facts import STATES, ZONE_OF_ALL, Fact, Sort
 from gateway.coverage.history import History
 from gateway.coverage.live import Live
+from gateway.coverage.ranking import order, place_of, risk_of
 from gateway.coverage.sums import ALL
 from gateway.coverage.tickets import Gone, Terms, Ticket, Tickets, changes, next_change
 from gateway.coverage.verdict import Gap, Rules, Verdict
@@ -59,6 +60,10 @@ class Figures:
     sites: Mapping[str, Counts] = field(default_factory=dict)
     areas: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Of each site: its area and those around it, the nearest first."""
+    gaps: Sequence[Verdict] = ()
+    """Of the verdicts, what is missing, the most urgent first."""
+    places: Mapping[str, int] = field(default_factory=dict)
+    """Of each site, among all by what it is worth (gateway/coverage/ranking.py)."""
     devices: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Of the ledger, by kind and state."""
 
@@ -80,7 +85,13 @@ def figures(live: Live, at: datetime) -> Figures:
     """What `live` counts now, to be kept."""
     sites = {node.removeprefix("site:"): found for node, found in live.tree.items() if node.startswith("site:")}
     areas = {site: _areas(live.history, site, at) for site in sites}
-    return Figures(at, list(live.verdicts()), sites, areas, _devices(live.history, at))
+    verdicts, targets = list(live.verdicts()), live.rules.target_kinds
+    kept = {site: live.history.at(Sort.SITE, (site,), at) or {} for site in sites}
+    keys = {site for site, value in kept.items() if value.get("is_key_unit")}
+    places = {site: place_of(value.get("kind", ""), is_key_unit=site in keys) for site, value in kept.items()}
+    gaps = [each for each in verdicts if each.gap is not None]
+    gaps.sort(key=lambda each: order(each, risk_of(each, targets, is_key_unit=each.site in keys), places[each.site]))
+    return Figures(at, verdicts, sites, areas, gaps, places, _devices(live.history, at))
 
 
 def _areas(history: History, site: str, at: datetime) -> Sequence[str]:

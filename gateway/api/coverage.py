@@ -22,6 +22,7 @@ from gateway.audit import Audit, Deed
 from gateway.clock import Clock
 from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.history import moment_of
+from gateway.coverage.ranking import LAST_PLACE, ticket_order
 from gateway.coverage.tickets import Standing, Ticket, Tickets, rectified, told
 from gateway.coverage.verdict import Gap, Verdict
 from gateway.history import WHO
@@ -158,14 +159,14 @@ def coverage_routes(coverage: Assured, ledger: Ledger, audit: Audit, clock: Cloc
         after: After = 0,
         limit: Limit = 100,
     ) -> Page[GapView]:
-        """What is missing and why, whoever has to close it; the longest first."""
+        """What is missing and why, whoever has to close it; the most urgent first (docs/reports.md)."""
         found = coverage.figures
         sites = frozenset(found.within(node, caller.sites))
         responsible = {each.site: each.responsible for each in coverage.tickets}
-        views = [_gap_view(each, responsible) for each in found.verdicts if each.gap is not None and each.site in sites]
+        views = [_gap_view(each, responsible) for each in found.gaps if each.site in sites]
         chosen = [
             view
-            for view in sorted(views, key=lambda view: (view.gap_since is not None, view.gap_since, view.point))
+            for view in views
             if gap in (None, view.gap)
             and device in (None, view.device)
             and (since_before is None or view.gap_since is None or view.gap_since < since_before)
@@ -184,10 +185,12 @@ def coverage_routes(coverage: Assured, ledger: Ledger, audit: Audit, clock: Cloc
         after: After = 0,
         limit: Limit = 100,
     ) -> Page[DeficiencyView]:
-        """Deficiencies, the oldest first; without `state` those that are not closed."""
+        """Deficiencies, the most urgent first; without `state` those that are not closed."""
         now = clock.now()
         seen = [each for each in coverage.tickets if caller.sees(each.site) and site in (None, each.site)]
-        views = [_deficiency_view(each, now) for each in sorted(seen, key=lambda each: (each.opened, each.id))]
+        places = coverage.figures.places
+        seen.sort(key=lambda each: ticket_order(each, places.get(each.site, LAST_PLACE)))
+        views = [_deficiency_view(each, now) for each in seen]
         chosen = [
             view
             for view in views

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from gateway.cli._site_file import FAILED, OK, add_common, data_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from gateway.cli import Commands
     from gateway.coverage.days import Month
     from gateway.reports.figures import Known
-    from gateway.reports.tables import Report
 
 FORMATS = ("json", "csv", "html", "pdf", "xlsx")
 
@@ -28,12 +26,22 @@ def add_parser(commands: Commands) -> None:
         ("gaps", "what is not as it must be, the most urgent first"),
         ("zones", "the assessment table of the control zones"),
         ("ledger", "the equipment ledger and its changes"),
+        ("notice", "the rectification notice: a letter to each who has something to put right"),
+        ("schedule", "what has to be inspected or live-tested when, overdue first"),
     ):
         verb = verbs.add_parser(name, help=text)
         _add_when(verb)
         verb.add_argument("--format", choices=FORMATS, default="json")
         add_common(verb, _tables)
         verb.set_defaults(report=name)
+        if name == "ledger":
+            verb.add_argument("--since", type=_moment, help="changes recorded from then on (default: of the month)")
+        elif name == "notice":
+            verb.add_argument(
+                "--by", choices=("responsible", "site"), default="responsible", help="whom a letter is to"
+            )
+        elif name == "schedule":
+            verb.add_argument("--months", type=_months, default=3, help="so many, the present one first (default 3)")
     bulletin = verbs.add_parser("bulletin", help="the monthly bulletin: a page for each community")
     _add_when(bulletin)
     bulletin.add_argument("--format", choices=("json", "html", "pdf"), default="html")
@@ -69,6 +77,14 @@ def _moment(text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=LOCAL)
 
 
+def _months(text: str) -> int:
+    from gateway.reports.schedule import MONTHS_MAX
+
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= MONTHS_MAX:
+        raise argparse.ArgumentTypeError(f"1 to {MONTHS_MAX} months are expected, not {text!r}")
+    return int(text)
+
+
 def _month(text: str) -> Month:
     from gateway.coverage.days import Month
 
@@ -97,44 +113,18 @@ def _when(args: argparse.Namespace) -> tuple[datetime, Month]:
 
 
 async def _tables(args: argparse.Namespace) -> int:
+    from gateway.reports.figures import MS
     from gateway.reports.formats import written
+    from gateway.reports.office import Asked, report
 
     at, month = _when(args)
-    known = await _known(args, month)
-    _write(args, written(_report(args, known, at, month), args.format, args.lang))
+    since = getattr(args, "since", None)
+    asked = Asked(
+        await _known(args, month), at, args.node, since=since or month.start, until=at + MS if since else month.end,
+        months=getattr(args, "months", 1), by=getattr(args, "by", "site"),
+    )  # fmt: skip
+    _write(args, written(report(args.report, asked), args.format, args.lang))
     return OK
-
-
-def _report(args: argparse.Namespace, known: Known, at: datetime, month: Month) -> Report:
-    from collections import Counter
-
-    from gateway.coverage.count import tree, verdicts
-    from gateway.coverage.days import LOCAL
-    from gateway.reports import gaps, lists
-    from gateway.reports.scope import Scope
-    from gateway.reports.tables import Report, Table
-    from gateway.reports.words import Said
-
-    scope = Scope(known.history, at)
-    node = scope.node(args.node)
-    counts = tree(known.history, at, rules=known.rules)
-    found = gaps.open_gaps(scope, verdicts(known.history, at, rules=known.rules), node)
-    rows = gaps.rows(known.history, scope, found, at, known.coverage)
-    if args.report == "coverage":
-        tables: Sequence[Table] = [lists.coverage(scope, counts, node)]
-    elif args.report == "gaps":
-        tables = [gaps.table(rows)]
-    elif args.report == "zones":
-        number = Counter(each for gap in found for each in scope.chain(gap.site))
-        tables = [lists.zones(scope, counts, node, number)]
-    else:
-        tables = [lists.ledger(known.history, scope, node, at), lists.changes(known.facts, month.start, month.end)]
-    local = at.astimezone(LOCAL)
-    name = scope.name(node)
-    subtitle = Said(f"{name} 截至 {local:%Y-%m-%d %H:%M}".strip(), f"{name} as of {local:%Y-%m-%d %H:%M}".strip())
-    title = Said({"coverage": "覆盖情况表", "gaps": "缺口清单", "zones": "防控区考核表", "ledger": "设备台账"}[args.report],
-                 {"coverage": "Coverage", "gaps": "Gaps", "zones": "Control zones", "ledger": "Equipment ledger"}[args.report])  # fmt: skip
-    return Report(args.report, title, subtitle, tables, {"at": local.isoformat(), "node": node})
 
 
 async def _bulletin(args: argparse.Namespace) -> int:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from gateway.coverage.facts import ZONE_OF_ALL, Sort
 from gateway.coverage.history import History, moment_of
+from gateway.coverage.ranking import risk_of
 from gateway.coverage.requirements import Duty, Family
 from gateway.coverage.tickets import INSTALLATION, TARGET, Gone, Risk
 from gateway.coverage.verdict import Verdict
 
 WAYS_MAX = 8
 """Devices on the way from a detector to the gateway; more are a circle in the ledger."""
-PANIC = "panic"
-"""The measure that is always of high risk."""
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 """Of a gap whose beginning nobody knows: its grace is over."""
 
@@ -41,8 +39,8 @@ def causes(
         if each.gap is None or each.duty is not Duty.MANDATORY:
             continue
         site = history.at(Sort.SITE, (each.site,), now) or {}
-        subject, gap = _subject(each, history, now, is_target=each.site_kind in target_kinds)
-        risk = _risk(each, site, target_kinds)
+        subject, gap = cause_of(each, history, now, target_kinds)
+        risk = risk_of(each, target_kinds, is_key_unit=bool(site.get("is_key_unit")))
         since = LONG_AGO if each.since is None else moment_of(each.since) or LONG_AGO
         cause = found.get(f"{subject}:{gap}")
         if cause is None:
@@ -58,18 +56,10 @@ def causes(
     ]
 
 
-def _risk(each: Verdict, site: Mapping[str, Any], target_kinds: Collection[str]) -> Risk:
-    if each.family is not Family.TECHNICAL:
-        return Risk.LOW
-    if each.site_kind in target_kinds or site.get("is_key_unit") or each.measure == PANIC:
-        return Risk.HIGH
-    return Risk.MEDIUM
-
-
-def _subject(each: Verdict, history: History, now: datetime, *, is_target: bool) -> tuple[str, str]:
-    """Whose ticket it is, and of which gap."""
+def cause_of(each: Verdict, history: History, now: datetime, target_kinds: Collection[str]) -> tuple[str, str]:
+    """Whose ticket a gap belongs to, and the gap of that: the two halves of the ticket's name."""
     gap = str(each.gap)
-    if is_target and gap in INSTALLATION and each.family is Family.TECHNICAL:
+    if each.site_kind in target_kinds and gap in INSTALLATION and each.family is Family.TECHNICAL:
         return f"site:{each.site}", TARGET
     if gap in ("not_networked", "not_planned"):
         return f"site:{each.site}", gap

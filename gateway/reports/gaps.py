@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from gateway.config import CoverageSection
+from gateway.coverage.causes import cause_of
 from gateway.coverage.days import day_of
 from gateway.coverage.facts import Sort
-from gateway.coverage.history import NEVER, History
-from gateway.coverage.requirements import Duty, Family
-from gateway.coverage.verdict import Gap, Verdict
+from gateway.coverage.ranking import order, place_of, risk_of
+from gateway.coverage.requirements import Duty
+from gateway.coverage.tickets import Risk, Tickets
+from gateway.coverage.verdict import Verdict
+from gateway.reports.figures import Known
 from gateway.reports.scope import Scope
 from gateway.reports.tables import Column, Row, Table, word_of
-from gateway.reports.words import DUTIES, GAPS, MEASURES, RISKS, SITE_KINDS, Said
+from gateway.reports.words import DUTIES, GAPS, MEASURES, RISKS, SITE_KINDS, Said, cause
 from gateway.store.rows import moment
-
-SITE_ORDER = (
-    "bank_vault", "bank_branch", "self_service_bank", "vehicle_cash", "jewelry_store", "cash_heavy_unit", "hazardous_store",
-    "key_unit_other", "school", "kindergarten", "mall", "supermarket", "street_shop", "residential_estate", "house_block",
-    "construction_site", "vehicle_taxi",
-)  # fmt: skip
-"""What is worth most to a robber, then where most people are."""
-GAP_ORDER = (
-    Gap.NOT_PLANNED, Gap.NOT_INSTALLED, Gap.OUT_OF_SERVICE, Gap.BYPASSED, Gap.SILENT, Gap.FAULT, Gap.UNREACHABLE, Gap.UNTESTED,
-    Gap.NOT_ACCEPTED, Gap.INSPECTION_FAILED, Gap.NOT_INSPECTED, Gap.NOT_NETWORKED,
-)  # fmt: skip
-"""Nothing is there; it is switched off; it is dumb; nobody knows whether it works; it works, and 110 cannot hear it."""
-PANIC = ("panic", "hold_up", "panic_silent")
-_SITE_RANK = {kind: rank for rank, kind in enumerate(SITE_ORDER)}
-_GAP_RANK = {gap: rank for rank, gap in enumerate(GAP_ORDER)}
 
 COLUMNS = (
     Column("rank", Said("序号", "no."), is_number=True),
@@ -41,7 +28,7 @@ COLUMNS = (
     Column("measure", Said("措施", "measure"), word_of(MEASURES)),
     Column("duty", Said("要求", "duty"), word_of(DUTIES)),
     Column("gap", Said("缺口", "gap"), word_of(GAPS)),
-    Column("because", Said("原因", "because")),
+    Column("because", Said("原因", "because"), cause),
     Column("since", Said("起始日", "since")),
     Column("age_days", Said("天数", "days"), is_number=True),
     Column("responsible", Said("责任方", "responsible")),
@@ -50,50 +37,39 @@ COLUMNS = (
 )
 
 
-def risk_of(verdict: Verdict, site: Mapping[str, Any], rules: CoverageSection) -> str:
-    """high, medium or low, as docs/coverage.md has it for deficiencies."""
-    if verdict.family is Family.PHYSICAL:
-        return "low"
-    if site.get("is_key_unit") or site.get("kind") in rules.target_kinds or verdict.measure in PANIC:
-        return "high"
-    return "medium"
+def open_gaps(known: Known, scope: Scope, verdicts: Sequence[Verdict], node: str) -> Sequence[Verdict]:
+    """Those at or below a node, the most urgent first."""
+
+    def place(each: Verdict) -> tuple[object, ...]:
+        site = scope.sites[each.site]
+        place = place_of(site.get("kind", ""), is_key_unit=bool(site.get("is_key_unit")))
+        return order(each, _risk(known, scope, each), place)
+
+    return sorted((each for each in verdicts if each.gap is not None and scope.is_in(node, each.site)), key=place)
 
 
-def order(verdict: Verdict, site: Mapping[str, Any]) -> tuple[object, ...]:
-    """Kind of site, duty, gap, age; at last the names, so that the same facts give the same list."""
-    kind = _SITE_RANK.get(str(site.get("kind")), len(SITE_ORDER))
-    if site.get("is_key_unit"):
-        kind = min(kind, _SITE_RANK["key_unit_other"])
-    gap = _GAP_RANK[verdict.gap] if verdict.gap else len(GAP_ORDER)
-    since = NEVER if verdict.since is None else verdict.since
-    return kind, verdict.duty is not Duty.MANDATORY, gap, since, verdict.site, verdict.point, verdict.measure
+def rows(known: Known, scope: Scope, gaps: Sequence[Verdict], tickets: Tickets, at: datetime) -> Sequence[Row]:
+    """A row for each gap; the due date is its deficiency's, else reckoned from the day it began."""
+    return [_row(known, scope, gap, tickets, at) | {"rank": rank} for rank, gap in enumerate(gaps, 1)]
 
 
-def open_gaps(scope: Scope, verdicts: Sequence[Verdict], node: str) -> Sequence[Verdict]:
-    """Those at or below a node, in order."""
-    found = [each for each in verdicts if each.gap is not None and scope.is_in(node, each.site)]
-    return sorted(found, key=lambda each: order(each, scope.sites[each.site]))
+def _risk(known: Known, scope: Scope, gap: Verdict) -> Risk:
+    is_key_unit = bool(scope.sites[gap.site].get("is_key_unit"))
+    return risk_of(gap, known.rules.target_kinds, is_key_unit=is_key_unit)
 
 
-def rows(
-    history: History, scope: Scope, gaps: Sequence[Verdict], at: datetime, rules: CoverageSection
-) -> Sequence[Row]:
-    """A row for each gap; the due date is its ticket's, else reckoned from the day it began."""
-    return [_row(history, scope, gap, at, rules) | {"rank": rank} for rank, gap in enumerate(gaps, 1)]
-
-
-def _row(history: History, scope: Scope, gap: Verdict, at: datetime, rules: CoverageSection) -> dict[str, Any]:
-    site = scope.sites[gap.site]
-    point = history.at(Sort.POINT, (gap.point,), at) if gap.point else None
-    ticket = history.at(Sort.TICKET, (f"point:{gap.point}:{gap.gap}",), at) or {}
-    risk = risk_of(gap, site, rules)
+def _row(known: Known, scope: Scope, gap: Verdict, tickets: Tickets, at: datetime) -> dict[str, Any]:
+    site, risk = scope.sites[gap.site], _risk(known, scope, gap)
+    point = known.history.at(Sort.POINT, (gap.point,), at) if gap.point else None
+    ticket = tickets.get(":".join(cause_of(gap, known.history, at, known.rules.target_kinds)))
+    if ticket is not None and (ticket.closed is not None or gap.duty is Duty.ADVISED):
+        ticket = None
     since = None if gap.since is None else day_of(moment(gap.since))
-    reckoned = since + timedelta(days=getattr(rules.due_days, risk)) if since else None
-    due = ticket.get("due") or (reckoned.isoformat() if reckoned else None)
-    today = day_of(at)
+    reckoned = since + timedelta(days=getattr(known.coverage.due_days, risk)) if since else None
+    due, today = ticket.due if ticket else reckoned, day_of(at)
     return {
         "rank": 0,
-        "risk": ticket.get("risk", risk),
+        "risk": str(risk),
         "site": gap.site,
         "site_name": site["name"],
         "site_kind": site.get("kind"),
@@ -107,9 +83,10 @@ def _row(history: History, scope: Scope, gap: Verdict, at: datetime, rules: Cove
         "via": gap.via,
         "since": since.isoformat() if since else None,
         "age_days": (today - since).days if since else None,
-        "responsible": ticket.get("responsible") or site.get("responsible") or None,
-        "due": due,
-        "overdue_days": max(0, (today - today.fromisoformat(due)).days) if due else None,
+        "ticket": ticket.id if ticket else None,
+        "responsible": site.get("responsible") or None,
+        "due": due.isoformat() if due else None,
+        "overdue_days": max(0, (today - due).days) if due else None,
     }
 
 
