@@ -53,15 +53,14 @@ async def _record(args: argparse.Namespace) -> AsyncIterator[tuple[Registry, Tic
 
 
 async def _list(args: argparse.Namespace) -> int:
-    from gateway.coverage.ranking import LAST_PLACE, place_of, ticket_order
+    from dataclasses import asdict
+
+    from gateway.coverage.ranking import ticket_order
 
     async with _record(args) as (registry, tickets):
-        sites = registry.snapshot.sites
-        places = {site.id: place_of(site.kind, is_key_unit=site.is_key_unit) for site in sites.values()}
-        chosen = sorted(
-            tickets if args.all else tickets.open(),
-            key=lambda each: ticket_order(each, places.get(each.site, LAST_PLACE)),
-        )
+        sites = {site.id: asdict(site) for site in registry.snapshot.sites.values()}
+        listed = tickets if args.all else tickets.open()
+        chosen = sorted(listed, key=lambda each: ticket_order(each, sites.get(each.site, {})))
     rows = [_row(each, _now()) for each in chosen if args.site in (None, each.site)]
     show(args, rows, empty="no deficiencies 没有待整改问题")
     return OK

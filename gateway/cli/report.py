@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 from gateway.cli._site_file import FAILED, OK, add_common, data_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from gateway.cli import Commands
     from gateway.coverage.days import Month
     from gateway.reports.figures import Known
 
-FORMATS = ("json", "csv", "html", "pdf", "xlsx")
+FORMATS = ("text", "json", "csv", "html", "pdf", "xlsx")
+PAGE_FORMATS = ("html", "json", "pdf")
 
 
 def add_parser(commands: Commands) -> None:
+    from gateway.cli._report_boxes import add_verbs
+
     parser = commands.add_parser("report", help="coverage, gaps, ledger, monthly bulletin")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in (
@@ -31,20 +35,21 @@ def add_parser(commands: Commands) -> None:
     ):
         verb = verbs.add_parser(name, help=text)
         _add_when(verb)
-        verb.add_argument("--format", choices=FORMATS, default="json")
+        verb.add_argument("--format", choices=FORMATS, help="default: as the name of --out ends, else text")
         add_common(verb, _tables)
         verb.set_defaults(report=name)
         if name == "ledger":
             verb.add_argument("--since", type=_moment, help="changes recorded from then on (default: of the month)")
         elif name == "notice":
+            by = ("responsible", "site")
             verb.add_argument(
-                "--by", choices=("responsible", "site"), default="responsible", help="whom a letter is to"
+                "--by", choices=by, default=by[0], help="whom a letter is to (default the responsible party)"
             )
         elif name == "schedule":
             verb.add_argument("--months", type=_months, default=3, help="so many, the present one first (default 3)")
     bulletin = verbs.add_parser("bulletin", help="the monthly bulletin: a page for each community")
     _add_when(bulletin)
-    bulletin.add_argument("--format", choices=("json", "html", "pdf"), default="html")
+    bulletin.add_argument("--format", choices=PAGE_FORMATS, help="default: as the name of --out ends, else html")
     bulletin.add_argument("--edition", choices=("public", "internal"), default="public")
     add_common(bulletin, _bulletin)
     for name, text, run in (
@@ -54,6 +59,7 @@ def add_parser(commands: Commands) -> None:
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("--month", type=_month, required=True, help="like 2026-10")
         add_common(verb, run)
+    add_verbs(verbs, _month, FORMATS)
 
 
 def _add_when(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +100,7 @@ def _month(text: str) -> Month:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-async def _known(args: argparse.Namespace, month: Month) -> Known:
+async def known_of(args: argparse.Namespace, month: Month) -> Known:
     """All that this box knows. Raises ConfigError, StoreError."""
     from gateway.reports.sources import known
 
@@ -120,11 +126,17 @@ async def _tables(args: argparse.Namespace) -> int:
     at, month = _when(args)
     since = getattr(args, "since", None)
     asked = Asked(
-        await _known(args, month), at, args.node, since=since or month.start, until=at + MS if since else month.end,
+        await known_of(args, month), at, args.node, since=since or month.start, until=at + MS if since else month.end,
         months=getattr(args, "months", 1), by=getattr(args, "by", "site"),
     )  # fmt: skip
-    _write(args, written(report(args.report, asked), args.format, args.lang))
+    write(args, written(report(args.report, asked), format_of(args, FORMATS), args.lang))
     return OK
+
+
+def format_of(args: argparse.Namespace, formats: Sequence[str]) -> str:
+    """As was asked for, as --json or the name of the file says, else the first."""
+    ending = args.out.suffix[1:].lower() if args.out else ""
+    return str(args.format or ("json" if args.json else ending if ending in formats else formats[0]))
 
 
 async def _bulletin(args: argparse.Namespace) -> int:
@@ -134,7 +146,7 @@ async def _bulletin(args: argparse.Namespace) -> int:
     from gateway.reports.formats import json_bytes, pdf
 
     at, month = _when(args)
-    known = await _known(args, month)
+    known = await known_of(args, month)
     site_file, folder = data_dir(args)
     published = [] if args.at else editions(folder, month)
     if published:
@@ -144,9 +156,8 @@ async def _bulletin(args: argparse.Namespace) -> int:
         figures, label = month_figures(known, month, at, box=site_file.gateway.name), "草稿 draft"
     make = bulletin.public if args.edition == "public" else bulletin.internal
     document, page = make(known, figures, args.node, args.lang, label)
-    _write(
-        args, json_bytes(document) if args.format == "json" else pdf(page) if args.format == "pdf" else page.encode()
-    )
+    form = format_of(args, PAGE_FORMATS)
+    write(args, json_bytes(document) if form == "json" else pdf(page) if form == "pdf" else page.encode())
     return OK
 
 
@@ -155,7 +166,7 @@ async def _publish(args: argparse.Namespace) -> int:
     from gateway.registry import Registry
     from gateway.reports.editions import publish
 
-    known = await _known(args, args.month)
+    known = await known_of(args, args.month)
     site_file, folder = data_dir(args)
     made, fact = publish(folder, known, args.month, box=site_file.gateway.name, now=RealClock().now())
     registry = await Registry.open(folder / "registry.db")
@@ -170,7 +181,7 @@ async def _publish(args: argparse.Namespace) -> int:
 async def _verify(args: argparse.Namespace) -> int:
     from gateway.reports.editions import editions, faults
 
-    known = await _known(args, args.month)
+    known = await known_of(args, args.month)
     _, folder = data_dir(args)
     published = editions(folder, args.month)
     if not published:
@@ -185,7 +196,8 @@ async def _verify(args: argparse.Namespace) -> int:
     return OK if is_sound else FAILED
 
 
-def _write(args: argparse.Namespace, content: bytes) -> None:
+def write(args: argparse.Namespace, content: bytes) -> None:
+    """To --out or standard output. Raises GatewayError."""
     import sys
 
     from gateway.errors import GatewayError

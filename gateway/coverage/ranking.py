@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from gateway.coverage.history import EVER
 from gateway.coverage.requirements import Duty, Family
@@ -23,35 +23,33 @@ GAP_ORDER = (
 """Nothing is there; it is switched off; it is dumb; nobody knows whether it works; it works, and 110 cannot hear it."""
 PANIC = "panic"
 """The measure that is of high risk anywhere."""
-LAST_PLACE = len(SITE_ORDER)
 _SITE_RANK = {kind: rank for rank, kind in enumerate(SITE_ORDER)}
 _GAP_RANK = {str(gap): rank for rank, gap in enumerate(GAP_ORDER)}
 _RISK_RANK = {risk: rank for rank, risk in enumerate(Risk)}
 
 
-def risk_of(verdict: Verdict, target_kinds: Collection[str], *, is_key_unit: bool) -> Risk:
+def risk_of(verdict: Verdict, site: Mapping[str, Any], target_kinds: Collection[str]) -> Risk:
     """Of what is missing: high, medium or low."""
     if verdict.family is Family.PHYSICAL or verdict.duty is Duty.ADVISED:
         return Risk.LOW
-    if is_key_unit or verdict.site_kind in target_kinds or verdict.measure == PANIC:
+    if site.get("is_key_unit") or verdict.site_kind in target_kinds or verdict.measure == PANIC:
         return Risk.HIGH
     return Risk.MEDIUM
 
 
-def place_of(site_kind: str, *, is_key_unit: bool) -> int:
-    """A site's place among the others; a key unit is at least that."""
-    place = _SITE_RANK.get(site_kind, LAST_PLACE)
-    return min(place, _SITE_RANK["key_unit_other"]) if is_key_unit else place
+def place_of(site: Mapping[str, Any]) -> int:
+    """A site's place among the others, by what its fact says; a key unit's is at least that of key units."""
+    place = _SITE_RANK.get(site.get("kind", ""), len(SITE_ORDER))
+    return min(place, _SITE_RANK["key_unit_other"]) if site.get("is_key_unit") else place
 
 
-def order(verdict: Verdict, risk: Risk, place: int) -> tuple[object, ...]:
+def order(verdict: Verdict, site: Mapping[str, Any], risk: Risk) -> tuple[object, ...]:
     """Of gaps: risk, kind of site, duty, gap, age; at last the names, so that the same facts give the same list."""
     since = EVER if verdict.since is None else verdict.since
-    is_advised = verdict.duty is Duty.ADVISED
-    of_gap = _GAP_RANK[str(verdict.gap)]
-    return _RISK_RANK[risk], place, is_advised, of_gap, since, verdict.site, verdict.point, verdict.measure
+    is_advised, of_gap = verdict.duty is Duty.ADVISED, _GAP_RANK[str(verdict.gap)]
+    return _RISK_RANK[risk], place_of(site), is_advised, of_gap, since, verdict.site, verdict.point, verdict.measure
 
 
-def ticket_order(ticket: Ticket, place: int) -> tuple[int, int, int, datetime, str]:
+def ticket_order(ticket: Ticket, site: Mapping[str, Any]) -> tuple[object, ...]:
     """Of deficiencies, the same: risk, kind of site, gap, age."""
-    return _RISK_RANK[ticket.risk], place, _GAP_RANK[ticket.gap], ticket.opened, ticket.id
+    return _RISK_RANK[ticket.risk], place_of(site), _GAP_RANK[ticket.gap], ticket.opened, ticket.id

@@ -159,13 +159,9 @@ class _Month:
             ((self._at - EPOCH) // MS - each.since) // DAY_MS
             for each in verdicts
             if each.gap is not None and each.since is not None
-            and self._risk(each) is Risk.HIGH
+            and risk_of(each, self.scope.sites[each.site], self._known.rules.target_kinds) is Risk.HIGH
         ]  # fmt: skip
         return max(ages, default=None)
-
-    def _risk(self, each: Verdict) -> Risk:
-        is_key_unit = bool(self.scope.sites[each.site].get("is_key_unit"))
-        return risk_of(each, self._known.rules.target_kinds, is_key_unit=is_key_unit)
 
 
 def _measures(verdicts: Sequence[Verdict]) -> dict[str, list[int]]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from gateway.coverage.causes import cause_of
+from gateway.coverage.causes import Open
 from gateway.coverage.days import day_of
 from gateway.coverage.facts import Sort
-from gateway.coverage.ranking import order, place_of, risk_of
-from gateway.coverage.requirements import Duty
-from gateway.coverage.tickets import Risk, Tickets
-from gateway.coverage.verdict import Verdict
+from gateway.coverage.ranking import order
+from gateway.coverage.tickets import Tickets
 from gateway.reports.figures import Known
 from gateway.reports.scope import Scope
 from gateway.reports.tables import Column, Row, Table, word_of
@@ -37,53 +35,42 @@ COLUMNS = (
 )
 
 
-def open_gaps(known: Known, scope: Scope, verdicts: Sequence[Verdict], node: str) -> Sequence[Verdict]:
+def in_order(asked: Scope, gaps: Iterable[Open], node: str) -> Sequence[Open]:
     """Those at or below a node, the most urgent first."""
-
-    def place(each: Verdict) -> tuple[object, ...]:
-        site = scope.sites[each.site]
-        place = place_of(site.get("kind", ""), is_key_unit=bool(site.get("is_key_unit")))
-        return order(each, _risk(known, scope, each), place)
-
-    return sorted((each for each in verdicts if each.gap is not None and scope.is_in(node, each.site)), key=place)
+    inside = [each for each in gaps if asked.is_in(node, each.verdict.site)]
+    return sorted(inside, key=lambda each: order(each.verdict, each.site, each.risk))
 
 
-def rows(known: Known, scope: Scope, gaps: Sequence[Verdict], tickets: Tickets, at: datetime) -> Sequence[Row]:
+def rows(known: Known, gaps: Sequence[Open], tickets: Tickets, at: datetime) -> Sequence[Row]:
     """A row for each gap; the due date is its deficiency's, else reckoned from the day it began."""
-    return [_row(known, scope, gap, tickets, at) | {"rank": rank} for rank, gap in enumerate(gaps, 1)]
+    return [_row(known, gap, tickets, at) | {"rank": rank} for rank, gap in enumerate(gaps, 1)]
 
 
-def _risk(known: Known, scope: Scope, gap: Verdict) -> Risk:
-    is_key_unit = bool(scope.sites[gap.site].get("is_key_unit"))
-    return risk_of(gap, known.rules.target_kinds, is_key_unit=is_key_unit)
-
-
-def _row(known: Known, scope: Scope, gap: Verdict, tickets: Tickets, at: datetime) -> dict[str, Any]:
-    site, risk = scope.sites[gap.site], _risk(known, scope, gap)
-    point = known.history.at(Sort.POINT, (gap.point,), at) if gap.point else None
-    ticket = tickets.get(":".join(cause_of(gap, known.history, at, known.rules.target_kinds)))
-    if ticket is not None and (ticket.closed is not None or gap.duty is Duty.ADVISED):
-        ticket = None
-    since = None if gap.since is None else day_of(moment(gap.since))
-    reckoned = since + timedelta(days=getattr(known.coverage.due_days, risk)) if since else None
-    due, today = ticket.due if ticket else reckoned, day_of(at)
+def _row(known: Known, gap: Open, tickets: Tickets, at: datetime) -> dict[str, Any]:
+    verdict, site = gap.verdict, gap.site
+    point = known.history.at(Sort.POINT, (verdict.point,), at) if verdict.point else None
+    ticket = tickets.get(gap.ticket)
+    is_open = ticket is not None and ticket.closed is None
+    since = None if verdict.since is None else day_of(moment(verdict.since))
+    reckoned = since + timedelta(days=getattr(known.coverage.due_days, gap.risk)) if since else None
+    due, today = ticket.due if ticket is not None and is_open else reckoned, day_of(at)
     return {
         "rank": 0,
-        "risk": str(risk),
-        "site": gap.site,
+        "risk": str(gap.risk),
+        "site": verdict.site,
         "site_name": site["name"],
         "site_kind": site.get("kind"),
-        "point": gap.point,
+        "point": verdict.point,
         "point_name": point["name"] if point else None,
-        "measure": gap.measure,
-        "family": str(gap.family),
-        "duty": str(gap.duty),
-        "gap": str(gap.gap),
-        "because": gap.because,
-        "via": gap.via,
+        "measure": verdict.measure,
+        "family": str(verdict.family),
+        "duty": str(verdict.duty),
+        "gap": str(verdict.gap),
+        "because": verdict.because,
+        "via": verdict.via,
         "since": since.isoformat() if since else None,
         "age_days": (today - since).days if since else None,
-        "ticket": ticket.id if ticket else None,
+        "ticket": gap.ticket if is_open else None,
         "responsible": site.get("responsible") or None,
         "due": due.isoformat() if due else None,
         "overdue_days": max(0, (today - due).days) if due else None,

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from gateway.coverage.causes import cause_of
+from gateway.coverage.causes import Open
 from gateway.coverage.days import LOCAL, day_of
 from gateway.coverage.facts import Sort
-from gateway.coverage.ranking import LAST_PLACE, place_of, ticket_order
-from gateway.coverage.requirements import Duty
+from gateway.coverage.ranking import ticket_order
 from gateway.coverage.tickets import RECHECK, Standing, Ticket
 from gateway.coverage.verdict import Verdict
 from gateway.reports.deficiencies import tickets_at
@@ -30,20 +29,14 @@ STANDINGS = {
 }
 
 
-def rows(known: Known, scope: Scope, verdicts: Sequence[Verdict], node: str, at: datetime) -> Sequence[Row]:
+def rows(known: Known, scope: Scope, gaps: Sequence[Open], node: str, at: datetime) -> Sequence[Row]:
     """A row for each deficiency that is open at or below a node, the most urgent first."""
-    gaps: dict[str, list[Verdict]] = defaultdict(list)
-    for each in verdicts:
-        if each.gap is not None and each.duty is Duty.MANDATORY:
-            gaps[":".join(cause_of(each, known.history, at, known.rules.target_kinds))].append(each)
-
-    def place(site: str) -> int:
-        value = scope.sites.get(site)
-        return place_of(value.get("kind", ""), is_key_unit=bool(value.get("is_key_unit"))) if value else LAST_PLACE
-
-    tickets = [each for each in tickets_at(known, verdicts, at).open() if scope.is_in(node, each.site)]
-    tickets.sort(key=lambda each: ticket_order(each, place(each.site)))
-    return [_row(known, scope, each, gaps[each.id], at) for each in tickets]
+    found: dict[str, list[Verdict]] = defaultdict(list)
+    for each in gaps:
+        found[each.ticket].append(each.verdict)
+    tickets = [each for each in tickets_at(known, gaps, at).open() if scope.is_in(node, each.site)]
+    tickets.sort(key=lambda each: ticket_order(each, scope.sites[each.site]))
+    return [_row(known, scope, each, found[each.id], at) for each in tickets]
 
 
 def _row(known: Known, scope: Scope, ticket: Ticket, gaps: Sequence[Verdict], at: datetime) -> Row:

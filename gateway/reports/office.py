@@ -9,12 +9,13 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from gateway.coverage.causes import Open
 from gateway.coverage.count import tree, verdicts
 from gateway.coverage.counts import Counts
 from gateway.coverage.days import LOCAL, day_of
 from gateway.coverage.verdict import Verdict
 from gateway.reports import gaps, lists, notice, schedule
-from gateway.reports.deficiencies import tickets_at
+from gateway.reports.deficiencies import gaps_of, tickets_at
 from gateway.reports.figures import Known
 from gateway.reports.scope import Scope
 from gateway.reports.tables import Report, Table
@@ -51,8 +52,9 @@ class Asked:
         return tree(self.known.history, self.at, rules=self.known.rules)
 
     @cached_property
-    def open_gaps(self) -> Sequence[Verdict]:
-        return gaps.open_gaps(self.known, self.scope, self.verdicts, self.node)
+    def gaps(self) -> Sequence[Open]:
+        """Of all nodes."""
+        return gaps_of(self.known, self.verdicts, self.at)
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,12 @@ def _coverage(asked: Asked) -> Made:
 
 
 def _gaps(asked: Asked) -> Made:
-    tickets = tickets_at(asked.known, asked.verdicts, asked.at)
-    return Made([gaps.table(gaps.rows(asked.known, asked.scope, asked.open_gaps, tickets, asked.at))])
+    found = gaps.in_order(asked.scope, asked.gaps, asked.node)
+    return Made([gaps.table(gaps.rows(asked.known, found, tickets_at(asked.known, asked.gaps, asked.at), asked.at))])
 
 
 def _zones(asked: Asked) -> Made:
-    number = Counter(node for gap in asked.open_gaps for node in asked.scope.chain(gap.site))
+    number = Counter(node for gap in asked.gaps for node in asked.scope.chain(gap.verdict.site))
     return Made([lists.zones(asked.scope, asked.counts, asked.node, number)])
 
 
@@ -84,7 +86,7 @@ def _ledger(asked: Asked) -> Made:
 
 
 def _notice(asked: Asked) -> Made:
-    rows = notice.rows(asked.known, asked.scope, asked.verdicts, asked.node, asked.at)
+    rows = notice.rows(asked.known, asked.scope, asked.gaps, asked.node, asked.at)
     columns = {column.key: column for column in notice.COLUMNS}
     page = {"letters": notice.letters(rows, asked.by), "columns": columns, "day": day_of(asked.at).isoformat()}
     return Made([notice.table(rows)], "notice.html", page)

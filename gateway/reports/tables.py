@@ -41,7 +41,6 @@ class Table:
     title: Said
     columns: Sequence[Column]
     rows: Sequence[Row]
-    note: Said | None = None
 
     def heads(self, lang: Lang) -> list[str]:
         return [column.head[lang] for column in self.columns]

@@ -14,7 +14,7 @@ from random import Random
 
 from gateway.cli._district import district
 from gateway.config import CoverageSection
-from gateway.coverage.causes import causes
+from gateway.coverage.causes import causes, open_gaps
 from gateway.coverage.count import verdicts
 from gateway.coverage.days import Month
 from gateway.coverage.facts import Fact, Sort
@@ -122,7 +122,7 @@ def tickets(known: Sequence[Fact]) -> Sequence[Fact]:
     found, section = list[Fact](), CoverageSection()
     for at in (MONTH.start + days * DAY for days in (0, 10, 20, 30)):
         history = History(fact for fact in known if fact.valid_from <= at)
-        gone = causes(verdicts(history, at, rules=Rules()), history, at, TARGET_KINDS)
+        gone = causes(open_gaps(verdicts(history, at, rules=Rules()), history, at, TARGET_KINDS))
         terms = Terms(section.grace_h.model_dump(), section.due_days.model_dump())
         found += changes(gone, Tickets(found), at, terms)
     end = MONTH.end - 3 * HOUR

@@ -64,6 +64,29 @@ def test_a_rate_stands_beside_its_counts(box: Path) -> None:
     assert "无应装点位" in page
 
 
+def test_on_a_terminal_a_report_is_a_table_to_read(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "coverage", "--config", str(box / "site.toml"), "--at", "2026-02-20T12:00"]) == 0
+    title, _, heads, whole, *_ = capsys.readouterr().out.splitlines()
+    total = json.loads(made(box, "coverage", "json"))["coverage"][0]
+
+    assert title == "覆盖情况表  截至 2026-02-20 12:00"
+    assert f"({total['installed']}/{total['required']})" in whole
+    assert heads.startswith("层级    名称  类别        安装率(已装/应装)  完好率")
+
+
+@pytest.mark.parametrize(
+    ("wish", "first"), [(["--json"], "{"), (["--format", "csv"], "\ufeff层级"), (["--out", "a.html"], "<!DOCTYPE")]
+)
+def test_the_format_is_as_asked_or_as_the_file_is_called(
+    box: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, wish: list[str], first: str
+) -> None:
+    monkeypatch.chdir(box)
+    assert main(["report", "coverage", "--at", "2026-02-20T12:00", *wish]) == 0
+    content = Path("a.html").read_text("utf-8") if "--out" in wish else capsys.readouterr().out
+
+    assert content.startswith(first)
+
+
 def test_a_node_that_is_not_there_is_named(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["report", "gaps", "--config", str(box / "site.toml"), "--node", "nowhere"])
 
@@ -153,10 +176,10 @@ def test_order_is_by_risk_then_site_then_duty_then_gap_then_age() -> None:
     ]  # fmt: skip
 
     def rank(each: Verdict) -> tuple[object, ...]:
-        risk = risk_of(each, TARGET_KINDS, is_key_unit=False)
-        return order(each, risk, place_of(each.site_kind, is_key_unit=False))
+        site = {"kind": each.site_kind}
+        return order(each, site, risk_of(each, site, TARGET_KINDS))
 
     backwards = made[::-1]
     assert sorted(backwards, key=rank) == made
-    assert place_of("mall", is_key_unit=True) == place_of("key_unit_other", is_key_unit=False)
-    assert risk_of(made[6], TARGET_KINDS, is_key_unit=True) == "high"
+    assert place_of({"kind": "mall", "is_key_unit": True}) == place_of({"kind": "key_unit_other"})
+    assert risk_of(made[6], {"is_key_unit": True}, TARGET_KINDS) == "high"

@@ -60,12 +60,12 @@ async def test_the_interface_and_the_reports_tell_the_same_gaps_and_deficiencies
             )
         facts, at = await parts.registry.facts(limit=10_000), parts.clock.now()
     asked = Asked(known(facts), at)
-    rows = notice.rows(asked.known, asked.scope, asked.verdicts, asked.node, at)
+    rows = notice.rows(asked.known, asked.scope, asked.gaps, asked.node, at)
 
     assert len(gaps) > 10
     assert len(deficiencies) > 5
     assert [(each["site"], each["point"], each["measure"]) for each in gaps] == [
-        (each.site, each.point, each.measure) for each in asked.open_gaps
+        (row["site"], row["point"], row["measure"]) for row in report("gaps", asked).tables[0].rows
     ]
     assert [each["id"] for each in deficiencies] == [row["ticket"] for row in rows]
     of_gaps = [row["risk"] for row in report("gaps", asked).tables[0].rows]
@@ -122,7 +122,7 @@ def test_a_notice_says_what_why_since_when_until_when_and_who_was_told() -> None
     ledger = a_shop()
     ledger.health("B", "fault", AT - 2 * DAY, cause="tamper")
     before = Asked(known(ledger.facts), AT - DAY)
-    ticket = notice.rows(before.known, before.scope, before.verdicts, before.node, AT - DAY)[0]["ticket"]
+    ticket = notice.rows(before.known, before.scope, before.gaps, before.node, AT - DAY)[0]["ticket"]
     first = known(ledger.facts)
     opened = Asked(first, AT - DAY)
     facts = [
@@ -156,8 +156,9 @@ def _opened(asked: Asked) -> list[Fact]:
     from gateway.coverage.tickets import Terms, Tickets, changes
 
     section = CoverageSection()
-    gone = causes(asked.verdicts, asked.known.history, asked.at, asked.known.rules.target_kinds)
-    return changes(gone, Tickets(), asked.at, Terms(section.grace_h.model_dump(), section.due_days.model_dump()))
+    return changes(
+        causes(asked.gaps), Tickets(), asked.at, Terms(section.grace_h.model_dump(), section.due_days.model_dump())
+    )
 
 
 @pytest.fixture(scope="module")
