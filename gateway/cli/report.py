@@ -23,6 +23,8 @@ PAGE_FORMATS = ("html", "json", "pdf")
 
 
 def add_parser(commands: Commands) -> None:
+    from gateway.cli._report_boxes import add_verbs
+
     parser = commands.add_parser("report", help="coverage, gaps, ledger, monthly bulletin")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in (
@@ -51,6 +53,7 @@ def add_parser(commands: Commands) -> None:
             "--month", type=_month, required=is_needed, help="like 2026-10" + ("" if is_needed else "; default all")
         )
         add_common(verb, run)
+    add_verbs(verbs, _month, FORMATS)
 
 
 def _add_when(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +86,7 @@ def _month(text: str) -> Month:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-async def _known(args: argparse.Namespace, month: Month) -> Known:
+async def known_of(args: argparse.Namespace, month: Month) -> Known:
     """All that this box knows. Raises ConfigError, StoreError."""
     from gateway.reports.sources import known
 
@@ -112,12 +115,12 @@ async def _tables(args: argparse.Namespace) -> int:
     from gateway.reports.formats import written
 
     at, month = _when(args)
-    known = await _known(args, month)
-    _write(args, written(_report(args, known, at, month), _format(args, FORMATS), args.lang))
+    known = await known_of(args, month)
+    write(args, written(_report(args, known, at, month), format_of(args, FORMATS), args.lang))
     return OK
 
 
-def _format(args: argparse.Namespace, formats: Sequence[str]) -> str:
+def format_of(args: argparse.Namespace, formats: Sequence[str]) -> str:
     """As was asked for, as --json or the name of the file says, else the first."""
     ending = args.out.suffix[1:].lower() if args.out else ""
     return str(args.format or ("json" if args.json else ending if ending in formats else formats[0]))
@@ -162,7 +165,7 @@ async def _bulletin(args: argparse.Namespace) -> int:
     from gateway.reports.formats import json_bytes, pdf
 
     at, month = _when(args)
-    known = await _known(args, month)
+    known = await known_of(args, month)
     site_file, folder = data_dir(args)
     published = [] if args.at else editions(folder, month)
     if published:
@@ -172,8 +175,8 @@ async def _bulletin(args: argparse.Namespace) -> int:
         figures, label = month_figures(known, month, at, box=site_file.gateway.name), "草稿 draft"
     make = bulletin.public if args.edition == "public" else bulletin.internal
     document, page = make(known, figures, args.node, args.lang, label)
-    form = _format(args, PAGE_FORMATS)
-    _write(args, json_bytes(document) if form == "json" else pdf(page) if form == "pdf" else page.encode())
+    form = format_of(args, PAGE_FORMATS)
+    write(args, json_bytes(document) if form == "json" else pdf(page) if form == "pdf" else page.encode())
     return OK
 
 
@@ -182,7 +185,7 @@ async def _publish(args: argparse.Namespace) -> int:
     from gateway.registry import Registry
     from gateway.reports.editions import publish
 
-    known = await _known(args, args.month)
+    known = await known_of(args, args.month)
     site_file, folder = data_dir(args)
     made, fact = publish(folder, known, args.month, box=site_file.gateway.name, now=RealClock().now())
     registry = await Registry.open(folder / "registry.db")
@@ -203,10 +206,10 @@ async def _verify(args: argparse.Namespace) -> int:
     from gateway.reports.editions import editions, faults, missing, months
 
     folder = data_dir(args)[1]
-    known = await _known(args, args.month or Month.of(RealClock().now()))
+    known = await known_of(args, args.month or Month.of(RealClock().now()))
     found: dict[str, Sequence[str]] = {}
     for month in [args.month] if args.month else months(folder, known):
-        known = await _known(args, month)
+        known = await known_of(args, month)
         found |= {
             str(path): ["published, and is not there any more 文件缺失"] for path in missing(folder, known, month)
         }
@@ -221,7 +224,8 @@ async def _verify(args: argparse.Namespace) -> int:
     return FAILED if any(found.values()) or (args.month and not found) else OK
 
 
-def _write(args: argparse.Namespace, content: bytes) -> None:
+def write(args: argparse.Namespace, content: bytes) -> None:
+    """To --out or standard output. Raises GatewayError."""
     import sys
 
     from gateway.errors import GatewayError

@@ -151,13 +151,20 @@ def as_published(edition: Edition, known: Known, month: Month, folder: Path) -> 
     )
 
 
-def faults(edition: Edition, known: Known, month: Month, folder: Path) -> Sequence[str]:
-    """Why an edition is not what was published, or not what follows from the facts; nothing when all is well."""
+def changed(edition: Edition, known: Known, month: Month) -> str:
+    """Why the file is not what was published; nothing when it is."""
     said = known.history.at(Sort.EDITION, (ALL, str(month), str(edition.number)), known_now(known))
     if said is None:
-        return ["the record of facts knows no such edition 无发布记录"]
+        return "the record of facts knows no such edition 无发布记录"
     if said["hash"] != edition.sha256:
-        return [f"changed since it was published: sha256 {edition.sha256}, published {said['hash']} 文件被改动"]
+        return f"changed since it was published: sha256 {edition.sha256}, published {said['hash']} 文件被改动"
+    return ""
+
+
+def faults(edition: Edition, known: Known, month: Month, folder: Path) -> Sequence[str]:
+    """Why an edition is not what was published, or not what follows from the facts; nothing when all is well."""
+    if why := changed(edition, known, month):
+        return [why]
     figures = edition.document["figures"]
     at = EPOCH + figures["at_ms"] * MS
     then = as_published(edition, known, month, folder)

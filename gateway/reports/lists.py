@@ -35,7 +35,8 @@ def pair(cell: Sequence[int], lang: Lang) -> str:
     return f"{rate(part, whole)} ({part}/{whole})" if whole else NO_REQUIRED_POINTS[lang]
 
 
-def _counted(counts: Counts) -> dict[str, Any]:
+def counted(counts: Counts) -> dict[str, Any]:
+    """The cells of a row: the counts, and each rate as its two."""
     return {
         "required": counts.required,
         "installed": counts.installed,
@@ -76,7 +77,7 @@ def coverage(scope: Scope, tree: Mapping[str, Counts], node: str) -> Table:
             "kind": scope.kind(each),
             "name": scope.name(each),
             "site_kind": scope.sites[each[5:]].get("kind") if each.startswith("site:") else None,
-            **_counted(tree.get(each, Counts())),
+            **counted(tree.get(each, Counts())),
         }
         for each in inside
     ]
@@ -97,7 +98,7 @@ def zones(scope: Scope, tree: Mapping[str, Counts], node: str, open_gaps: Mappin
             "name": scope.name(each),
             "sites": len(scope.sites_of(each)),
             "gaps": open_gaps.get(each, 0),
-            **_counted(tree.get(each, Counts())),
+            **counted(tree.get(each, Counts())),
         }
         for each in scope.areas_of(node, "control_zone")
     ]
