@@ -25,12 +25,12 @@ from gateway.coverage.counts import Counts
 from gateway.coverage.facts import STATES, ZONE_OF_ALL, Fact, Sort
 from gateway.coverage.history import History
 from gateway.coverage.live import Live
+from gateway.coverage.ranking import order
 from gateway.coverage.sums import ALL
-from gateway.coverage.tickets import Gone, Risk, Terms, Ticket, Tickets, changes, next_change
+from gateway.coverage.tickets import Gone, Terms, Ticket, Tickets, changes, next_change
 from gateway.coverage.verdict import Gap, Rules, Verdict
 from gateway.errors import GatewayError
 from gateway.metrics import BATTERY_DAYS, COVERAGE_POINTS, COVERAGE_SITES, Metrics
-from gateway.reports.gaps import order
 from gateway.supervision.trends import days_to_empty
 
 LOOK_S = 1.0
@@ -52,7 +52,6 @@ AREAS_DEEP = 8
 OTHER = "other"
 """Kinds of device that nobody has named here: a label has to be bounded."""
 BATTERY = "battery_pct"
-_RISKS = {risk: rank for rank, risk in enumerate(Risk)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +91,11 @@ def figures(live: Live, at: datetime) -> Figures:
     sites = {node.removeprefix("site:"): found for node, found in live.tree.items() if node.startswith("site:")}
     areas = {site: _areas(live.history, site, at) for site in sites}
     verdicts = list(live.verdicts())
-    gaps = sorted(open_gaps(verdicts, live.history, at, live.rules.target_kinds), key=_urgency)
+    gaps = list(open_gaps(verdicts, live.history, at, live.rules.target_kinds))
+    gaps.sort(key=lambda each: order(each.verdict, each.site, each.risk))
     states = _states(live.history, at)
     devices = _devices(live.history, states, at)
     return Figures(at, verdicts, sites, areas, devices, states, _stages(live.history, at), gaps)
-
-
-def _urgency(each: Open) -> tuple[object, ...]:
-    """By risk; within one, as the reports have it."""
-    return _RISKS[each.risk], *order(each.verdict, each.site)
 
 
 def _areas(history: History, site: str, at: datetime) -> Sequence[str]:

@@ -128,7 +128,7 @@ def create_app(looks: Looks) -> FastAPI:
         walk_routes(looks.commissioning, looks.registry), claim_routes(looks.commissioning, looks.clock),
         coverage_routes(looks.coverage, looks.registry, looks.clock),
         inventory_routes(looks.coverage, looks.registry, looks.health),
-        listing_routes(looks.coverage, looks.registry, lambda: looks.plan().site.coverage, looks.clock),
+        listing_routes(looks.coverage, looks.registry, lambda: looks.plan().site, looks.clock),
         deficiency_routes(looks.coverage, looks.registry, looks.audit, looks.clock),
         recording_routes(looks.lines, looks.health, looks.registry, looks.audit, looks.clock),
     ):  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -15,12 +16,17 @@ from gateway.api.coverage import Assured, Ledger, Node, Text
 from gateway.api.permits import Caller, declared_router, needs
 from gateway.api.views import Moment
 from gateway.clock import Clock
-from gateway.config import CoverageSection
+from gateway.config import SiteFile
 from gateway.coverage.days import Month
 from gateway.coverage.facts import Fact
+from gateway.coverage.history import History
+from gateway.coverage.verdict import Rules
+from gateway.reports.alarms import Alarms
+from gateway.reports.figures import Known
 from gateway.reports.formats import written
-from gateway.reports.listing import Name, Wanted, report
+from gateway.reports.office import Asked, report
 from gateway.reports.scope import NoSuchNode
+from gateway.reports.tables import Report, Table
 
 TYPES = {
     "csv": "text/csv; charset=utf-8",
@@ -28,14 +34,13 @@ TYPES = {
     "html": "text/html; charset=utf-8",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
+Name = Literal["coverage", "gaps", "deficiencies", "zones", "ledger", "schedule"]
 Form = Literal["csv", "json", "html", "xlsx"]
 FILTERS = ("site_kind", "point_kind", "kind", "measure", "gap", "risk", "duty", "stage", "state", "device", "site")
 """Columns that a row can be chosen by, by their keys in JSON; a list without the column has no such row."""
 
 
-def listing_routes(
-    coverage: Assured, ledger: Ledger, section: Callable[[], CoverageSection], clock: Clock
-) -> APIRouter:
+def listing_routes(coverage: Assured, ledger: Ledger, site_file: Callable[[], SiteFile], clock: Clock) -> APIRouter:
     """The route /lists/{name}."""
     router = declared_router(tags=["coverage"])
 
@@ -70,15 +75,25 @@ def listing_routes(
         """A list as `fangkong report` prints it, of the sites the caller sees; rows chosen by what stands in a column."""
         values = (site_kind, point_kind, kind, measure, gap, risk, duty, stage, state, device, site)
         cells = {key: value for key, value in zip(FILTERS, values, strict=True) if value is not None}
-        moment = at or clock.now()
-        wanted = Wanted(name, moment, Month.parse(month) if month else Month.of(moment), node, caller.sites, cells)
-        known = await facts() if name in ("deficiencies", "ledger") else []
+        moment, known, settings = at or clock.now(), await facts(), site_file()
+        told = Month.parse(month) if month else Month.of(moment)
+
+        def make(history: History, rules: Rules) -> Report:
+            about = Known(history, known, Alarms(), rules, settings.coverage, settings.reports)
+            asked = Asked(about, moment, node, since=told.start, until=told.end, visible=caller.sites)
+            return report(name, asked)
+
         try:
-            made = await coverage.ask(lambda history, rules: report(history, known, rules, section(), wanted))
+            made = await coverage.ask(make)
         except NoSuchNode:
             raise HTTPException(404, f"there is no {node}") from None
+        made = replace(made, tables=[_chosen(table, cells) for table in made.tables])
         content = await asyncio.to_thread(written, made, format, lang)
         headers = {"content-disposition": f'attachment; filename="{name}.{format}"'}
         return Response(content, media_type=TYPES[format], headers=headers)
 
     return router
+
+
+def _chosen(table: Table, cells: Mapping[str, str]) -> Table:
+    return replace(table, rows=[row for row in table.rows if all(row.get(key) == cell for key, cell in cells.items())])

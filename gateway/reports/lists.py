@@ -26,6 +26,7 @@ from gateway.reports.words import (
     STATES,
     Lang,
     Said,
+    cause,
 )
 
 LEDGER_FACTS = (
@@ -156,7 +157,7 @@ def ledger(history: History, scope: Scope, node: str, at: datetime) -> Table:
         Column("points", Said("防护点", "points")),
         Column("stage", Said("阶段", "stage"), word_of(STAGES)),
         Column("state", Said("状态", "state"), word_of(STATES)),
-        Column("cause", Said("原因", "cause")),
+        Column("cause", Said("原因", "cause"), cause),
     )
     return Table("devices", Said("设备台账", "equipment"), columns, rows)
 

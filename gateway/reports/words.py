@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.kinds import FACTS as FACTS_OF_KINDS
+from gateway.kinds import Kind
+
 Lang = Literal["zh", "en"]
 
 
@@ -18,6 +21,14 @@ class Said:
 
     def __getitem__(self, lang: Lang) -> str:
         return self.zh if lang == "zh" else self.en
+
+
+def cause(code: str | int | None, lang: Lang) -> str:
+    """Why, as people say it: the kind of an event; what a person wrote stays as it is."""
+    if code in set(Kind):
+        facts = FACTS_OF_KINDS[Kind(str(code))]
+        return facts.zh if lang == "zh" else facts.en
+    return "" if code is None else str(code)
 
 
 def _words(lines: str) -> Mapping[str, Said]:

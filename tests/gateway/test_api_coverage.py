@@ -284,11 +284,11 @@ async def test_pages_have_bounds(box: Box, path: str, page: dict[str, int]) -> N
 
 
 async def test_a_list_has_the_rows_and_columns_of_the_command_line(box: Box, tmp_path: Path) -> None:
-    await health(box, "d1-s1", "silent")
-    box.clock.shift_s = 5 * 3600
+    since = box.clock.now() - timedelta(hours=5)
+    await box.registry.record([Fact(Sort.HEALTH, ("d1-s1", ""), {"state": "silent", "cause": "", "via": ""}, since)])
     await box.assurance.look()
     at = box.clock.now().isoformat()
-    for name in ("coverage", "gaps", "deficiencies", "zones", "ledger"):
+    for name in ("coverage", "gaps", "deficiencies", "zones", "ledger", "schedule"):
         answer = await box.get(f"/api/v1/lists/{name}", at=at)
         printed = await command(tmp_path, name, at)
 
@@ -320,7 +320,7 @@ async def test_a_list_is_of_the_sites_that_its_reader_sees(box: Box) -> None:
     async with httpx.AsyncClient(base_url=str(box.client.base_url), headers=headers) as client:
         texts = {
             name: (await client.get(f"/api/v1/lists/{name}", params={"format": "json"})).json()
-            for name in ("coverage", "gaps", "ledger")
+            for name in ("coverage", "gaps", "zones", "ledger", "deficiencies", "schedule")
         }
         sites = (await client.get("/api/v1/sites")).json()["items"]
 
