@@ -19,12 +19,13 @@ from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.clock import Clock
 from gateway.config import CoverageSection
-from gateway.coverage.causes import causes
+from gateway.coverage.causes import Open, causes, open_gaps
 from gateway.coverage.contracts import CONTRACTS
 from gateway.coverage.counts import Counts
 from gateway.coverage.facts import STATES, ZONE_OF_ALL, Fact, Sort
 from gateway.coverage.history import History
 from gateway.coverage.live import Live
+from gateway.coverage.ranking import order
 from gateway.coverage.sums import ALL
 from gateway.coverage.tickets import Gone, Terms, Ticket, Tickets, changes, next_change
 from gateway.coverage.verdict import Gap, Rules, Verdict
@@ -61,6 +62,8 @@ class Figures:
     """Of each site: its area and those around it, the nearest first."""
     devices: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Of the ledger, by kind and state."""
+    gaps: Sequence[Open] = ()
+    """What is not as it must be, the most urgent first."""
 
     def within(self, node: str, visible: frozenset[str] | None = None) -> Iterator[str]:
         """The sites of a node ("all", "area:<id>", "site:<id>"), those only that may be seen."""
@@ -80,7 +83,10 @@ def figures(live: Live, at: datetime) -> Figures:
     """What `live` counts now, to be kept."""
     sites = {node.removeprefix("site:"): found for node, found in live.tree.items() if node.startswith("site:")}
     areas = {site: _areas(live.history, site, at) for site in sites}
-    return Figures(at, list(live.verdicts()), sites, areas, _devices(live.history, at))
+    verdicts = list(live.verdicts())
+    gaps = list(open_gaps(verdicts, live.history, at, live.rules.target_kinds))
+    gaps.sort(key=lambda each: order(each.verdict, each.site, each.risk))
+    return Figures(at, verdicts, sites, areas, _devices(live.history, at), gaps)
 
 
 def _areas(history: History, site: str, at: datetime) -> Sequence[str]:
@@ -118,7 +124,6 @@ class Assurance:
     ) -> None:
         self._record = record
         self._terms = Terms(section.grace_h.model_dump(), section.due_days.model_dump())
-        self._targets = frozenset(section.target_kinds)
         self._rules = rules_of(section)
         self._clock = clock
         self._metrics = metrics
@@ -203,7 +208,7 @@ class Assurance:
 
     def _count(self, now: datetime) -> tuple[Figures, Sequence[Gone]]:
         counted = figures(self._live, now)
-        return counted, causes(counted.verdicts, self._live.history, now, self._targets)
+        return counted, causes(counted.gaps)
 
     def open_tickets(self, visible: frozenset[str] | None = None) -> Sequence[Ticket]:
         """Deficiencies of the sites that may be seen, the oldest first."""

@@ -21,6 +21,7 @@ from gateway.api.commands import Commander, command_routes
 from gateway.api.commissioning import claim_routes, walk_routes
 from gateway.api.coverage import Assured, coverage_routes
 from gateway.api.coverage import Ledger as CountedLedger
+from gateway.api.deficiencies import deficiency_routes
 from gateway.api.guard import Guard
 from gateway.api.permits import BOX, OPEN, Caller, Callers, check_permit, declared_router, needs
 from gateway.api.problems import RESPONSES, Problem, install, problem
@@ -129,7 +130,8 @@ def create_app(looks: Looks) -> FastAPI:
         _routes(looks), _delivery_routes(looks), _configuration_routes(looks), access_routes(looks),
         vehicle_routes(looks.registry, looks.audit), command_routes(looks.commands, looks.store, looks.registry),
         walk_routes(looks.commissioning, looks.registry), claim_routes(looks.commissioning, looks.clock),
-        coverage_routes(looks.coverage, looks.registry, looks.audit, looks.clock),
+        coverage_routes(looks.coverage, looks.registry, looks.clock),
+        deficiency_routes(looks.coverage, looks.registry, looks.audit, looks.clock),
         recording_routes(looks.lines, looks.health, looks.registry, looks.audit, looks.clock),
     ):  # fmt: skip
         app.include_router(routes, prefix="/api/v1", dependencies=[Depends(_only_known)])

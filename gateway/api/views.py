@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Generic, Self, TypeVar
 
@@ -19,6 +19,7 @@ from gateway.model import ClockQuality, Delivery, DeliveryState, Device, Event, 
 from gateway.store import Backlog, Rejected
 
 ItemT = TypeVar("ItemT")
+ViewT = TypeVar("ViewT")
 REQUEUE_MAX = 1000
 """Rows in one request to send again: one transaction of bounded length."""
 
@@ -51,6 +52,12 @@ class Page(BaseModel, Generic[ItemT]):
 
     items: list[ItemT]
     next: int | None = None
+
+
+def page_of(chosen: Sequence[ItemT], after: int, limit: int, view: Callable[[ItemT], ViewT]) -> Page[ViewT]:
+    """The items behind `after`, the cursor of a list that stands still."""
+    following = after + limit if after + limit < len(chosen) else None
+    return Page(items=[view(each) for each in chosen[after : after + limit]], next=following)
 
 
 class PositionView(BaseModel):

@@ -22,6 +22,7 @@ from gateway.reports.words import (
     STATES,
     Lang,
     Said,
+    cause,
 )
 
 LEDGER_FACTS = (
@@ -35,7 +36,8 @@ def pair(cell: Sequence[int], lang: Lang) -> str:
     return f"{rate(part, whole)} ({part}/{whole})" if whole else NO_REQUIRED_POINTS[lang]
 
 
-def _counted(counts: Counts) -> dict[str, Any]:
+def counted(counts: Counts) -> dict[str, Any]:
+    """The cells of a row: the counts, and each rate as its two."""
     return {
         "required": counts.required,
         "installed": counts.installed,
@@ -76,7 +78,7 @@ def coverage(scope: Scope, tree: Mapping[str, Counts], node: str) -> Table:
             "kind": scope.kind(each),
             "name": scope.name(each),
             "site_kind": scope.sites[each[5:]].get("kind") if each.startswith("site:") else None,
-            **_counted(tree.get(each, Counts())),
+            **counted(tree.get(each, Counts())),
         }
         for each in inside
     ]
@@ -97,7 +99,7 @@ def zones(scope: Scope, tree: Mapping[str, Counts], node: str, open_gaps: Mappin
             "name": scope.name(each),
             "sites": len(scope.sites_of(each)),
             "gaps": open_gaps.get(each, 0),
-            **_counted(tree.get(each, Counts())),
+            **counted(tree.get(each, Counts())),
         }
         for each in scope.areas_of(node, "control_zone")
     ]
@@ -151,7 +153,7 @@ def ledger(history: History, scope: Scope, node: str, at: datetime) -> Table:
         Column("points", Said("防护点", "points")),
         Column("stage", Said("阶段", "stage"), word_of(STAGES)),
         Column("state", Said("状态", "state"), word_of(STATES)),
-        Column("cause", Said("原因", "cause")),
+        Column("cause", Said("原因", "cause"), cause),
     )
     return Table("devices", Said("设备台账", "equipment"), columns, rows)
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.kinds import FACTS as FACTS_OF_KINDS
+from gateway.kinds import Kind
+
 Lang = Literal["zh", "en"]
 
 
@@ -20,6 +23,14 @@ class Said:
         return self.zh if lang == "zh" else self.en
 
 
+def cause(code: str | int | None, lang: Lang) -> str:
+    """Why, as people say it: the kind of an event; what a person wrote stays as it is."""
+    if code in set(Kind):
+        facts = FACTS_OF_KINDS[Kind(str(code))]
+        return facts.zh if lang == "zh" else facts.en
+    return "" if code is None else str(code)
+
+
 def _words(lines: str) -> Mapping[str, Said]:
     """One line each: code, Chinese, English."""
     return {
@@ -28,6 +39,7 @@ def _words(lines: str) -> Mapping[str, Said]:
 
 
 NO_REQUIRED_POINTS = Said("n/a (无应装点位)", "n/a (no required points)")
+NOTHING = Said("无", "none")
 NOT_REPORTED = Said("未上报", "not reported")
 
 GAPS = _words("""

@@ -129,8 +129,11 @@ def _out_of_service() -> None:
         None,
         Gap.OUT_OF_SERVICE,
     ]
-    shop.health("stranger")
-    assert shop.counts() == Shop().counts()
+    shop.point("P", "S", "counter", "stranger")
+    shop.works("P", "stranger")
+    assert (shop.counts().installed, shop.gap()) == (0, Gap.OUT_OF_SERVICE)
+    shop.device("stranger")
+    assert shop.gap() is None
 
 
 @rule("R8")
@@ -138,6 +141,7 @@ def _watchers_of_their_own() -> None:
     own, shared = Requirement("counter", "intrusion"), Requirement("counter", "intrusion", shared=True)
     assert (Shop(PANIC, own).counts().installed, Shop(PANIC, shared).counts().installed) == (1, 2)
     shop = Shop()
+    shop.device("E")
     shop.point("P", "S", "counter", "D", "E", at=START)
     shop.works("P", "E")
     shop.health("D", "fault", START + DAY)
@@ -161,6 +165,7 @@ def _states() -> None:
 @rule("R10")
 def _never_heard() -> None:
     shop = Shop()
+    shop.device("E")
     shop.point("P", "S", "counter", ("E", 3))
     shop.accept("P", "E", "3")
     assert shop.gap() is Gap.SILENT
@@ -186,13 +191,19 @@ def _radio_code() -> None:
     assert shop.gap(START + 37 * DAY) is Gap.UNTESTED
     shop.health("D", "fault", START + 3 * DAY)
     assert shop.gap(START + 3 * DAY) is Gap.FAULT
+    of_zone = Shop(kind="radio_code")
+    of_zone.point("P", "S", "counter", ("D", 4))
+    of_zone.accept("P", "D", "4")
+    of_zone.health("D", "silent", START, "4")
+    assert of_zone.gap() is None
 
 
 @rule("R13")
 def _networked() -> None:
     shop = Shop()
-    shop.proof("S", START + DAY, "link_up")
-    assert (shop.counts().networked, shop.counts(START + DAY).networked) == (1, 0)
+    shop.facts.pop()
+    shop.proof("S", START, "link_up")
+    assert shop.counts(START + DAY).networked == 0
     shop.proof("S", START + 2 * DAY, "alarm_accepted")
     shop.health("D", "fault", START + 3 * DAY)
     assert (shop.counts(START + 2 * DAY).networked, shop.counts(START + 3 * DAY).networked) == (1, 0)

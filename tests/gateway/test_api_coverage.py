@@ -61,7 +61,7 @@ async def test_figures_of_a_node_are_counts_and_name_what_is_below(box: Box) -> 
     answer = (await box.get("/api/v1/coverage")).json()
     counts = answer["counts"]
 
-    assert answer["children"] == ["area:d"]
+    assert [each["node"] for each in answer["children"]] == ["area:d"]
     assert [counts[name] for name in ("required", "installed", "working", "networked", "must_network")] == [
         4,
         4,
@@ -70,11 +70,68 @@ async def test_figures_of_a_node_are_counts_and_name_what_is_below(box: Box) -> 
         4,
     ]
     below = (await box.get("/api/v1/coverage", node="area:c")).json()
-    assert below["children"] == ["site:s1", "site:s2"]
+    assert [(each["node"], each["kind"]) for each in below["children"]] == [
+        ("site:s1", "test_kind"),
+        ("site:s2", "test_kind"),
+    ]
     assert (await box.get("/api/v1/coverage", node="site:s2")).json()["counts"]["networked"] == 0
     assert shown(box, "coverage_points")["c required"] == 4
     assert shown(box, "coverage_sites_cut_off") == {"c": 1}
     assert {k: v for k, v in shown(box, "coverage_devices").items() if v} == {"panel working": 4}
+
+
+async def test_a_kind_of_site_is_counted_alone_and_a_node_says_where_it_lies(box: Box) -> None:
+    await box.registry.add(
+        Site("bank", "城关支行", "A10D", "bank_branch", area="c", responsible="安保负责岗 0535-1234568")
+    )
+    await box.assurance.look()
+
+    of_kind = (await box.get("/api/v1/coverage", kind="test_kind")).json()
+    assert (of_kind["counts"]["required"], of_kind["node"]) == (4, "all")
+    alone = (await box.get("/api/v1/coverage", node="area:c", kind="bank_branch")).json()
+    assert [each["name"] for each in alone["children"]] == ["城关支行"]
+    assert alone["counts"] == alone["children"][0]["counts"]
+    assert [each["name"] for each in alone["parents"]] == ["区"]
+    site = (await box.get("/api/v1/coverage", node="site:bank")).json()
+    assert [each["node"] for each in site["parents"]] == ["area:d", "area:c"]
+    assert (site["name"], site["kind"]) == ("城关支行", "bank_branch")
+
+
+async def test_the_greatest_risk_stands_first_and_says_who_has_to_close_it_by_when(box: Box) -> None:
+    await health(box, "d1-s1", "silent")
+    await box.registry.record(
+        [Fact(Sort.HEALTH, ("d1-s2", ""), {"state": "fault", "cause": "batt_low", "via": ""}, box.clock.now())]
+    )
+    await box.registry.add(
+        Site("bank", "城关支行", "A10D", "bank_branch", area="c", responsible="安保负责岗 0535-1234568")
+    )
+    box.clock.shift_s = 60
+    await box.assurance.look()
+
+    gaps = (await box.get("/api/v1/coverage/gaps")).json()["items"]
+    first = gaps[0]
+    assert {(gap["site"], gap["risk"]) for gap in gaps if gap["risk"] == "high"} == {("bank", "high")}
+    assert sorted(gaps, key=lambda gap: ["high", "medium", "low"].index(gap["risk"])) == gaps
+    assert (first["gap"], first["deficiency"]) == ("not_planned", "site:bank:target")
+    assert first["responsible"] == "安保负责岗 0535-1234568"
+    assert first["due"] is not None
+    of_kind = (await box.get("/api/v1/coverage/gaps", kind="test_kind")).json()["items"]
+    assert {gap["site"] for gap in of_kind} == {"s1", "s2"}
+    [silent] = [gap for gap in of_kind if gap["gap"] == "silent"]
+    assert (silent["due"], silent["deficiency"]) == (None, "")  # within its grace
+    [fault] = (await box.get("/api/v1/coverage/gaps", kind="test_kind", gap="fault")).json()["items"]
+    assert fault["because"] == "batt_low"
+
+
+async def test_points_of_a_site_say_what_is_asked_of_them_and_how_it_is_met(box: Box) -> None:
+    await health(box, "d1-s1", "silent")
+    points = (await box.get("/api/v1/coverage/points", site="s1")).json()["items"]
+
+    assert [(each["point"], each["working"], each["networked"], each["gap"]) for each in points] == [
+        ("p1-s1", False, False, "silent"),
+        ("p2-s1", True, True, None),
+    ]
+    assert (points[0]["point_name"], points[0]["device"], points[0]["measure"]) == ("门", "d1-s1", "intrusion")
 
 
 async def test_who_is_limited_to_sites_gets_figures_counted_over_these(box: Box) -> None:
@@ -86,10 +143,11 @@ async def test_who_is_limited_to_sites_gets_figures_counted_over_these(box: Box)
         other = await client.get("/api/v1/coverage", params={"node": "site:s2"})
         tickets = (await client.get("/api/v1/deficiencies")).json()
         theirs = await client.get("/api/v1/deficiencies/site:s2:not_networked")
+        points = await client.get("/api/v1/coverage/points", params={"site": "s2"})
 
     assert (figures["counts"]["required"], figures["counts"]["networked"]) == (2, 2)
     assert (gaps["items"], tickets["items"]) == ([], [])
-    assert (other.status_code, theirs.status_code) == (404, 404)
+    assert (other.status_code, theirs.status_code, points.status_code) == (404, 404, 404)
 
 
 async def test_the_past_is_counted_from_the_facts_of_then(box: Box) -> None:
