@@ -105,7 +105,8 @@ DECLARED: Mapping[str, Matter] = {
     ),
     **_all(
         Matter.THING,
-        "about children counts node closed due gap is_overdue opened rectified risk times told duty family gap_since measure via "
+        "about children counts coverage gaps stage "
+        "node closed due gap is_overdue opened rectified risk times told duty family gap_since measure via "
         "parents site_kind point_kind deficiency required waived installed working degraded networked must_network unsupervised overdue",
     ),
     # What drivers put beside an observation, in `values`.

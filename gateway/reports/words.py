@@ -55,6 +55,7 @@ GAPS = _words("""
     not_networked      未联网       not networked
     not_inspected      未检查       not inspected
     inspection_failed  检查不合格   inspection failed
+    target             未装齐       not all installed
 """)
 
 MEASURES = _words("""
@@ -131,6 +132,12 @@ STAGES = _words("""
     out_of_service  停用     out of service
     retired         已报废   retired
     unplanned       计划外   unplanned
+""")
+
+STANDINGS = _words("""
+    open       未整改   open
+    rectified  待复核   said to be put right
+    closed     已关闭   closed
 """)
 
 DUTIES = _words("""

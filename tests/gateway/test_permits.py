@@ -71,6 +71,7 @@ TABLE: dict[str, tuple[frozenset[Role], Reach]] = {
     "GET /api/v1/audit": (frozenset({A, X}), "box"),
     # Of whose sites the figures are: tests/gateway/test_api_coverage.py.
     "GET /api/v1/coverage": (ALL, "self"),
+    "GET /api/v1/lists/{name}": (ALL, "self"),
     "GET /api/v1/coverage/points": (ALL, "self"),
     "GET /api/v1/coverage/gaps": (ALL, "self"),
     "GET /api/v1/deficiencies": (ALL, "self"),
