@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import add
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from prometheus_client import Gauge
 from structlog.typing import FilteringBoundLogger as Logger
 
 from gateway.clock import Clock
 from gateway.config import CoverageSection
-from gateway.coverage.causes import causes
+from gateway.coverage.causes import Open, causes, open_gaps
 from gateway.coverage.contracts import CONTRACTS
 from gateway.coverage.counts import Counts
 from gateway.coverage.facts import STATES, ZONE_OF_ALL, Fact, Sort
 from gateway.coverage.history import History
 from gateway.coverage.live import Live
+from gateway.coverage.ranking import order
 from gateway.coverage.sums import ALL
 from gateway.coverage.tickets import Gone, Terms, Ticket, Tickets, changes, next_change
 from gateway.coverage.verdict import Gap, Rules, Verdict
@@ -34,6 +35,9 @@ from gateway.supervision.trends import days_to_empty
 
 LOOK_S = 1.0
 """Between two looks at the record: a change shows before a person has looked up."""
+
+
+Answer = TypeVar("Answer")
 
 
 class Record(Protocol):
@@ -61,6 +65,12 @@ class Figures:
     """Of each site: its area and those around it, the nearest first."""
     devices: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Of the ledger, by kind and state."""
+    states: Mapping[str, str] = field(default_factory=dict)
+    """Of each device of the ledger, as it feels."""
+    stages: Mapping[str, str] = field(default_factory=dict)
+    """Of each device that has one."""
+    gaps: Sequence[Open] = ()
+    """What is not as it must be, the most urgent first."""
 
     def within(self, node: str, visible: frozenset[str] | None = None) -> Iterator[str]:
         """The sites of a node ("all", "area:<id>", "site:<id>"), those only that may be seen."""
@@ -80,7 +90,12 @@ def figures(live: Live, at: datetime) -> Figures:
     """What `live` counts now, to be kept."""
     sites = {node.removeprefix("site:"): found for node, found in live.tree.items() if node.startswith("site:")}
     areas = {site: _areas(live.history, site, at) for site in sites}
-    return Figures(at, list(live.verdicts()), sites, areas, _devices(live.history, at))
+    verdicts = list(live.verdicts())
+    gaps = list(open_gaps(verdicts, live.history, at, live.rules.target_kinds))
+    gaps.sort(key=lambda each: order(each.verdict, each.site, each.risk))
+    states = _states(live.history, at)
+    devices = _devices(live.history, states, at)
+    return Figures(at, verdicts, sites, areas, devices, states, _stages(live.history, at), gaps)
 
 
 def _areas(history: History, site: str, at: datetime) -> Sequence[str]:
@@ -92,16 +107,28 @@ def _areas(history: History, site: str, at: datetime) -> Sequence[str]:
     return found
 
 
-def _devices(history: History, at: datetime) -> Mapping[tuple[str, str], int]:
-    counted: dict[tuple[str, str], int] = {}
+def _states(history: History, at: datetime) -> Mapping[str, str]:
+    found = {}
     for subject in history.subjects(Sort.DEVICE):
-        device = history.at(Sort.DEVICE, subject, at)
-        if device is not None:
-            kind = device["kind"] if device["kind"] in CONTRACTS else OTHER
-            for state in STATES:
-                counted.setdefault((kind, state), 0)
+        if history.at(Sort.DEVICE, subject, at) is not None:
             health = history.at(Sort.HEALTH, (*subject, ZONE_OF_ALL), at)
-            counted[kind, health["state"] if health else "silent"] += 1
+            found[subject[0]] = health["state"] if health else "silent"
+    return found
+
+
+def _stages(history: History, at: datetime) -> Mapping[str, str]:
+    known = ((subject[0], history.at(Sort.STAGE, subject, at)) for subject in history.subjects(Sort.STAGE))
+    return {device: stage["stage"] for device, stage in known if stage is not None}
+
+
+def _devices(history: History, states: Mapping[str, str], at: datetime) -> Mapping[tuple[str, str], int]:
+    counted: dict[tuple[str, str], int] = {}
+    for name, now in states.items():
+        device = history.at(Sort.DEVICE, (name,), at) or {}
+        kind = device["kind"] if device["kind"] in CONTRACTS else OTHER
+        for state in STATES:
+            counted.setdefault((kind, state), 0)
+        counted[kind, now] += 1
     return counted
 
 
@@ -118,7 +145,6 @@ class Assurance:
     ) -> None:
         self._record = record
         self._terms = Terms(section.grace_h.model_dump(), section.due_days.model_dump())
-        self._targets = frozenset(section.target_kinds)
         self._rules = rules_of(section)
         self._clock = clock
         self._metrics = metrics
@@ -170,11 +196,12 @@ class Assurance:
     async def at(self, moment: datetime) -> Figures:
         """The figures of another moment, as they are known today."""
 
-        def recount() -> Figures:
-            return figures(Live(self._live.history, moment, rules=self._rules), moment)
+        return await self.ask(lambda history, rules: figures(Live(history, moment, rules=rules), moment))
 
+    async def ask(self, question: Callable[[History, Rules], Answer]) -> Answer:
+        """An answer from all that is known, found in a thread while nothing is added."""
         async with self._turn:
-            return await asyncio.to_thread(recount)
+            return await asyncio.to_thread(question, self._live.history, self._rules)
 
     async def _follow(self) -> None:
         """Take up what was recorded since, and what time alone has changed; a page at a time, in a thread."""
@@ -203,7 +230,7 @@ class Assurance:
 
     def _count(self, now: datetime) -> tuple[Figures, Sequence[Gone]]:
         counted = figures(self._live, now)
-        return counted, causes(counted.verdicts, self._live.history, now, self._targets)
+        return counted, causes(counted.gaps)
 
     def open_tickets(self, visible: frozenset[str] | None = None) -> Sequence[Ticket]:
         """Deficiencies of the sites that may be seen, the oldest first."""

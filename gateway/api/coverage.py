@@ -1,31 +1,41 @@
-"""Coverage over HTTP: figures of a node, its gaps with their reasons, deficiencies, the ledger with its change feed.
+"""Coverage over HTTP: figures of a node, its gaps with their reasons, the ledger with its change feed.
 
 Who is limited to sites sees those alone, and the figures of a node are counted over them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
-from datetime import date, datetime
-from typing import Annotated, Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Protocol
 
-from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Query
 from starlette.exceptions import HTTPException
 
 from gateway.access import Actor, Permission
-from gateway.api.permits import Caller, declared_router, needs, person
-from gateway.api.views import Moment, Page
-from gateway.assurance import Figures
-from gateway.audit import Audit, Deed
+from gateway.api.coverage_views import (
+    AreaView,
+    ChangedView,
+    CoverageView,
+    GapView,
+    RequirementView,
+    changed_view,
+    coverage_view,
+    gap_view,
+    requirement_view,
+)
+from gateway.api.permits import Caller, declared_router, needs
+from gateway.api.views import Moment, Page, page_of
+from gateway.assurance import Answer, Figures
 from gateway.clock import Clock
 from gateway.coverage.facts import Fact, Sort
-from gateway.coverage.history import moment_of
-from gateway.coverage.tickets import Standing, Ticket, Tickets, rectified, told
-from gateway.coverage.verdict import Gap, Verdict
-from gateway.history import WHO
-from gateway.model import Area, Device, Point
+from gateway.coverage.history import History, ms_of
+from gateway.coverage.sums import ALL
+from gateway.coverage.tickets import Risk, Tickets
+from gateway.coverage.verdict import Gap, Rules
+from gateway.model import Area
+from gateway.registry.snapshot import Snapshot
 
 Text = Annotated[str, Query(min_length=1, max_length=128)]
 Node = Annotated[str, Query(pattern="^(all|(area|site):.{1,64})$", description="all, area:ID or site:ID")]
@@ -43,193 +53,110 @@ class Assured(Protocol):
     @property
     def tickets(self) -> Tickets: ...
     def at(self, moment: datetime) -> Awaitable[Figures]: ...
+    def ask(self, question: Callable[[History, Rules], Answer]) -> Awaitable[Answer]: ...
     async def look(self) -> None: ...
 
 
 class Ledger(Protocol):
     """What is asked of the registry."""
 
+    @property
+    def snapshot(self) -> Snapshot: ...
     def areas(self) -> Iterable[Area]: ...
-    def points(self) -> Iterable[Point]: ...
-    def device(self, device_id: str) -> Device | None: ...
     async def facts(self, *, after: int = 0, limit: int = 1000) -> Sequence[Fact]: ...
     async def record(self, facts: Sequence[Fact]) -> None: ...
 
 
-class CoverageView(BaseModel):
-    """One node; rates are made of the counts by whoever prints them, and never without both."""
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What part of everything a caller asks for."""
 
+    caller: Actor
     node: str
-    at: datetime
-    counts: dict[str, int]
-    children: list[str]
+    kind: str | None
+
+    @property
+    def is_all(self) -> bool:
+        return self.node == ALL and self.kind is None
+
+    def sites(self, found: Figures, ledger: Snapshot) -> Sequence[str]:
+        """The counted sites of it that the caller sees."""
+        known = ledger.sites
+        sites = found.within(self.node, self.caller.sites)
+        return [site for site in sites if self.kind is None or (site in known and known[site].kind == self.kind)]
 
 
-class GapView(BaseModel):
-    site: str
-    point: str
-    measure: str
-    family: str
-    duty: str
-    gap: Gap
-    device: str
-    because: str
-    via: str
-    gap_since: datetime | None
-    responsible: str
+def _where(
+    caller: Caller, node: Node = ALL, kind: Annotated[Text | None, Query(description="kind of site")] = None
+) -> Where:
+    if node.startswith("site:") and not caller.sees(node.removeprefix("site:")):
+        raise HTTPException(404, f"there is no {node}")
+    return Where(caller, node, kind)
 
 
-class ToldView(BaseModel):
-    at: datetime
-    whom: str
-    by: str
+def _kind_of(device: str, ledger: Snapshot) -> str | None:
+    found = ledger.devices.get(device)
+    return found.kind if found else None
 
 
-class DeficiencyView(BaseModel):
-    id: str
-    site: str
-    gap: str
-    state: Standing
-    because: str
-    risk: str
-    responsible: str
-    points: list[str]
-    opened: datetime
-    due: date
-    is_overdue: bool
-    times: int
-    closed: datetime | None
-    told: list[ToldView]
-    rectified: datetime | None
-    rectified_by: str
+Asked = Annotated[Where, Depends(_where)]
 
 
-class AreaView(BaseModel):
-    id: str
-    name: str
-    kind: str
-    parent: str | None
-
-
-class ChangedView(BaseModel):
-    seq: int
-    sort: str
-    about: list[str]
-    value: dict[str, Any] | None
-    valid_from: datetime
-    valid_to: datetime | None
-    recorded_at: datetime | None
-
-
-class Say(BaseModel):
-    """What a person says of a deficiency."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    whom: Annotated[str, Field(max_length=100)] = ""
-    """A role or an office, never a name."""
-    remark: Annotated[str, Field(max_length=200)] = ""
-    who: Annotated[str, Field(pattern=f"^{WHO.pattern}$")] | None = None
-    """The person at the command line of this box, who comes with the box's token."""
-
-
-def coverage_routes(coverage: Assured, ledger: Ledger, audit: Audit, clock: Clock) -> APIRouter:  # noqa: C901  # a list of routes
-    """The routes under /coverage, /deficiencies, /areas and /ledger."""
+def coverage_routes(coverage: Assured, ledger: Ledger, clock: Clock) -> APIRouter:
+    """The routes under /coverage, /areas and /ledger."""
     router = declared_router(tags=["coverage"])
 
     @router.get("/coverage")
     @needs(Permission.WATCH)
-    async def figures(caller: Caller, node: Node = "all", at: Moment | None = None) -> CoverageView:
-        """The counts of a node, now or at another moment, and what lies directly below it."""
+    async def figures(where: Asked, at: Moment | None = None) -> CoverageView:
+        """The counts of a node, now or at another moment, and what lies directly below it; of one kind of site alone."""
         found = coverage.figures if at is None else await coverage.at(at)
-        if node.startswith("site:") and not caller.sees(node.removeprefix("site:")):
-            raise HTTPException(404, f"there is no {node}")
-        counts = _counts(found, node, caller.sites)
-        return CoverageView(node=node, at=found.at, counts=counts, children=_children(found, ledger, node, caller))
+        return coverage_view(found, ledger.snapshot, where.node, where.sites(found, ledger.snapshot))
+
+    @router.get("/coverage/points")
+    @needs(Permission.WATCH)
+    async def points(caller: Caller, site: Text, after: After = 0, limit: Limit = 100) -> Page[RequirementView]:
+        """What is asked of the points of a site, and whether it is met."""
+        found, known = coverage.figures, ledger.snapshot.points
+        if not caller.sees(site):
+            raise HTTPException(404, f"there is no site {site}")
+        verdicts = [each for each in found.verdicts if each.site == site]
+        verdicts.sort(key=lambda each: (known[each.point].number if each.point in known else -1, each.measure))
+        return page_of(verdicts, after, limit, lambda each: requirement_view(each, ledger.snapshot))
 
     @router.get("/coverage/gaps")
     @needs(Permission.WATCH)
     async def gaps(  # noqa: PLR0917  # filters of a query
-        caller: Caller,
-        node: Node = "all",
+        where: Asked,
         gap: Gap | None = None,
         device: Text | None = None,
+        device_kind: Text | None = None,
+        point_kind: Text | None = None,
+        measure: Text | None = None,
+        risk: Risk | None = None,
         since_before: Moment | None = None,
         after: After = 0,
         limit: Limit = 100,
     ) -> Page[GapView]:
-        """What is missing and why, whoever has to close it; the longest first."""
-        found = coverage.figures
-        sites = frozenset(found.within(node, caller.sites))
-        responsible = {each.site: each.responsible for each in coverage.tickets}
-        views = [_gap_view(each, responsible) for each in found.verdicts if each.gap is not None and each.site in sites]
-        chosen = [
-            view
-            for view in sorted(views, key=lambda view: (view.gap_since is not None, view.gap_since, view.point))
-            if gap in (None, view.gap)
-            and device in (None, view.device)
-            and (since_before is None or view.gap_since is None or view.gap_since < since_before)
+        """What is missing and why, whoever has to close it; the greatest risk first."""
+        found, now = coverage.figures, clock.now()
+        sites = frozenset(where.sites(found, ledger.snapshot))
+        before = None if since_before is None else ms_of(since_before)
+        wanted = [
+            each
+            for each in found.gaps
+            if each.verdict.site in sites
+            and gap in (None, each.verdict.gap)
+            and device in (None, each.verdict.device)
+            and device_kind in (None, _kind_of(each.verdict.device, ledger.snapshot))
+            and point_kind in (None, each.verdict.point_kind)
+            and measure in (None, each.verdict.measure)
+            and risk in (None, each.risk)
+            and (before is None or each.verdict.since is None or each.verdict.since < before)
         ]
-        return _page(chosen, after, limit)
-
-    @router.get("/deficiencies")
-    @needs(Permission.WATCH)
-    async def deficiencies(
-        caller: Caller,
-        state: Standing | None = None,
-        site: Text | None = None,
-        gap: Text | None = None,
-        *,
-        overdue: bool | None = None,
-        after: After = 0,
-        limit: Limit = 100,
-    ) -> Page[DeficiencyView]:
-        """Deficiencies, the oldest first; without `state` those that are not closed."""
-        now = clock.now()
-        seen = [each for each in coverage.tickets if caller.sees(each.site) and site in (None, each.site)]
-        views = [_deficiency_view(each, now) for each in sorted(seen, key=lambda each: (each.opened, each.id))]
-        chosen = [
-            view
-            for view in views
-            if (view.state == state if state else view.state is not Standing.CLOSED)
-            and gap in (None, view.gap)
-            and overdue in (None, view.is_overdue)
-        ]
-        return _page(chosen, after, limit)
-
-    def known(caller: Actor, ticket: str) -> Ticket:
-        found = coverage.tickets.get(ticket)
-        if found is None or not caller.sees(found.site):
-            raise HTTPException(404, f"there is no deficiency {ticket[:120]}")
-        return found
-
-    @router.get("/deficiencies/{ticket:path}")
-    @needs(Permission.WATCH)
-    async def deficiency(caller: Caller, ticket: str) -> DeficiencyView:
-        """One deficiency, and what became of it."""
-        return _deficiency_view(known(caller, ticket), clock.now())
-
-    async def say(caller: Actor, ticket: str, wish: Say, fact: Callable[[str], Fact]) -> DeficiencyView:
-        known(caller, ticket)
-        actor = person(caller, wish.who)
-        await audit.record(actor, Deed.REGISTRY, f"deficiency {ticket}", {"whom": wish.whom, "remark": wish.remark})
-        await ledger.record([fact(actor.name)])
-        await coverage.look()
-        return _deficiency_view(known(caller, ticket), clock.now())
-
-    @router.post("/deficiencies/told/{ticket:path}")
-    @needs(Permission.SERVICE)
-    async def was_told(caller: Caller, ticket: str, wish: Say) -> DeficiencyView:
-        """Note that somebody was told of it."""
-        if not wish.whom:
-            raise HTTPException(422, "whom: the role or office that was told is expected")
-        return await say(caller, ticket, wish, lambda by: told(ticket, wish.whom, by, clock.now()))
-
-    @router.post("/deficiencies/rectified/{ticket:path}")
-    @needs(Permission.SERVICE)
-    async def was_rectified(caller: Caller, ticket: str, wish: Say) -> DeficiencyView:
-        """Say that it was put right; the evidence closes it."""
-        return await say(caller, ticket, wish, lambda by: rectified(ticket, by, wish.remark, clock.now()))
+        return page_of(
+            wanted, after, limit, lambda each: gap_view(each, ledger.snapshot, coverage.tickets.get(each.ticket), now)
+        )
 
     @router.get("/areas")
     @needs(Permission.WATCH, whole_box=True)
@@ -242,55 +169,7 @@ def coverage_routes(coverage: Assured, ledger: Ledger, audit: Audit, clock: Cloc
     async def changes(after: After = 0, limit: Limit = 100) -> Page[ChangedView]:
         """The change feed of the ledger, in the order it was recorded: go on from `next`, for ever."""
         found = await ledger.facts(after=after, limit=limit)
-        views = [_changed_view(fact) for fact in found if fact.sort in LEDGER]
+        views = [changed_view(fact) for fact in found if fact.sort in LEDGER]
         return Page(items=views, next=found[-1].id if found else None)
 
     return router
-
-
-def _counts(found: Figures, node: str, visible: frozenset[str] | None) -> dict[str, int]:
-    """The counts of a node by name."""
-    return dict(asdict(found.counts(node, visible)))
-
-
-def _children(found: Figures, ledger: Ledger, node: str, caller: Actor) -> list[str]:
-    """Areas and sites directly below a node, of which the caller sees something."""
-    kind, _, name = node.partition(":")
-    if kind == "site":
-        return []
-    above = name if kind == "area" else None
-    seen = list(found.within(node, caller.sites))
-    inside = {area for site in seen for area in found.areas[site]}
-    areas = sorted(area.id for area in ledger.areas() if area.parent == above and area.id in inside)
-    sites = sorted(site for site in seen if next(iter(found.areas[site]), None) == above)
-    return [*(f"area:{area}" for area in areas), *(f"site:{site}" for site in sites)]
-
-
-def _page(chosen: Sequence[Any], after: int, limit: int) -> Page[Any]:
-    return Page(items=list(chosen[after : after + limit]), next=after + limit if after + limit < len(chosen) else None)
-
-
-def _gap_view(each: Verdict, responsible: Mapping[str, str]) -> GapView:
-    assert each.gap is not None
-    return GapView(
-        site=each.site, point=each.point, measure=each.measure, family=each.family, duty=each.duty, gap=each.gap,
-        device=each.device, because=each.because, via=each.via,
-        gap_since=None if each.since is None else moment_of(each.since), responsible=responsible.get(each.site, ""),
-    )  # fmt: skip
-
-
-def _deficiency_view(each: Ticket, now: datetime) -> DeficiencyView:
-    return DeficiencyView(
-        id=each.id, site=each.site, gap=each.gap, state=each.standing(now), because=each.because, risk=each.risk,
-        responsible=each.responsible, points=list(each.points), opened=each.opened, due=each.due,
-        is_overdue=each.is_overdue(now), times=each.times, closed=each.closed,
-        told=[ToldView(at=t.at, whom=t.whom, by=t.by) for t in each.told],
-        rectified=each.rectified, rectified_by=each.rectified_by,
-    )  # fmt: skip
-
-
-def _changed_view(fact: Fact) -> ChangedView:
-    return ChangedView(
-        seq=fact.id, sort=fact.sort, about=list(fact.subject), value=None if fact.value is None else dict(fact.value),
-        valid_from=fact.valid_from, valid_to=fact.valid_to, recorded_at=fact.recorded_at,
-    )  # fmt: skip

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.coverage.facts import ZONE_OF_ALL, Sort
 from gateway.coverage.history import History, moment_of
+from gateway.coverage.ranking import risk_of
 from gateway.coverage.requirements import Duty, Family
 from gateway.coverage.tickets import INSTALLATION, TARGET, Gone, Risk
 from gateway.coverage.verdict import Verdict
 
 WAYS_MAX = 8
 """Devices on the way from a detector to the gateway; more are a circle in the ledger."""
-PANIC = "panic"
-"""The measure that is always of high risk."""
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 """Of a gap whose beginning nobody knows: its grace is over."""
+
+
+class Open(NamedTuple):
+    """A gap, what of it is somebody's task, and how urgent it is."""
+
+    verdict: Verdict
+    site: Mapping[str, Any]
+    """The Site, as its fact has it."""
+    ticket: str
+    """The deficiency that it is, or becomes when it lasts; "" of what is only advised."""
+    gap: str
+    """The deficiency's own word: a detector behind a lost panel is unreachable, the panel is silent."""
+    risk: Risk
 
 
 @dataclass(slots=True)
@@ -32,22 +44,30 @@ class _Cause:
     points: set[str] = field(default_factory=set)
 
 
-def causes(
+def open_gaps(
     verdicts: Iterable[Verdict], history: History, now: datetime, target_kinds: Collection[str]
-) -> Sequence[Gone]:
-    """What has to be put right so that all mandatory requirements are met, each cause once, with the points it concerns."""
-    found: dict[str, _Cause] = {}
+) -> Iterator[Open]:
+    """Every gap with the deficiency it belongs to."""
     for each in verdicts:
-        if each.gap is None or each.duty is not Duty.MANDATORY:
+        if each.gap is None:
             continue
         site = history.at(Sort.SITE, (each.site,), now) or {}
         subject, gap = _subject(each, history, now, is_target=each.site_kind in target_kinds)
-        risk = _risk(each, site, target_kinds)
+        ticket = f"{subject}:{gap}" if each.duty is Duty.MANDATORY else ""
+        yield Open(each, site, ticket, gap, risk_of(each, site, target_kinds))
+
+
+def causes(gaps: Iterable[Open]) -> Sequence[Gone]:
+    """What has to be put right so that all mandatory requirements are met, each cause once, with the points it concerns."""
+    found: dict[str, _Cause] = {}
+    for each, site, ticket, gap, risk in gaps:
+        if not ticket:
+            continue
         since = LONG_AGO if each.since is None else moment_of(each.since) or LONG_AGO
-        cause = found.get(f"{subject}:{gap}")
+        cause = found.get(ticket)
         if cause is None:
             responsible = site.get("responsible", "")
-            cause = found[f"{subject}:{gap}"] = _Cause(each.site, gap, each.because, risk, since, responsible)
+            cause = found[ticket] = _Cause(each.site, gap, each.because, risk, since, responsible)
         cause.since = min(cause.since, since)
         cause.risk = min(cause.risk, risk, key=list(Risk).index)
         if each.point:
@@ -56,14 +76,6 @@ def causes(
         Gone(ticket, c.site, c.gap, c.because, c.risk, c.since, c.responsible, tuple(sorted(c.points)))
         for ticket, c in sorted(found.items())
     ]
-
-
-def _risk(each: Verdict, site: Mapping[str, Any], target_kinds: Collection[str]) -> Risk:
-    if each.family is not Family.TECHNICAL:
-        return Risk.LOW
-    if each.site_kind in target_kinds or site.get("is_key_unit") or each.measure == PANIC:
-        return Risk.HIGH
-    return Risk.MEDIUM
 
 
 def _subject(each: Verdict, history: History, now: datetime, *, is_target: bool) -> tuple[str, str]:

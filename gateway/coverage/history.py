@@ -236,19 +236,9 @@ class History:
         """Take these up; what they changed."""
         return [change for fact in facts for change in self._add(fact)]
 
-    def at(
-        self, sort: Sort, subject: Subject, moment: datetime, known_at: datetime | None = None
-    ) -> Mapping[str, Any] | None:
-        """The value at a moment, as known today or at `known_at`."""
-        track = self.tracks[sort].get(subject)
-        if track is None and known_at is None:
-            return None
-        if known_at is None:
-            return self.look(sort, subject, ms_of(moment)).value
-        of_subject = [fact for fact in self.facts if fact.sort is sort and fact.subject == subject]
-        named = {fact.id for fact in of_subject}
-        withdrawals = [fact for fact in self.facts if fact.withdraws in named and fact not in of_subject]
-        return History(of_subject + withdrawals).as_known(known_at).at(sort, subject, moment)
+    def at(self, sort: Sort, subject: Subject, moment: datetime) -> Mapping[str, Any] | None:
+        """The value at a moment; as it was known on some day, `as_known` says."""
+        return self.look(sort, subject, ms_of(moment)).value
 
     def look(self, sort: Sort, subject: Subject, ms: int) -> Stretch:
         """What was true of a subject at a moment, and for how long."""

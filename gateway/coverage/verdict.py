@@ -187,7 +187,7 @@ class View:
         """How an accepted watcher is (R9 to R12)."""
         contract, _, health = self.unit(device)
         if health.gap is None and zone != ZONE_OF_ALL:
-            of_zone = self._standing(device, zone, False)
+            of_zone = self._standing(device, zone, contract.is_supervised)
             if of_zone.gap is not None or of_zone.is_degraded:
                 health = of_zone
         if health.gap is None and contract.live_test_days is not None:
@@ -209,28 +209,34 @@ class View:
         kept = self.look(Sort.DEVICE, (device,)).value
         contract = contract_of("" if kept is None else kept.get("kind", ""), self.rules.contracts)
         stage = self.look(Sort.STAGE, (device,)).value
-        return Unit(contract, is_out(stage), self._standing(device, ZONE_OF_ALL, contract.is_supervised))
+        return Unit(
+            contract, kept is None or is_out(stage), self._standing(device, ZONE_OF_ALL, contract.is_supervised)
+        )
 
     def _standing(self, device: str, zone: str, is_supervised: bool) -> Health:
         stretch = self.look(Sort.HEALTH, (device, zone))
         value = stretch.value
         if value is None:  # R10: of a device nothing heard is silent, of a zone it is well
-            return Health(Gap.SILENT if is_supervised else None, stretch.start)
+            return Health(Gap.SILENT if is_supervised and zone == ZONE_OF_ALL else None, stretch.start)
         state = value["state"]
         gap = _GAPS.get(state)
-        if gap is Gap.SILENT and not is_supervised and zone == ZONE_OF_ALL:
+        if gap is Gap.SILENT and not is_supervised:
             return Health(None, stretch.start)  # R12: its silence says nothing
         return Health(gap, stretch.start, value.get("cause", ""), value.get("via", ""), state == "degraded")
 
-    def _tested(self, standing: Health, device: str, zone: str, contract: Contract, accepted: int) -> Health:
-        """R11: what passed its walk test was tested then."""
-        assert contract.live_test_days is not None
+    def last_test(self, device: str, zone: str, accepted: int) -> int:
+        """When a watcher was triggered and heard; what passed its walk test was tested then."""
         last = accepted
         for tested in self.history.zones_tested.get(device, ()) if zone == ZONE_OF_ALL else (zone,):
             stretch = self.look(Sort.LIVE_TEST, (device, tested))
             if stretch.value is not None:
                 last = max(last, stretch.start)
-        due = last + round(contract.live_test_days * DAY_MS)
+        return last
+
+    def _tested(self, standing: Health, device: str, zone: str, contract: Contract, accepted: int) -> Health:
+        """R11."""
+        assert contract.live_test_days is not None
+        due = self.last_test(device, zone, accepted) + round(contract.live_test_days * DAY_MS)
         if not self.is_past(due):
             return standing
         end = due + round(contract.grace_days * DAY_MS)
@@ -265,8 +271,10 @@ class View:
             read = self.look(Sort.POINT, (point,)).read
             if read is not None and read.site == site:
                 there.add(read.kind)
+        since = max(self.look(Sort.SITE, (site,)).start, self.look(Sort.PROFILE, (place.read.kind,)).start)
+        since = max(since, place.read.opens)
         return [
-            _verdict(place, "", line, Gap.NOT_PLANNED, None, until=self.until)
+            _verdict(place, "", line, Gap.NOT_PLANNED, since, until=self.until)
             for line in wanted
             if line.point_kind not in there
         ]

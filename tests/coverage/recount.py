@@ -1,214 +1,299 @@
-"""A second hand: counts a district at one moment by looking through its facts, slowly, after the text of the rules.
+"""The figures by a second hand: slow and plain, from the rules as they are written (docs/coverage.md), for tests of the engine.
 
-It shares nothing with the engine but the form of a fact, and nothing in it is clever. Periods are counted by asking it
-again and again.
+Nothing here is the engine's but the shape of a fact. Each moment is counted from the whole list of facts; a period is cut
+wherever anything may change and its parts are added up.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 
 from gateway.coverage.facts import Fact
 
-LIVE_TEST_DAYS = {"panic_button": 30, "radio_code": 30}
-GRACE_DAYS = 7
-TARGET = ("bank_branch", "jewelry_store", "cash_heavy_unit")
+LOCAL = timezone(timedelta(hours=8))
+DAY = timedelta(days=1)
+MS = timedelta(milliseconds=1)
+LIVE_TEST = {"panic_button": 30 * DAY, "radio_code": 30 * DAY}
+GRACE = 7 * DAY
+UNSUPERVISED = {"radio_code"}
+WORKS = {"working", "degraded"}
+KEY_UNIT_WINDOW = DAY
+WINDOW = 7 * DAY
+PROVES = {"test_accepted", "alarm_accepted"}
+TARGET = {"bank_branch", "jewelry_store", "cash_heavy_unit"}
+
+Words = Counter[str]
+Watcher = tuple[str, str]
 
 
-class Recount:
-    """All facts, as they were known at some moment (None: today)."""
+def known(facts: Iterable[Fact], known_at: datetime | None = None) -> list[Fact]:
+    """What had been recorded by then, without what had been withdrawn by then and without bare withdrawals."""
+    recorded = [fact for fact in facts if known_at is None or fact.recorded_at is None or fact.recorded_at <= known_at]
+    withdrawn = {fact.withdraws for fact in recorded}
+    return [
+        fact for fact in recorded if fact.id not in withdrawn and (fact.withdraws is None or fact.value is not None)
+    ]
 
-    def __init__(self, facts: Iterable[Fact], known_at: datetime | None = None) -> None:
-        known = [f for f in facts if known_at is None or (f.recorded_at is not None and f.recorded_at <= known_at)]
-        mistaken = {f.withdraws for f in known if f.withdraws is not None}
-        self.said: dict[tuple[str, tuple[str, ...]], list[Fact]] = defaultdict(list)
-        for fact in known:
-            if fact.id not in mistaken and not (fact.withdraws is not None and fact.value is None):
-                self.said[fact.sort.value, fact.subject].append(fact)
 
-        self.subjects: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-        for sort, subject in self.said:
-            self.subjects[sort].append(subject)
+class Moment:
+    """What holds at one moment."""
 
-    def last(self, sort: str, subject: tuple[str, ...], at: datetime) -> Fact | None:
-        """The fact that counts, be it at its end."""
-        begun = [fact for fact in self.said.get((sort, subject), ()) if fact.valid_from <= at]
-        return max(begun, key=lambda f: (f.valid_from, f.recorded_at or f.valid_from, f.id)) if begun else None
-
-    def value(self, sort: str, subject: tuple[str, ...], at: datetime) -> Any:
-        fact = self.last(sort, subject, at)
-        if fact is None or (fact.valid_to is not None and fact.valid_to <= at):
-            return None
-        return fact.value
-
-    def begins(self, sort: str, subject: tuple[str, ...], at: datetime) -> datetime | None:
-        fact = self.last(sort, subject, at)
-        return fact.valid_from if fact is not None and self.value(sort, subject, at) is not None else None
-
-    # -- one watcher ---------------------------------------------------------------------------------------------------
-
-    def in_service(self, point: str, device: str, zone: str, at: datetime) -> bool:
-        if self.value("acceptance", (point, device, zone), at) is None:
-            return False
-        stage = self.value("stage", (device,), at)
-        return stage is None or stage["stage"] not in ("out_of_service", "retired")
-
-    def condition(self, point: str, device: str, zone: str, at: datetime) -> set[str]:
-        """Words about a watcher in service: "works", "degraded", "overdue", "unsupervised"."""
-        words = {"works"}
-        kind = (self.value("device", (device,), at) or {}).get("kind", "")
-        if kind == "radio_code":
-            words.add("unsupervised")
-        whole = self.value("health", (device, ""), at)
-        if whole is None:
-            state = "working" if kind == "radio_code" else "silent"
-        else:
-            state = "working" if kind == "radio_code" and whole["state"] == "silent" else whole["state"]
-        states = [state]
-        if zone != "":
-            part = self.value("health", (device, zone), at)
-            states.append("working" if part is None else part["state"])
-        if any(state not in ("working", "degraded") for state in states):
-            words.discard("works")
-        if "degraded" in states:
-            words.add("degraded")
-        if kind in LIVE_TEST_DAYS:
-            tests = [self.begins("acceptance", (point, device, zone), at)]
-            tests += [
-                self.begins("live_test", subject, at)
-                for subject in self.subjects["live_test"]
-                if subject[0] == device and zone in ("", subject[1])
-            ]
-            age = at - max(moment for moment in tests if moment is not None)
-            if age >= timedelta(days=LIVE_TEST_DAYS[kind] + GRACE_DAYS):
-                words.discard("works")
-            elif age >= timedelta(days=LIVE_TEST_DAYS[kind]):
-                words |= {"degraded", "overdue"}
-        return words
-
-    # -- one site ------------------------------------------------------------------------------------------------------
-
-    def is_there(self, site: dict[str, Any], at: datetime) -> bool:
-        today = (at + timedelta(hours=8)).date().isoformat()
-        return (site["opens"] or "0") <= today <= (site["closes"] or "9")
-
-    def is_networked(self, site: str, is_key: bool, at: datetime) -> bool:
-        proof = self.value("proof", (site,), at)
-        begun = self.begins("proof", (site,), at)
-        if proof is None or begun is None or proof["rung"] not in ("test_accepted", "alarm_accepted"):
-            return False
-        return at - begun < (timedelta(hours=24) if is_key else timedelta(days=7))
-
-    def lines(self, site: str, everywhere: dict[str, Any], at: datetime) -> Iterator[set[str]]:
-        """Each requirement that a site has, as the set of what is true of it."""
-        value = self.value("site", (site,), at)
-        profile = self.value("profile", (value["kind"],), at)
-        if profile is None:
-            return
-        points = {name: point for name, point in everywhere.items() if point["site"] == site}
-        networked = self.is_networked(site, value["is_key_unit"], at)
-        for line in profile["requirements"]:
-            if line["every_site"] and all(point["kind"] != line["point_kind"] for point in points.values()):
-                yield self.plain(line)
-        for name, point in points.items():
-            yield from self.of_point(name, point, profile["requirements"], networked, at)
-
-    def plain(self, line: dict[str, Any]) -> set[str]:
-        words = {str(line["duty"]), str(line["family"])}
-        if line["networking"] == "must":
-            words.add("must")
-        if line["measure"] == "access_control":
-            words.add("entrance")
-        return words
-
-    def of_point(
-        self, name: str, point: dict[str, Any], lines: list[dict[str, Any]], networked: bool, at: datetime
-    ) -> Iterator[set[str]]:
-        watchers = ([(point["device"], point["zone"])] if point["device"] else []) + list(point["also"])
-        free = [(d, "" if z is None else str(z)) for d, z in watchers]
-        free = [(d, z) for d, z in free if self.in_service(name, d, z, at)]
-        everyone = list(free)
-        for line in lines:
-            if line["point_kind"] != point["kind"]:
+    def __init__(self, facts: list[Fact], at: datetime) -> None:
+        self.at = at
+        newest: dict[tuple[str, tuple[str, ...]], Fact] = {}
+        self.proved: dict[str, datetime] = {}
+        for fact in facts:
+            if fact.valid_from > at:
                 continue
-            words = self.plain(line)
-            if self.value("waiver", (name, line["measure"]), at) is not None:
-                words.add("waived")
-            if line["family"] == "physical":
-                seen = self.value("inspection", (name, line["measure"]), at)
-                if seen is not None and seen["ok"]:
-                    words.add("works")
-                yield words
-                continue
-            if line["shared"]:
-                mine = everyone[: line["quantity"]]
-            else:
-                mine, free = free[: line["quantity"]], free[line["quantity"] :]
-            if len(mine) == line["quantity"]:
-                words.add("installed")
-                each = [self.condition(name, d, z, at) for d, z in mine]
-                if all("works" in one for one in each):
-                    words |= set().union(*each)
-                    if networked and "must" in words:
-                        words.add("networked")
-            yield words
+            held = newest.get((fact.sort, fact.subject))
+            if held is None or _rank(held) < _rank(fact):
+                newest[fact.sort, fact.subject] = fact
+            if fact.sort == "proof" and fact.value and fact.value["rung"] in PROVES:
+                site = fact.subject[0]
+                self.proved[site] = max(fact.valid_from, self.proved.get(site, fact.valid_from))
+        self.holding = {
+            key: fact
+            for key, fact in newest.items()
+            if fact.value is not None and (fact.valid_to is None or at < fact.valid_to)
+        }
 
-    # -- the whole -----------------------------------------------------------------------------------------------------
+    def value(self, sort: str, *subject: str) -> Mapping[str, Any] | None:
+        fact = self.holding.get((sort, subject))
+        return None if fact is None else fact.value
 
-    def site_counts(self, site: str, kind: str, points: dict[str, Any], at: datetime) -> dict[str, int]:
-        count: dict[str, int] = defaultdict(int)
-        for words in self.lines(site, points, at):
-            if "entrance" in words and "waived" not in words:
-                count["entrances"] += 1
-                count["entrances_controlled"] += "works" in words
-            if "advised" in words:
-                if "waived" not in words and "technical" in words:
-                    count["advised"] += 1
-                    count["advised_installed"] += "installed" in words
-            elif "waived" in words:
-                count["waived"] += 1
-            elif "physical" in words:
-                count["physical"] += 1
-                count["physical_ok"] += "works" in words
-            else:
-                count["required"] += 1
-                count["must_network"] += "must" in words
-                for word in ("installed", "networked"):
-                    count[word] += word in words
-                if "works" in words:
-                    count["working"] += 1
-                    for word in ("degraded", "overdue", "unsupervised"):
-                        count[word] += word in words
-        if count["required"]:
-            whole = count["installed"] == count["required"]
-            count["units"], count["units_installed"] = 1, int(whole)
-            if kind in TARGET:
-                count["target_units"], count["target_units_installed"] = 1, int(whole)
-        return count
+    def all_of(self, sort: str) -> dict[tuple[str, ...], Mapping[str, Any]]:
+        return {subject: fact.value or {} for (found, subject), fact in self.holding.items() if found == sort}
 
-    def nodes(self, at: datetime) -> dict[str, dict[str, int]]:
-        """Every node of the tree; numbers that are 0 may be missing."""
-        nodes: dict[str, dict[str, int]] = {"all": defaultdict(int)}
-        for subject in self.subjects["area"]:
-            if self.value("area", subject, at) is not None:
-                nodes.setdefault(f"area:{subject[0]}", defaultdict(int))
-        values = {subject[0]: self.value("point", subject, at) for subject in self.subjects["point"]}
-        points = {name: point for name, point in values.items() if point is not None}
-        for subject in self.subjects["site"]:
-            site = self.value("site", subject, at)
-            if site is None or not self.is_there(site, at):
-                continue
-            above = ["all", f"site:{subject[0]}"]
-            area = site["area"]
-            while area is not None and self.value("area", (area,), at) is not None:
-                above.append(f"area:{area}")
-                area = self.value("area", (area,), at)["parent"]
-            counted = self.site_counts(subject[0], site["kind"], points, at)
-            for node in above:
-                into = nodes.setdefault(node, defaultdict(int))
-                for word, number in counted.items():
-                    into[word] += number
+    # -- requirements --------------------------------------------------------------------------------------------------
+
+    def is_there(self, site: Mapping[str, Any]) -> bool:
+        opens, closes = site["opens"], site["closes"]
+        begins = None if opens is None else datetime.fromisoformat(opens).replace(tzinfo=LOCAL)
+        ends = None if closes is None else datetime.fromisoformat(closes).replace(tzinfo=LOCAL) + DAY
+        return (begins is None or begins <= self.at) and (ends is None or self.at < ends)
+
+    def sites(self) -> dict[str, Words]:
+        """What is counted at each site."""
+        points: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for (point,), value in self.all_of("point").items():
+            points.setdefault(value["site"], {})[point] = value
+        return {
+            name: self.site(name, site, points.get(name, {}))
+            for (name,), site in self.all_of("site").items()
+            if self.is_there(site)
+        }
+
+    def site(self, name: str, site: Mapping[str, Any], points: Mapping[str, Mapping[str, Any]]) -> Words:
+        profile = self.value("profile", site["kind"])
+        required = [] if profile is None else profile["requirements"]
+        counted: Words = Counter()
+        for point, value in points.items():
+            taken: list[Watcher] = []
+            for line in required:
+                if line["point_kind"] == value["kind"]:
+                    counted.update(self.one(site, point, value, line, taken))
+        for line in required:
+            if line["every_site"] and all(value["kind"] != line["point_kind"] for value in points.values()):
+                counted.update(_words(line))
+        if counted["required"]:
+            target = ("target_units",) if site["kind"] in TARGET else ()
+            counted.update(("units", *target))
+            if counted["installed"] == counted["required"]:
+                counted.update(f"{word}_installed" for word in ("units", *target))
+        return counted
+
+    def one(
+        self,
+        site: Mapping[str, Any],
+        point: str,
+        value: Mapping[str, Any],
+        line: Mapping[str, Any],
+        taken: list[Watcher],
+    ) -> list[str]:
+        """The words under which one requirement at one point is counted."""
+        waived = self.value("waiver", point, line["measure"]) is not None
+        if line["family"] == "physical":
+            inspection = self.value("inspection", point, line["measure"])
+            return _words(line, waived=waived, ok=inspection is not None and inspection["ok"])
+        mine: list[Watcher] = []
+        for watcher in self.accepted(point, value):
+            if len(mine) < line["quantity"] and (line["shared"] or watcher not in taken):
+                mine.append(watcher)
+        if not line["shared"]:
+            taken.extend(mine)
+        if len(mine) < line["quantity"]:
+            return _words(line, waived=waived)
+        states = [self.how(point, *watcher) for watcher in mine]
+        works = all(state <= WORKS for state in states)
+        proved = self.proved.get(value["site"])
+        window = KEY_UNIT_WINDOW if site["is_key_unit"] else WINDOW
+        return _words(
+            line,
+            waived=waived,
+            installed=True,
+            working=works,
+            networked=works and proved is not None and self.at < proved + window,
+            degraded=works and any("degraded" in state for state in states),
+            overdue=works and any(self.untested(point, *watcher) > timedelta() for watcher in mine),
+            unsupervised=works and any(self.kind(device) in UNSUPERVISED for device, _ in mine),
+        )
+
+    # -- watchers ------------------------------------------------------------------------------------------------------
+
+    def kind(self, device: str) -> str:
+        return str((self.value("device", device) or {}).get("kind", ""))
+
+    def is_in_service(self, device: str) -> bool:
+        stage = (self.value("stage", device) or {}).get("stage")
+        return self.value("device", device) is not None and stage not in {"out_of_service", "retired"}
+
+    def accepted(self, point: str, value: Mapping[str, Any]) -> list[Watcher]:
+        """The point's watchers that are accepted there and in service, in its order, each once."""
+        first = [] if value["device"] is None else [(value["device"], value["zone"])]
+        watchers = [(device, "" if zone is None else str(zone)) for device, zone in (*first, *value["also"])]
+        return [
+            watcher
+            for watcher in dict.fromkeys(watchers)
+            if self.value("acceptance", point, *watcher) is not None and self.is_in_service(watcher[0])
+        ]
+
+    def how(self, point: str, device: str, zone: str) -> set[str]:
+        """The states of a watcher: of the device, of its zone, and of its live test."""
+        states = set()
+        health = self.value("health", device, "")
+        states.add("silent" if health is None else health["state"])
+        of_zone = self.value("health", device, zone)
+        if zone and of_zone is not None:
+            states.add(of_zone["state"])
+        if self.kind(device) in UNSUPERVISED:
+            states.discard("silent")
+        late = self.untested(point, device, zone)
+        if late > timedelta():
+            states.add("degraded" if late <= GRACE else "untested")
+        return states
+
+    def untested(self, point: str, device: str, zone: str) -> timedelta:
+        """For how long its live test has been overdue, the moment at which it fell due included; zero: it is not."""
+        lasts = LIVE_TEST.get(self.kind(device))
+        if lasts is None:
+            return timedelta()
+        tests = [self.holding["acceptance", (point, device, zone)].valid_from]
+        for (sort, subject), fact in self.holding.items():
+            if sort == "live_test" and subject[0] == device and (not zone or subject[1] == zone):
+                tests.append(fact.valid_from)
+        return max(self.at + MS - (max(tests) + lasts), timedelta())
+
+    # -- the tree ------------------------------------------------------------------------------------------------------
+
+    def above(self, site: str) -> list[str]:
+        """The nodes in which a site is counted."""
+        nodes = [f"site:{site}", "all"]
+        area = (self.value("site", site) or {}).get("area")
+        while area is not None and f"area:{area}" not in nodes:
+            value = self.value("area", area)
+            if value is None:
+                break
+            nodes.append(f"area:{area}")
+            area = value["parent"]
         return nodes
+
+    def nodes(self) -> dict[str, Words]:
+        found: dict[str, Words] = {"all": Counter()} | {f"area:{name}": Counter() for (name,) in self.all_of("area")}
+        for site, words in self.sites().items():
+            for node in self.above(site):
+                found.setdefault(node, Counter()).update(words)
+        return found
+
+    # -- devices -------------------------------------------------------------------------------------------------------
+
+    def in_duty(self) -> set[str]:
+        """Devices that are in service and accepted at a point of a site that is there."""
+        found = set()
+        for (point,), value in self.all_of("point").items():
+            site = self.value("site", value["site"])
+            if site is not None and self.is_there(site):
+                found.update(device for device, _ in self.accepted(point, value))
+        return found
+
+    def is_at_fault(self, device: str) -> bool:
+        states = {value["state"] for (of, _), value in self.all_of("health").items() if of == device}
+        if self.value("health", device, "") is None:
+            states.add("silent")
+        if self.kind(device) in UNSUPERVISED:
+            states.discard("silent")
+        return not states.isdisjoint({"fault", "silent"})
+
+    def above_device(self, device: str) -> list[str]:
+        value = self.value("device", device) or {}
+        vendor, model = value["vendor"], value["model"]
+        labels = [f"vendor:{vendor}"] if vendor else []
+        return [*self.above(value["site"]), *labels, *([f"model:{vendor}/{model}"] if model else [])]
+
+
+def _rank(fact: Fact) -> tuple[datetime, datetime, int]:
+    return fact.valid_from, fact.recorded_at or datetime.min.replace(tzinfo=UTC), fact.id
+
+
+def _words(line: Mapping[str, Any], *, waived: bool = False, ok: bool = False, **is_so: bool) -> list[str]:
+    mandatory = line["duty"] == "mandatory"
+    if waived:
+        return ["waived"] if mandatory else []
+    if line["family"] == "physical":
+        return ["physical", *(["physical_ok"] if ok else [])] if mandatory else []
+    entrance = ["entrances", *(["entrances_controlled"] if is_so.get("working") else [])]
+    words = entrance if line["measure"] == "access_control" else []
+    if not mandatory:
+        return [*words, "advised", *(["advised_installed"] if is_so.get("installed") else [])]
+    must = line["networking"] == "must"
+    said = [word for word, so in is_so.items() if so and (word != "networked" or must)]
+    return [*words, "required", *(["must_network"] if must else []), *said]
+
+
+def nodes(facts: Iterable[Fact], at: datetime, known_at: datetime | None = None) -> dict[str, Words]:
+    """The counts of every node at a moment, as known then or at the end."""
+    return Moment(known(facts, known_at), at).nodes()
+
+
+def _changes(facts: list[Fact]) -> Iterator[datetime]:
+    """Every moment at which any figure may change, and some more."""
+    for fact in facts:
+        yield fact.valid_from
+        if fact.valid_to is not None:
+            yield fact.valid_to
+        if fact.sort == "proof":
+            yield from (fact.valid_from + KEY_UNIT_WINDOW, fact.valid_from + WINDOW)
+        if fact.sort in {"live_test", "acceptance"}:
+            for lasts in set(LIVE_TEST.values()):
+                yield from (fact.valid_from + lasts, fact.valid_from + lasts + GRACE)
+        if fact.sort == "site" and fact.value is not None:
+            for day in (fact.value["opens"], fact.value["closes"]):
+                if day is not None:
+                    midnight = datetime.fromisoformat(day).replace(tzinfo=LOCAL)
+                    yield from (midnight, midnight + DAY)
+
+
+def over(facts: Iterable[Fact], start: datetime, end: datetime) -> dict[str, Words]:
+    """For every node: each count times the milliseconds it held, and `in_duty_ms`, `repair_ms` and `faults` of devices."""
+    facts = known(facts)
+    cuts = sorted({start, end, *(at for at in _changes(facts) if start < at < end)})
+    before = Moment(facts, start - MS)
+    faulty = {device for device in before.in_duty() if before.is_at_fault(device)}
+    summed: dict[str, Words] = {}
+    for at, until in pairwise(cuts):
+        moment, ms = Moment(facts, at), (until - at) // MS
+        for node, words in moment.nodes().items():
+            summed.setdefault(node, Counter()).update({word: number * ms for word, number in words.items()})
+        in_duty = moment.in_duty()
+        now_faulty = {device for device in in_duty if moment.is_at_fault(device)}
+        for device in in_duty:
+            for node in moment.above_device(device):
+                count = summed.setdefault(node, Counter())
+                count["in_duty_ms"] += ms
+                count["repair_ms"] += ms * (device in now_faulty)
+                count["faults"] += device in now_faulty and device not in faulty
+        faulty = now_faulty
+    return summed

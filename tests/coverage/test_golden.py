@@ -11,8 +11,8 @@ from gateway.coverage.count import counts, over, tree
 from gateway.coverage.counts import rate
 from gateway.coverage.history import History
 from gateway.coverage.verdict import Rules
+from tests.coverage import recount
 from tests.coverage.district import QUARTER, day, district
-from tests.coverage.recount import Recount
 
 RULES = Rules()
 FACTS = district()
@@ -30,9 +30,8 @@ MOMENTS = [
 
 def test_a_second_hand_counts_the_same_at_fifty_moments() -> None:
     assert len(MOMENTS) == 50
-    second = Recount(FACTS)
     for at in MOMENTS:
-        by_engine, by_hand = tree(HISTORY, at, rules=RULES), second.nodes(at)
+        by_engine, by_hand = tree(HISTORY, at, rules=RULES), recount.nodes(FACTS, at)
         assert by_engine.keys() == by_hand.keys()
         for node, found in by_engine.items():
             assert asdict(found) == {word: by_hand[node].get(word, 0) for word in asdict(found)}, (node, at)
@@ -99,7 +98,7 @@ def test_what_was_thought_on_day_15() -> None:
     found = counts(HISTORY.as_known(known_at), at, rules=RULES)
     assert found.working == 767
     assert counts(HISTORY.as_known(day(16)), at, rules=RULES).working == 779
-    assert asdict(found)["working"] == Recount(FACTS, known_at).nodes(at)["all"]["working"]
+    assert asdict(found)["working"] == recount.nodes(FACTS, at, known_at)["all"]["working"]
 
 
 def test_the_quarter_by_hand() -> None:

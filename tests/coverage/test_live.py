@@ -121,6 +121,3 @@ def test_what_was_known_then_can_be_had_again(seed: int) -> None:
     history = History(facts)
     assert tree(history.as_known(known_at), at, rules=RULES) == tree(History(then), at, rules=RULES)
     assert tree(history.as_known(known_at), at, rules=RULES) != tree(history, at, rules=RULES)
-    for fact in facts:
-        asked = history.at(fact.sort, fact.subject, at, known_at)
-        assert asked == History(then).at(fact.sort, fact.subject, at)

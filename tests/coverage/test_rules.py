@@ -11,6 +11,7 @@ import pytest
 
 from gateway.coverage.count import counts, over, verdicts
 from gateway.coverage.counts import Counts, rate, stated
+from gateway.coverage.facts import Sort
 from gateway.coverage.history import History
 from gateway.coverage.period import Period
 from gateway.coverage.requirements import Duty, Family, Networking, Requirement
@@ -128,8 +129,11 @@ def _out_of_service() -> None:
         None,
         Gap.OUT_OF_SERVICE,
     ]
-    shop.health("stranger")
-    assert shop.counts() == Shop().counts()
+    shop.point("P", "S", "counter", "stranger")
+    shop.works("P", "stranger")
+    assert (shop.counts().installed, shop.gap()) == (0, Gap.OUT_OF_SERVICE)
+    shop.device("stranger")
+    assert shop.gap() is None
 
 
 @rule("R8")
@@ -137,6 +141,7 @@ def _watchers_of_their_own() -> None:
     own, shared = Requirement("counter", "intrusion"), Requirement("counter", "intrusion", shared=True)
     assert (Shop(PANIC, own).counts().installed, Shop(PANIC, shared).counts().installed) == (1, 2)
     shop = Shop()
+    shop.device("E")
     shop.point("P", "S", "counter", "D", "E", at=START)
     shop.works("P", "E")
     shop.health("D", "fault", START + DAY)
@@ -160,6 +165,7 @@ def _states() -> None:
 @rule("R10")
 def _never_heard() -> None:
     shop = Shop()
+    shop.device("E")
     shop.point("P", "S", "counter", ("E", 3))
     shop.accept("P", "E", "3")
     assert shop.gap() is Gap.SILENT
@@ -185,13 +191,19 @@ def _radio_code() -> None:
     assert shop.gap(START + 37 * DAY) is Gap.UNTESTED
     shop.health("D", "fault", START + 3 * DAY)
     assert shop.gap(START + 3 * DAY) is Gap.FAULT
+    of_zone = Shop(kind="radio_code")
+    of_zone.point("P", "S", "counter", ("D", 4))
+    of_zone.accept("P", "D", "4")
+    of_zone.health("D", "silent", START, "4")
+    assert of_zone.gap() is None
 
 
 @rule("R13")
 def _networked() -> None:
     shop = Shop()
-    shop.proof("S", START + DAY, "link_up")
-    assert (shop.counts().networked, shop.counts(START + DAY).networked) == (1, 0)
+    shop.facts.pop()
+    shop.proof("S", START, "link_up")
+    assert shop.counts(START + DAY).networked == 0
     shop.proof("S", START + 2 * DAY, "alarm_accepted")
     shop.health("D", "fault", START + 3 * DAY)
     assert (shop.counts(START + 2 * DAY).networked, shop.counts(START + 3 * DAY).networked) == (1, 0)
@@ -252,6 +264,22 @@ def _entrances() -> None:
     shop.health("D", "fault", START + DAY)
     seen = [shop.counts(START), shop.counts(START + DAY)]
     assert [(found.entrances, found.entrances_controlled) for found in seen] == [(1, 1), (1, 0)]
+
+
+@rule("R20")
+def _in_test() -> None:
+    shop = Shop(kind="panic_button")
+    begins, ends = START + 25 * DAY, START + 25 * DAY + timedelta(hours=8)
+    shop.say(
+        Sort.WALK_TEST,
+        ("S",),
+        {"points": ["P"], "by": "maintenance", "reason": "x", "standing": []},
+        begins,
+        until=ends,
+    )
+    assert [shop.counts(at).working for at in (begins - MS, begins, ends - MS, ends)] == [1, 1, 1, 1]
+    shop.live_test("D", begins)
+    assert shop.counts(START + 31 * DAY).overdue == 0
 
 
 @rule("P1")

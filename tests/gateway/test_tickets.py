@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.coverage.causes import LONG_AGO, causes
+from gateway.coverage.causes import LONG_AGO, causes, open_gaps
 from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.history import History, ms_of
 from gateway.coverage.requirements import Duty, Family
@@ -186,7 +186,7 @@ def gap(
     ids=["a silent panel", "a lost bus", "a watcher", "a zone", "a proof", "unplanned", "missing", "target", "a door", "none"],
 )  # fmt: skip
 def test_each_cause_is_one_ticket(gaps: list[Verdict], expected: list[tuple[str, tuple[str, ...], datetime]]) -> None:
-    found = causes(gaps, HISTORY, START, {"bank_branch"})
+    found = causes(open_gaps(gaps, HISTORY, START, {"bank_branch"}))
 
     assert [(each.ticket, each.points, each.since) for each in found] == expected
 
@@ -199,7 +199,7 @@ def test_each_cause_is_one_ticket(gaps: list[Verdict], expected: list[tuple[str,
     ],
 )  # fmt: skip
 def test_risk_follows_the_site_and_the_measure(wrong: Verdict, risk: Risk) -> None:
-    [found] = causes([wrong], HISTORY, START, {"bank_branch"})
+    [found] = causes(open_gaps([wrong], HISTORY, START, {"bank_branch"}))
 
     assert found.risk is risk
     assert found.responsible == ("行长室" if wrong.site == "bank" else "物业")
