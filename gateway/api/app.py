@@ -242,7 +242,7 @@ def _page_routes(looks: Looks) -> APIRouter:
 
     @router.get("/words.json")
     @needs(None)
-    async def words() -> Response:
+    async def words() -> Mapping[str, Mapping[str, str]]:
         return vocabulary(looks.plan().site.gateway.language)
 
     return router
