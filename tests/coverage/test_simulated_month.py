@@ -108,12 +108,11 @@ async def district(folder: Path, clock: JumpingClock) -> AsyncIterator[District]
 
 
 def sites() -> list[Site]:
+    kinds = ("jewelry_store", "residential_estate", "residential_estate")
     return [
-        Site(
-            f"S{n}", f"{n}号", f"{4096 + n:04X}", "residential_estate" if n % 3 else "jewelry_store", area=f"C{n % 7}", is_key_unit=n % 5 == 0
-        )
+        Site(f"S{n}", f"{n}号", f"{4096 + n:04X}", kinds[n % 3], area=f"C{n % 7}", is_key_unit=n % 5 == 0)
         for n in range(DEVICES // PER_SITE)
-    ]  # fmt: skip
+    ]
 
 
 async def entered(place: District) -> None:
