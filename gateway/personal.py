@@ -95,7 +95,7 @@ DECLARED: Mapping[str, Matter] = {
         "seconds needs_zone needs_until act command created_at taken sent_at ended_at momentary contact_id items next "
         "kind_zh kind_en clock claimed last_heard configured forwarder up backlog oldest dead seqs since added removed "
         "replaced outcome sha256 connections destinations settings type title status errors queued busy instance "
-        "running ends sheet minutes points whole recorded now created_ms deed hash previous head rows fault withheld",
+        "running known ends sheet minutes points whole recorded now created_ms deed hash previous head rows fault withheld",
     ),
     # What is counted: areas, what things are, and the record of facts about them.
     **_all(
