@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import add
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from prometheus_client import Gauge
 from structlog.typing import FilteringBoundLogger as Logger
@@ -35,6 +35,9 @@ from gateway.supervision.trends import days_to_empty
 
 LOOK_S = 1.0
 """Between two looks at the record: a change shows before a person has looked up."""
+
+
+Answer = TypeVar("Answer")
 
 
 class Record(Protocol):
@@ -62,6 +65,10 @@ class Figures:
     """Of each site: its area and those around it, the nearest first."""
     devices: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Of the ledger, by kind and state."""
+    states: Mapping[str, str] = field(default_factory=dict)
+    """Of each device of the ledger, as it feels."""
+    stages: Mapping[str, str] = field(default_factory=dict)
+    """Of each device that has one."""
     gaps: Sequence[Open] = ()
     """What is not as it must be, the most urgent first."""
 
@@ -86,7 +93,9 @@ def figures(live: Live, at: datetime) -> Figures:
     verdicts = list(live.verdicts())
     gaps = list(open_gaps(verdicts, live.history, at, live.rules.target_kinds))
     gaps.sort(key=lambda each: order(each.verdict, each.site, each.risk))
-    return Figures(at, verdicts, sites, areas, _devices(live.history, at), gaps)
+    states = _states(live.history, at)
+    devices = _devices(live.history, states, at)
+    return Figures(at, verdicts, sites, areas, devices, states, _stages(live.history, at), gaps)
 
 
 def _areas(history: History, site: str, at: datetime) -> Sequence[str]:
@@ -98,16 +107,28 @@ def _areas(history: History, site: str, at: datetime) -> Sequence[str]:
     return found
 
 
-def _devices(history: History, at: datetime) -> Mapping[tuple[str, str], int]:
-    counted: dict[tuple[str, str], int] = {}
+def _states(history: History, at: datetime) -> Mapping[str, str]:
+    found = {}
     for subject in history.subjects(Sort.DEVICE):
-        device = history.at(Sort.DEVICE, subject, at)
-        if device is not None:
-            kind = device["kind"] if device["kind"] in CONTRACTS else OTHER
-            for state in STATES:
-                counted.setdefault((kind, state), 0)
+        if history.at(Sort.DEVICE, subject, at) is not None:
             health = history.at(Sort.HEALTH, (*subject, ZONE_OF_ALL), at)
-            counted[kind, health["state"] if health else "silent"] += 1
+            found[subject[0]] = health["state"] if health else "silent"
+    return found
+
+
+def _stages(history: History, at: datetime) -> Mapping[str, str]:
+    known = ((subject[0], history.at(Sort.STAGE, subject, at)) for subject in history.subjects(Sort.STAGE))
+    return {device: stage["stage"] for device, stage in known if stage is not None}
+
+
+def _devices(history: History, states: Mapping[str, str], at: datetime) -> Mapping[tuple[str, str], int]:
+    counted: dict[tuple[str, str], int] = {}
+    for name, now in states.items():
+        device = history.at(Sort.DEVICE, (name,), at) or {}
+        kind = device["kind"] if device["kind"] in CONTRACTS else OTHER
+        for state in STATES:
+            counted.setdefault((kind, state), 0)
+        counted[kind, now] += 1
     return counted
 
 
@@ -128,9 +149,17 @@ class Assurance:
         self._clock = clock
         self._metrics = metrics
         self._log = log
-        self._live = Live(History(), clock.now(), rules=self._rules)
         self._turn = asyncio.Lock()
         """The history changes and is read in threads: one at a time."""
+        self._begin()
+        self.figures = Figures(clock.now())
+        """The newest; empty until the first count."""
+        self.error: str | None = None
+        """Why the last look failed."""
+
+    def _begin(self) -> None:
+        """Know nothing; what was published so far stays until all is read again."""
+        self._live = Live(History(), self._clock.now(), rules=self._rules)
         self._seen = 0
         self._ripe: datetime | None = None
         """When the next gap has lasted long enough."""
@@ -138,10 +167,6 @@ class Assurance:
         self._empty: dict[str, datetime] = {}
         """When the battery of each device will be empty."""
         self.tickets = Tickets()
-        self.figures = Figures(clock.now())
-        """The newest; empty until the first count."""
-        self.error: str | None = None
-        """Why the last look failed."""
 
     async def run(self) -> None:
         """Follow the record, for ever. One that cannot be read or written is told once, and tried again."""
@@ -152,8 +177,14 @@ class Assurance:
                 if self.error is None:
                     self._log.warning("coverage stands still: the record cannot be used", error=str(error))
                 self.error = str(error)
+            except Exception as error:  # noqa: BLE001  # the boundary: a fault in counting must not end the road of alarms
+                if self.error is None:
+                    self._log.exception("coverage stands still by a fault in the program")
+                self.error = repr(error)
+                self._begin()
             else:
                 self.error = None
+            self._metrics.coverage_up.set(self.error is None)
             await self._clock.sleep(LOOK_S)
 
     async def look(self) -> None:
@@ -175,11 +206,12 @@ class Assurance:
     async def at(self, moment: datetime) -> Figures:
         """The figures of another moment, as they are known today."""
 
-        def recount() -> Figures:
-            return figures(Live(self._live.history, moment, rules=self._rules), moment)
+        return await self.ask(lambda history, rules: figures(Live(history, moment, rules=rules), moment))
 
+    async def ask(self, question: Callable[[History, Rules], Answer]) -> Answer:
+        """An answer from all that is known, found in a thread while nothing is added."""
         async with self._turn:
-            return await asyncio.to_thread(recount)
+            return await asyncio.to_thread(question, self._live.history, self._rules)
 
     async def _follow(self) -> None:
         """Take up what was recorded since, and what time alone has changed; a page at a time, in a thread."""

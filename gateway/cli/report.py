@@ -29,6 +29,7 @@ def add_parser(commands: Commands) -> None:
     for name, text in (
         ("coverage", "required, installed, working and networked, node by node"),
         ("gaps", "what is not as it must be, the most urgent first"),
+        ("deficiencies", "gaps that lasted: who has to put them right until when"),
         ("zones", "the assessment table of the control zones"),
         ("ledger", "the equipment ledger and its changes"),
         ("notice", "the rectification notice: a letter to each who has something to put right"),

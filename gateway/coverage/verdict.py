@@ -271,8 +271,10 @@ class View:
             read = self.look(Sort.POINT, (point,)).read
             if read is not None and read.site == site:
                 there.add(read.kind)
+        since = max(self.look(Sort.SITE, (site,)).start, self.look(Sort.PROFILE, (place.read.kind,)).start)
+        since = max(since, place.read.opens)
         return [
-            _verdict(place, "", line, Gap.NOT_PLANNED, None, until=self.until)
+            _verdict(place, "", line, Gap.NOT_PLANNED, since, until=self.until)
             for line in wanted
             if line.point_kind not in there
         ]

@@ -62,6 +62,8 @@ def _row(known: Known, gap: Open, tickets: Tickets, at: datetime) -> dict[str, A
         "site_kind": site.get("kind"),
         "point": verdict.point,
         "point_name": point["name"] if point else None,
+        "point_kind": verdict.point_kind,
+        "device": verdict.device,
         "measure": verdict.measure,
         "family": str(verdict.family),
         "duty": str(verdict.duty),

@@ -34,10 +34,12 @@ class Asked:
     until: datetime | None = None
     months: int = 3
     by: notice.By = "responsible"
+    visible: frozenset[str] | None = None
+    """The sites that whoever asks may see; None: all."""
 
     @cached_property
     def scope(self) -> Scope:
-        return Scope(self.known.history, self.at)
+        return Scope(self.known.history, self.at, self.visible)
 
     @cached_property
     def node(self) -> str:
@@ -45,11 +47,18 @@ class Asked:
 
     @cached_property
     def verdicts(self) -> Sequence[Verdict]:
-        return verdicts(self.known.history, self.at, rules=self.known.rules)
+        found = verdicts(self.known.history, self.at, rules=self.known.rules)
+        return found if self.visible is None else [each for each in found if each.site in self.visible]
 
     @cached_property
     def counts(self) -> Mapping[str, Counts]:
-        return tree(self.known.history, self.at, rules=self.known.rules)
+        counts = tree(self.known.history, self.at, rules=self.known.rules)
+        if self.visible is None:
+            return counts
+        return {
+            node: sum((counts.get(f"site:{site}", Counts()) for site in self.scope.sites_of(node)), Counts())
+            for node in self.scope.nodes()
+        }
 
     @cached_property
     def gaps(self) -> Sequence[Open]:
@@ -75,6 +84,11 @@ def _gaps(asked: Asked) -> Made:
     return Made([gaps.table(gaps.rows(asked.known, found, tickets_at(asked.known, asked.gaps, asked.at), asked.at))])
 
 
+def _deficiencies(asked: Asked) -> Made:
+    found = tickets_at(asked.known, asked.gaps, asked.at)
+    return Made([lists.deficiencies(found, asked.scope, asked.node, asked.at)])
+
+
 def _zones(asked: Asked) -> Made:
     number = Counter(node for gap in asked.gaps for node in asked.scope.chain(gap.verdict.site))
     return Made([lists.zones(asked.scope, asked.counts, asked.node, number)])
@@ -82,6 +96,8 @@ def _zones(asked: Asked) -> Made:
 
 def _ledger(asked: Asked) -> Made:
     equipment = lists.ledger(asked.known.history, asked.scope, asked.node, asked.at)
+    if asked.visible is not None:
+        return Made([equipment])  # changes name things of all sites
     return Made([equipment, lists.changes(asked.known.facts, asked.since or asked.at, asked.until or asked.at)])
 
 
@@ -100,6 +116,7 @@ def _schedule(asked: Asked) -> Made:
 REPORTS: Mapping[str, tuple[Said, Callable[[Asked], Made]]] = {
     "coverage": (Said("覆盖情况表", "Coverage"), _coverage),
     "gaps": (Said("缺口清单", "Gaps"), _gaps),
+    "deficiencies": (Said("整改清单", "Deficiencies"), _deficiencies),
     "zones": (Said("防控区考核表", "Control zones"), _zones),
     "ledger": (Said("设备台账", "Equipment ledger"), _ledger),
     "notice": (notice.TITLE, _notice),
