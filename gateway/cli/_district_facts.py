@@ -17,14 +17,13 @@ from gateway.coverage.profile_file import shipped
 from gateway.coverage.requirements import Family, Networking, Requirement
 from gateway.model import Device, Point, Site
 from gateway.registry import Thing
-from gateway.registry.factlog import fact_of
 
 ACTOR = "sample"
 """Who says all this: nobody."""
 BY = "示例数据"
 DAY = timedelta(days=1)
 KNOWN_DAYS = 200
-"""How long ago the ledger was entered."""
+"""How long ago the ledger was entered, and its devices began to report."""
 ACCEPTED_DAYS = (40, 190)
 PROOF_DAYS = 10
 """For so long each site has proved its way to 110, as often as its window asks."""
@@ -59,11 +58,9 @@ def lived(things: Sequence[Thing], now: datetime, seed: int = 7) -> list[Fact]:
     sites = {thing.id: thing for thing in things if isinstance(thing, Site)}
     devices = {thing.id: thing for thing in things if isinstance(thing, Device)}
     points = [thing for thing in things if isinstance(thing, Point)]
-    since = now - KNOWN_DAYS * DAY
-    entered = (fact for thing in things if (fact := fact_of(thing, since, ACTOR)) is not None)
     of_points = (_of_point(dice, each, sites[each.site], devices, now) for each in points)
     return [
-        *entered, *_of_devices(dice, devices, now), *chain.from_iterable(of_points),
+        *_of_devices(dice, devices, now), *chain.from_iterable(of_points),
         *inspected(dice, points, sites, now), *_proved(dice, points, sites, now),
     ]  # fmt: skip
 

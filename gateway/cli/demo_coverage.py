@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from random import Random
 
 from gateway.cli._district import district
-from gateway.cli._district_facts import accepted, inspected, lived
+from gateway.cli._district_facts import KNOWN_DAYS, accepted, inspected, lived
+from gateway.cli.demo_community import write
+from gateway.clock import RealClock
 from gateway.coverage.facts import Fact
 from gateway.model import Area, AreaKind, Device, Point, Site
 from gateway.registry import Thing
@@ -34,6 +37,19 @@ PLANNED = Point("p-xiwang-gate", "xiwang", 990, "校门", kind="entrance")
 """Nobody has installed it."""
 
 
+class Entered(RealClock):
+    """The clock of whoever entered the ledger, long ago."""
+
+    def now(self) -> datetime:
+        return super().now() - timedelta(days=KNOWN_DAYS)
+
+
+async def enrol(data_dir: Path, things: Sequence[Thing]) -> None:
+    """Write the ledger of the demo, and what is true of it now."""
+    ledger, facts = planned(things, RealClock().now())
+    await write(ledger, facts, data_dir, Entered())
+
+
 def planned(things: Sequence[Thing], now: datetime) -> tuple[list[Thing], list[Fact]]:
     """The ledger of the demo with the district in it, and what is true of both beforehand. Of the community's devices that is
     their acceptance alone: how they are, and what 110 hears of them, they have to show."""
@@ -49,7 +65,7 @@ def planned(things: Sequence[Thing], now: datetime) -> tuple[list[Thing], list[F
         *(fact for point in points for fact in accepted(point, before)),
         *inspected(Random(110), points, sites, now),  # noqa: S311  # invented data
     ]
-    return [*community, *sample], facts
+    return [*community, *sample], [replace(fact, recorded_at=now) for fact in facts]
 
 
 def _placed(thing: Thing) -> Thing:

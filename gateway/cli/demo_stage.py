@@ -99,7 +99,7 @@ class Stage:
             stack, "-m", "simulators.police_centre", "--tcp", "127.0.0.1:0", "--control", "0",
             "--record", str(self._record), stdout=PIPE,
         )  # fmt: skip
-        await _enrol(self._dir / "var", self._clock)
+        await _enrol(self._dir / "var")
         assert centre.stdout is not None
         async with asyncio.timeout(READY_WITHIN_S):
             ready = json.loads(await centre.stdout.readline())
@@ -277,11 +277,10 @@ def _process_start(clock: Clock) -> float:
     return clock.now().timestamp() - age_s
 
 
-async def _enrol(data_dir: Path, clock: Clock) -> None:
+async def _enrol(data_dir: Path) -> None:
     from gateway.cli import demo_community, demo_coverage  # half a second of imports, while the centre starts
 
-    ledger, facts = demo_coverage.planned([*demo_community.things(), *demo_families.things()], clock.now())
-    await demo_community.write(ledger, facts, data_dir)
+    await demo_coverage.enrol(data_dir, [*demo_community.things(), *demo_families.things()])
 
 
 def _free_ports(count: int) -> list[int]:

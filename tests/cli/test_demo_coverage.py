@@ -11,8 +11,7 @@ import pytest
 
 from gateway.cli import demo_community, demo_families
 from gateway.cli._district_facts import ACTOR
-from gateway.cli.demo_community import write
-from gateway.cli.demo_coverage import planned
+from gateway.cli.demo_coverage import enrol, planned
 from gateway.cli.demo_view import in_words
 from gateway.clock import RealClock
 from gateway.coverage.counts import Counts
@@ -28,16 +27,15 @@ THINGS = [*demo_community.things(), *demo_families.things()]
 
 
 async def test_every_sort_of_gap_is_there_and_most_is_in_order(tmp_path: Path) -> None:
-    now = RealClock().now()
-    ledger, facts = planned(THINGS, now)
-    await write(ledger, facts, tmp_path)
+    await enrol(tmp_path, THINGS)
     registry = await Registry.open(tmp_path / "registry.db")
     record = await registry.facts()
     await registry.close()
-    live = Live(History(record), now + timedelta(seconds=60), rules=Rules())
+    live = Live(History(record), RealClock().now() + timedelta(seconds=60), rules=Rules())
     gaps = Counter(each.gap for each in live.verdicts() if each.site.startswith("cs-"))
     counts = live.counts("area:qu")
 
+    assert min(fact.valid_from for fact in record if fact.sort is Sort.POINT) < RealClock().now() - timedelta(days=100)
     assert set(Gap) - set(gaps) == set()
     assert 0.9 < counts.installed / counts.required < 1
     assert 0.9 < counts.working / counts.installed < 1
