@@ -21,6 +21,7 @@ from gateway.forwarders._outbox import Outbox
 from gateway.forwarders.dc09._message import event_message, null_message
 from gateway.forwarders.dc09._receiver import Receiver
 from gateway.forwarders.dc09._settings import Keys, Settings, number_of
+from gateway.forwarders.dc09._window import Window
 from gateway.model import Delivery, Lane
 
 READ_BYTES = 65_536  # a thousand answers
@@ -48,7 +49,7 @@ class _Sent:
     message: Message
     row: Delivery | None
     number: int
-    deadline_s: float
+    at_s: float
 
 
 class Conversation:
@@ -76,7 +77,8 @@ class Conversation:
         name, metrics = outlet.destination, outlet.metrics
         self._sent_metric = {lane: metrics.sent.labels(name, lane.name.lower()) for lane in Lane}
         self._answer_metric = {answer: metrics.answers.labels(name, answer) for answer in ANSWERS}
-        self._out: dict[_Key, _Sent] = {}  # oldest first, all with the same deadline
+        self._out: dict[_Key, _Sent] = {}  # oldest first, all with the same time to be answered
+        self._window = Window(settings.window)
         self._anything_out = asyncio.Event()
         self._heard_s = outlet.clock.monotonic()
         self._corrections = 0
@@ -133,7 +135,7 @@ class Conversation:
     def _choose(self) -> Sequence[Delivery]:
         """As many rows as the window takes; its last place is for the life lane."""
         rows: list[Delivery] = []
-        window = self._settings.window if self.is_proven else 1
+        window = self._window.size if self.is_proven else 1
         while (room := window - len(self._out) - len(rows)) > 0:
             row = self._outbox.take(LANES if room > 1 or window == 1 else (Lane.LIFE,))
             if row is None:
@@ -172,8 +174,7 @@ class Conversation:
         self._writer.write(frame)
 
     def _expect(self, message: Message, row: Delivery | None, number: int) -> None:
-        deadline_s = self._clock.monotonic() + self._settings.answer_within_s
-        self._out[_key(message)] = _Sent(message, row, number, deadline_s)
+        self._out[_key(message)] = _Sent(message, row, number, self._clock.monotonic())
         self._anything_out.set()
 
     # -- hearing -------------------------------------------------------------------------------------------------------
@@ -216,6 +217,7 @@ class Conversation:
         self._count(answer.token.lower())
         del self._out[_key(answer)]
         self._is_alive()
+        self._window.answered(self._heard_s - sent.at_s)
         if sent.row is None:
             self._let_go(sent)
         elif answer.token == dc09.DUH:
@@ -267,7 +269,7 @@ class Conversation:
                 await self._anything_out.wait()
                 continue
             oldest = next(iter(self._out.values()))
-            remaining_s = oldest.deadline_s - self._clock.monotonic()
+            remaining_s = oldest.at_s + self._settings.answer_within_s - self._clock.monotonic()
             if remaining_s > 0:
                 await self._clock.sleep(remaining_s)
             else:
