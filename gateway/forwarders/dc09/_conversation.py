@@ -49,7 +49,7 @@ class _Sent:
     message: Message
     row: Delivery | None
     number: int
-    at_s: float
+    deadline_s: float
 
 
 class Conversation:
@@ -60,6 +60,7 @@ class Conversation:
         outlet: Outlet,
         *,
         receiver: Receiver,
+        window: Window,
         settings: Settings,
         keys: Keys,
         outbox: Outbox,
@@ -67,6 +68,7 @@ class Conversation:
         writer: asyncio.StreamWriter,
     ) -> None:
         self._receiver = receiver
+        self._window = window
         self._outlet = outlet
         self._settings = settings
         self._keys = keys
@@ -77,8 +79,7 @@ class Conversation:
         name, metrics = outlet.destination, outlet.metrics
         self._sent_metric = {lane: metrics.sent.labels(name, lane.name.lower()) for lane in Lane}
         self._answer_metric = {answer: metrics.answers.labels(name, answer) for answer in ANSWERS}
-        self._out: dict[_Key, _Sent] = {}  # oldest first, all with the same time to be answered
-        self._window = Window(settings.window)
+        self._out: dict[_Key, _Sent] = {}  # oldest first, all with the same deadline
         self._anything_out = asyncio.Event()
         self._heard_s = outlet.clock.monotonic()
         self._corrections = 0
@@ -174,7 +175,8 @@ class Conversation:
         self._writer.write(frame)
 
     def _expect(self, message: Message, row: Delivery | None, number: int) -> None:
-        self._out[_key(message)] = _Sent(message, row, number, self._clock.monotonic())
+        deadline_s = self._clock.monotonic() + self._settings.answer_within_s
+        self._out[_key(message)] = _Sent(message, row, number, deadline_s)
         self._anything_out.set()
 
     # -- hearing -------------------------------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ class Conversation:
         self._count(answer.token.lower())
         del self._out[_key(answer)]
         self._is_alive()
-        self._window.answered(self._heard_s - sent.at_s)
+        self._window.answered()
         if sent.row is None:
             self._let_go(sent)
         elif answer.token == dc09.DUH:
@@ -269,7 +271,7 @@ class Conversation:
                 await self._anything_out.wait()
                 continue
             oldest = next(iter(self._out.values()))
-            remaining_s = oldest.at_s + self._settings.answer_within_s - self._clock.monotonic()
+            remaining_s = oldest.deadline_s - self._clock.monotonic()
             if remaining_s > 0:
                 await self._clock.sleep(remaining_s)
             else:
