@@ -28,6 +28,7 @@ FAMILIES = (
     "inspection",
     "target",
     "area",
+    "point",
     "site",
     "device",
     "vehicle",

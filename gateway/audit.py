@@ -61,6 +61,8 @@ class Deed(StrEnum):
     ACCEPTANCE = "acceptance"
     CAPTURE = "capture"
     WAIVER = "waiver"
+    EXPORT = "export"
+    """The inventory left the box as a file."""
     PRUNED = "pruned"
     """The oldest rows were removed by age; this row says which, so that the rest still proves itself."""
 
