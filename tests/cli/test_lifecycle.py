@@ -188,7 +188,7 @@ def test_a_site_goes_with_all_that_is_there_and_its_past_is_still_counted(tmp_pa
 def test_who_carries_the_inventory_away_is_known(tmp_path: Path, bank: Fangkong) -> None:
     assert bank("inventory", "export", tmp_path / "all.csv")[0] == 0
 
-    [newest, *_] = json.loads(bank("audit", "list", "--json")[1])
+    [*_, newest] = json.loads(bank("audit", "list", "--json")[1])
     assert (newest["deed"], newest["subject"]) == ("export", "inventory")
     assert "all.csv" in json.dumps(newest)
 
