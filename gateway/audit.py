@@ -61,6 +61,7 @@ class Deed(StrEnum):
     ACCEPTANCE = "acceptance"
     CAPTURE = "capture"
     WAIVER = "waiver"
+    EDITION = "edition"
     EXPORT = "export"
     """The inventory left the box as a file."""
     PRUNED = "pruned"

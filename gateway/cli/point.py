@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("point", help="protection points in the ledger, with and without a device")
+    parser = commands.add_parser("point")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     add = verbs.add_parser("add", help="plan a point that no device watches yet")

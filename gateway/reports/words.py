@@ -208,3 +208,13 @@ TIPS = _words("""
     battery  请查看门磁、红外探测器的电池,低电时及时更换。  Check the battery of your door sensor and replace it in time.
     report  发现设备损坏、断电或误报,请及时告知社区。  Tell the community of broken equipment, lost power and false alarms.
 """)
+
+
+def vocabulary(language: str) -> Mapping[str, Mapping[str, str]]:
+    """The words of a page in a browser: by list, then by code."""
+    lang: Lang = "en" if language == "en" else "zh"
+    lists: Mapping[str, Mapping[str, Said]] = {
+        "gap": GAPS, "measure": MEASURES, "site_kind": SITE_KINDS, "area_kind": AREA_KINDS, "risk": RISKS, "duty": DUTIES,
+        "because": {kind: Said(facts.zh, facts.en) for kind, facts in FACTS_OF_KINDS.items()},
+    }  # fmt: skip
+    return {name: {code: said[lang] for code, said in words.items()} for name, words in lists.items()}
