@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from gateway.clock import Clock
 from gateway.coverage.contracts import CONTRACTS, Contract, window_s
@@ -33,8 +33,13 @@ TOGETHER_S = 0.2
 """Shortest wait between two looks: of 10 000 devices one comes due every 9 ms, and waking for each would cost more."""
 
 STARTUP_GRACE_S = 30.0
-"""After a start, and after a line came back, a passed deadline waits this long (or the device's own window, if shorter):
-the device could not reach us before."""
+"""After a start, and after a line came back, a passed deadline waits at most this long: the device could not reach us before."""
+
+REACHES_US_S = 15.0
+"""What a device needs after a start to reach us again: to dial, to be polled."""
+
+LATE_SHARE = 0.05
+"""So much later than its contract says a silence may be told, also when it ends just after a start."""
 
 STALL_S = 5.0
 """Between two looks. After longer ones it was us who stood still (a stopped process, a frozen virtual machine): what the
@@ -80,9 +85,18 @@ class Life:
     looked_at_mono: float | None = None
     """When the heap says to look at it; None: it is not in there."""
     silent: bool = False
+    due_at: datetime | None = None
+    """Its deadline from before the start, until it is heard or called silent."""
     written_mono: float = float("-inf")
     shown: tuple[str, State] | None = None
     """Site and state under which it is counted."""
+
+
+class Lapse(NamedTuple):
+    """A deadline that passed while the gateway was off, or too soon after it: nothing proves how the device was from then on."""
+
+    device: str
+    due_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +148,7 @@ class Health:
         self._counts: Counter[tuple[str, State]] = Counter()
         self._recounted: set[str] = set()
         """Sites whose counts are to be shown anew."""
+        self._lapses: list[Lapse] = []
         self._flushed_mono = self._started_mono = clock.monotonic()
 
     # -- the hot path --------------------------------------------------------------------------------------------------
@@ -159,6 +174,8 @@ class Health:
             self._set_deadline(device, life, now + patience_s)
         if life.silent:
             self._returned.add(device)
+        if life.due_at is not None:
+            self._lapsed(device, life)
         if now - life.written_mono >= (life.within_s or FLUSH_S) * FLUSH_SHARE:
             self._unwritten.add(device)
 
@@ -169,6 +186,18 @@ class Health:
         if at != math.inf and (life.looked_at_mono is None or at < life.looked_at_mono):
             heapq.heappush(self._deadlines, (at, device))
             life.looked_at_mono = at
+
+    def _lapsed(self, device: str, life: Life) -> None:
+        """It is known again how it is; was there a time when it was not?"""
+        due_at, life.due_at = life.due_at, None
+        is_gap = due_at is not None and self._clock.now() - due_at > timedelta(seconds=STARTUP_GRACE_S)
+        if due_at is not None and life.site is not None and (life.silent or is_gap):
+            self._lapses.append(Lapse(device, due_at))
+
+    def lapses(self) -> Sequence[Lapse]:
+        """Those found since the last call."""
+        found, self._lapses = self._lapses, []
+        return found
 
     def _add(self, device: str, connection: str, default_within_s: float | None) -> Life:
         known = self._ledger.device(device)
@@ -208,8 +237,9 @@ class Health:
                 # The driver's own window is known again once the device speaks; until then the old deadline counts.
                 life.within_s = (row.deadline - row.at).total_seconds() if row.at else None
             longest = life.within_s if life.within_s is not None else max(left, STARTUP_GRACE_S)
-            grace = min(STARTUP_GRACE_S, longest)
-            self._set_deadline(row.device, life, now + max(grace, min(left, longest)))
+            self._set_deadline(row.device, life, now + max(grace_s(longest), min(left, longest)))
+            if not life.silent:
+                life.due_at = row.deadline
         self.ledger_changed()
 
     def ledger_changed(self) -> None:
@@ -251,7 +281,7 @@ class Health:
         now = self._clock.monotonic()
         for life in self._lives.values():
             if life.deadline_mono is not None and life.within_s is not None:
-                life.deadline_mono = max(life.deadline_mono, now + min(STARTUP_GRACE_S, life.within_s))
+                life.deadline_mono = max(life.deadline_mono, now + grace_s(life.within_s))
 
     def _until_next(self) -> float:
         if not self._deadlines:
@@ -272,8 +302,10 @@ class Health:
                 self._set_deadline(device, life, life.deadline_mono)
             elif life.connection and not self._line_is_up(life.connection):
                 # Its line is down and says so itself, once; the device is not to blame before the line is back.
+                life.due_at = None
                 self._set_deadline(device, life, now + STARTUP_GRACE_S)
             elif (later := await self._while_its_bridge_is_away(device, life, now)) is not None:
+                life.due_at = None
                 self._set_deadline(device, life, later)
             else:
                 life.deadline_mono = None
@@ -315,6 +347,7 @@ class Health:
     async def _gone_silent(self, device: str, life: Life) -> None:
         if await self._say(device, Qualifier.NEW, life):
             life.silent = True
+            self._lapsed(device, life)
             self._count(life)
             self._unwritten.add(device)
         else:
@@ -407,6 +440,13 @@ class Health:
             for state in STATES:  # zeros too: an alert can only watch a series that is there
                 self._metrics.devices.labels(site, state).set(self._counts[site, state])
         self._recounted.clear()
+
+
+def grace_s(within_s: float) -> float:
+    """How long a passed deadline waits after a start. Where 5 % of the window is enough for a device to reach us, no longer: then
+    no start delays a silence beyond what is promised."""
+    late_s = within_s * LATE_SHARE
+    return min(STARTUP_GRACE_S, late_s if late_s >= REACHES_US_S else within_s)
 
 
 def state_of(life: Life) -> State:
