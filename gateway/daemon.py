@@ -54,6 +54,7 @@ from gateway.supervision.recorder import Recorder
 from gateway.supervision.site_tests import SiteTests, place_of
 from gateway.supervision.tree import parents_of
 from gateway.supervisor import Supervisor
+from gateway.threads import helpers
 from gateway.timekeeping import boot_id
 
 SWITCH_INTERVAL_S = 0.0005
@@ -208,7 +209,7 @@ class Daemon:
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
             storms=site.storms,
             watches=[doors, vehicles],
-            in_test=in_test.covers,
+            trials=in_test,
         )
         switchboard = Switchboard(lambda device: health.last_connection(device))  # noqa: PLW0108  # made below
         supervisor = Supervisor(
@@ -237,7 +238,13 @@ class Daemon:
             audit=partial(_record_command, audit),
         )
         commissioning = Commissioning.of(
-            in_test=in_test, registry=registry, store=store, report=intake.report, audit=audit, clock=clock
+            in_test=in_test,
+            registry=registry,
+            store=store,
+            report=intake.report,
+            audit=audit,
+            clock=clock,
+            metrics=metrics,
         )
         south = South(
             supervisor=supervisor, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics,
@@ -412,6 +419,7 @@ async def run_until_signalled(plan: Plan, *, clock: Clock, random: Random, log: 
     the site file anew."""
     daemon = Daemon(plan, clock=clock, random=random, log=log)
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(helpers())
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GC_THRESHOLDS)
     try:

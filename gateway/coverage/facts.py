@@ -53,7 +53,8 @@ class Sort(StrEnum):
     TARGET = "target"
     """(node, due date): {"share": 0..1}. What was promised by when."""
     WALK_TEST = "walk_test"
-    """(site,): {"points": ids, "by": role, "reason"}; always with an end. None: it was ended before."""
+    """(site,): {"points": ids, "by": role, "reason", "standing": [[device, kind, zone]], the real alarms that had not ended};
+    always with an end. None: it was ended before."""
     SELF_TEST = "self_test"
     """(site, point, device): {"due": ISO moment, "ok", "detail", "command"}; (site, "", ""): {"due"}, the last that is done."""
     SHEET = "sheet"

@@ -233,15 +233,19 @@ class View:
             return Health(None, stretch.start)  # R12: its silence says nothing
         return Health(gap, stretch.start, value.get("cause", ""), value.get("via", ""), state == "degraded")
 
-    def _tested(self, standing: Health, device: str, zone: str, contract: Contract, accepted: int) -> Health:
-        """R11: what passed its walk test was tested then."""
-        assert contract.live_test_days is not None
+    def last_test(self, device: str, zone: str, accepted: int) -> int:
+        """When a watcher was triggered and heard; what passed its walk test was tested then."""
         last = accepted
         for tested in self.history.zones_tested.get(device, ()) if zone == ZONE_OF_ALL else (zone,):
             stretch = self.look(Sort.LIVE_TEST, (device, tested))
             if stretch.value is not None:
                 last = max(last, stretch.start)
-        due = last + round(contract.live_test_days * DAY_MS)
+        return last
+
+    def _tested(self, standing: Health, device: str, zone: str, contract: Contract, accepted: int) -> Health:
+        """R11."""
+        assert contract.live_test_days is not None
+        due = self.last_test(device, zone, accepted) + round(contract.live_test_days * DAY_MS)
         if not self.is_past(due):
             return standing
         end = due + round(contract.grace_days * DAY_MS)
@@ -276,8 +280,10 @@ class View:
             read = self.look(Sort.POINT, (point,)).read
             if read is not None and read.site == site:
                 there.add(read.kind)
+        since = max(self.look(Sort.SITE, (site,)).start, self.look(Sort.PROFILE, (place.read.kind,)).start)
+        since = max(since, place.read.opens)
         return [
-            _verdict(place, "", line, Gap.NOT_PLANNED, None, until=self.until)
+            _verdict(place, "", line, Gap.NOT_PLANNED, since, until=self.until)
             for line in wanted
             if line.point_kind not in there
         ]

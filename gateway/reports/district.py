@@ -24,8 +24,8 @@ HOUR_MS = 3_600_000
 HEADS = {"网关": "box", "名称": "name", "区域": "area", "应装点位": "required"}
 _KEYS = frozenset(HEADS.values())
 UNHEARD = Said(
-    "其应装点位计入分母,不计已装。",
-    " What boxes that did not report must have is in the denominators, and nothing of it counts as installed.",
+    "。其应装点位计入分母,不计已装。",
+    ". What boxes that did not report must have is in the denominators, and nothing of it counts as installed.",
 )
 DEPTH_MAX = 8
 """Areas above each other: three kinds are known."""
@@ -186,7 +186,7 @@ def report(found: District, wanted: str | None) -> Report:
     node = _node(found.places, wanted)
     missing = [box for box in found.posts if box in found.merged.missing]
     reported = len(found.posts) - len(missing)
-    names = f": {'、'.join(missing)}。" if missing else ""
+    names = f": {'、'.join(missing)}" if missing else ""
     rule = UNHEARD if missing else Said("", "")
     subtitle = Said(
         f"{found.month} · 网关 {len(found.posts)} 台, 已上报 {reported}, 未上报 {len(missing)}{names}{rule.zh}",

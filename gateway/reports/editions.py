@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config import ContractsSection, CoverageSection, ReportsSection
-from gateway.coverage.days import Month
+from gateway.coverage.days import LOCAL, Month
 from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.history import History
 from gateway.coverage.verdict import Rules
@@ -20,10 +20,10 @@ from gateway.errors import GatewayError
 from gateway.history import write_whole
 from gateway.reports import alarms
 from gateway.reports.figures import EPOCH, MS, Known, instant_of, month_figures
-from gateway.reports.scope import ALL
+from gateway.reports.scope import ALL, Scope
 
 FOLDER = "editions"
-_NAME = re.compile(r"(\d{4}-\d\d)-(\d+)\.json")
+_NAME = re.compile(r"([1-9]\d{3}-(?:0[1-9]|1[0-2]))-(\d+)\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,33 @@ def editions(folder: Path, month: Month) -> Sequence[Edition]:
     return sorted(found, key=lambda each: each.number)
 
 
+def months(folder: Path, known: Known) -> Sequence[Month]:
+    """Those of which something is published, by the record or by the files."""
+    files = {name[1] for path in (folder / FOLDER).glob("*.json") if (name := _NAME.fullmatch(path.name))}
+    return sorted(
+        Month.parse(month) for month in files | {subject[1] for subject in known.history.subjects(Sort.EDITION)}
+    )
+
+
+def missing(folder: Path, known: Known, month: Month) -> Sequence[Path]:
+    """Files of editions that the record has, and the folder has not."""
+    numbers = [subject[2] for subject in known.history.subjects(Sort.EDITION) if subject[1] == str(month)]
+    paths = [folder / FOLDER / f"{month}-{number}.json" for number in sorted(numbers, key=int)]
+    return [path for path in paths if not path.exists()]
+
+
 def publish(folder: Path, known: Known, month: Month, *, box: str, now: datetime) -> tuple[Edition, Fact]:
-    """Write the month's next edition, and the fact that says so. Raises GatewayError while the month lasts."""
+    """Write the month's next edition, and the fact that says so. Raises GatewayError while the month lasts,
+    and for one at whose end there was no site."""
     if now < month.end:
         raise GatewayError(
             f"{month} is not over yet: it can be published from {month.end:%Y-%m-%d %H:%M} UTC 本月尚未结束"
+        )
+    if not Scope(known.history, instant_of(month, now)).sites:
+        first = min((fact.valid_from for fact in known.facts if fact.sort is Sort.SITE), default=None)
+        since = f"the first is of {first.astimezone(LOCAL):%Y-%m-%d}" if first else "there is none yet"
+        raise GatewayError(
+            f"{month}: the ledger had no site at its end, {since}: nothing to publish 当月台账无场所,无可发布内容"
         )
     number = len(editions(folder, month)) + 1
     rules = known.coverage

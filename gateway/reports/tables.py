@@ -60,3 +60,6 @@ class Report:
     tables: Sequence[Table]
     facts: Mapping[str, Cell] = field(default_factory=dict)
     """What machines want to know beside the rows: instant, node."""
+    template: str = "tables.html"
+    page: Mapping[str, Any] = field(default_factory=dict)
+    """What its template prints beside the tables."""

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.coverage.count import counts, over, verdicts
 from gateway.coverage.counts import Counts, rate, stated
+from gateway.coverage.facts import Sort
 from gateway.coverage.history import History
 from gateway.coverage.period import Period
 from gateway.coverage.requirements import Duty, Family, Networking, Requirement
@@ -263,6 +264,22 @@ def _entrances() -> None:
     shop.health("D", "fault", START + DAY)
     seen = [shop.counts(START), shop.counts(START + DAY)]
     assert [(found.entrances, found.entrances_controlled) for found in seen] == [(1, 1), (1, 0)]
+
+
+@rule("R20")
+def _in_test() -> None:
+    shop = Shop(kind="panic_button")
+    begins, ends = START + 25 * DAY, START + 25 * DAY + timedelta(hours=8)
+    shop.say(
+        Sort.WALK_TEST,
+        ("S",),
+        {"points": ["P"], "by": "maintenance", "reason": "x", "standing": []},
+        begins,
+        until=ends,
+    )
+    assert [shop.counts(at).working for at in (begins - MS, begins, ends - MS, ends)] == [1, 1, 1, 1]
+    shop.live_test("D", begins)
+    assert shop.counts(START + 31 * DAY).overdue == 0
 
 
 @rule("P1")

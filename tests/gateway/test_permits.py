@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,9 @@ TABLE: dict[str, tuple[frozenset[Role], Reach]] = {
     "GET /metrics": (ALL, "open"),
     "GET /": (ALL, "open"),
     "GET /page.js": (ALL, "open"),
+    "GET /common.js": (ALL, "open"),
+    "GET /coverage.js": (ALL, "open"),
+    "GET /words.json": (ALL, "open"),
     "GET /page.css": (ALL, "open"),
     "GET /language": (ALL, "open"),
     "POST /api/v1/session": (ALL, "open"),
@@ -71,6 +75,7 @@ TABLE: dict[str, tuple[frozenset[Role], Reach]] = {
     "GET /api/v1/audit": (frozenset({A, X}), "box"),
     # Of whose sites the figures are: tests/gateway/test_api_coverage.py.
     "GET /api/v1/coverage": (ALL, "self"),
+    "GET /api/v1/lists/{name}": (ALL, "self"),
     "GET /api/v1/coverage/points": (ALL, "self"),
     "GET /api/v1/coverage/gaps": (ALL, "self"),
     "GET /api/v1/deficiencies": (ALL, "self"),
@@ -165,6 +170,8 @@ async def test_every_route_answers_those_of_the_table_and_nobody_else(box: Box, 
                     assert ("s2" in shown and scope == "s1") is False, where
                     assert status == (200 if shows_first or "{" not in route else 404), where
                     assert (UNCLAIMED.device in shown) == (scope == "all" and "devices" in route), where
+    # FastAPI calls a plain function in a thread, one for each request of the same moment: here all are coroutines.
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("AnyIO")] == []
 
 
 async def test_a_filter_on_a_site_that_is_not_theirs_is_refused_and_not_empty(box: Box) -> None:
