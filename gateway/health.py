@@ -45,6 +45,9 @@ STALL_S = 5.0
 """Between two looks. After longer ones it was us who stood still (a stopped process, a frozen virtual machine): what the
 devices said meanwhile waits at the lines, and passed deadlines wait for it as after a start."""
 
+SAID_AT_ONCE = 250
+"""Silences in one commit: when a town falls silent, ten thousand commits of their own would take a minute of the disk."""
+
 FLUSH_SHARE = 0.05
 """A device's proof of life is written when 5 % of its window has passed since the last writing: what a crash may cost it."""
 
@@ -149,6 +152,8 @@ class Health:
         self._recounted: set[str] = set()
         """Sites whose counts are to be shown anew."""
         self._lapses: list[Lapse] = []
+        self._gone: list[str] = []
+        """Found silent in this look, and not yet said."""
         self._flushed_mono = self._started_mono = clock.monotonic()
 
     # -- the hot path --------------------------------------------------------------------------------------------------
@@ -269,8 +274,9 @@ class Health:
             await self._clock.sleep(self._until_next())
             if self._clock.monotonic() - looked_mono > STALL_S:
                 self._grant_grace()
-            for device in sorted(self._returned):
-                await self._returned_to_life(device)
+            returned = sorted(self._returned)
+            for start in range(0, len(returned), SAID_AT_ONCE):
+                await self._returned_to_life(returned[start : start + SAID_AT_ONCE])
             await self._check_deadlines()
             if self._clock.monotonic() - self._flushed_mono >= FLUSH_S:
                 await self.flush()
@@ -290,6 +296,7 @@ class Health:
 
     async def _check_deadlines(self) -> None:
         now = self._clock.monotonic()
+        gone = self._gone
         while self._deadlines and self._deadlines[0][0] <= now:
             at, device = heapq.heappop(self._deadlines)
             life = self._lives[device]
@@ -310,7 +317,12 @@ class Health:
             else:
                 life.deadline_mono = None
                 if life.site is not None and not life.silent:
-                    await self._gone_silent(device, life)
+                    gone.append(device)
+            if len(gone) == SAID_AT_ONCE:
+                await self._gone_silent(gone)
+                gone.clear()
+        await self._gone_silent(gone)
+        gone.clear()
 
     async def _while_its_bridge_is_away(self, device: str, life: Life, now: float) -> float | None:
         """When to look again at a device that could not be heard because its bridge is, or was, away; None: it could.
@@ -318,25 +330,33 @@ class Health:
         The bridge's loss is one event of its own. What is behind it is unknown until it is back, and then has its whole
         window to be heard: most radio devices speak once an hour.
         """
-        bridge = self._behind(life.connection, device) if life.connection else None
+        known = self._ledger.device(device)
+        parent = known.parent if known else None
+        bridge = parent or (self._behind(life.connection, device) if life.connection else None)
         if bridge is None:
             return None
-        if await self._is_away(bridge, life):
+        within_s = life.within_s or 0
+        # A driver knows that nothing comes around its bridge; what people call a parent may speak once a day.
+        doubt_s = within_s * LATE_SHARE if parent else math.inf
+        if await self._is_away(bridge, life, now + doubt_s):
             self._away[bridge] = now
             life.heard_mono = None  # unproven
             self._count(life)
             return now + STARTUP_GRACE_S
-        within_s = life.within_s or 0
         back = self._away.get(bridge, -math.inf) + STARTUP_GRACE_S  # at the latest: so often we look
         own_end = self._started_mono if life.heard_mono is None else life.heard_mono + within_s
-        due = max(back + within_s, own_end + BRIDGE_DOUBT_S)
+        due = max(back + within_s, own_end + (0.0 if parent else BRIDGE_DOUBT_S))
         return due if due > now else None
 
-    async def _is_away(self, bridge: str, life: Life) -> bool:
-        """Reported lost, or about to be: nothing has come through it since the device's own last word."""
+    async def _is_away(self, bridge: str, life: Life, until: float) -> bool:
+        """Reported lost, or about to be `until` then: nothing has come through it since the device's own last word."""
+        if bridge in self._gone:
+            return True
         own = self._lives.get(bridge)
-        is_watched = own is not None and own.site is not None and own.deadline_mono is not None
-        if is_watched and own and own.heard_at and life.heard_at and own.heard_at <= life.heard_at:
+        is_due = (
+            own is not None and own.site is not None and own.deadline_mono is not None and own.deadline_mono <= until
+        )
+        if is_due and own and own.heard_at and life.heard_at and own.heard_at <= life.heard_at:
             return True
         try:
             latest = await self._store.latest(bridge)
@@ -344,41 +364,48 @@ class Health:
             return True  # nobody knows; looked at again
         return any(latest.get((kind, None)) in LOST for kind in (Kind.COMM_FAULT, Kind.SILENT))
 
-    async def _gone_silent(self, device: str, life: Life) -> None:
-        if await self._say(device, Qualifier.NEW, life):
-            life.silent = True
-            self._lapsed(device, life)
-            self._count(life)
-            self._unwritten.add(device)
-        else:
-            self._set_deadline(device, life, self._clock.monotonic() + TICK_S)
+    async def _gone_silent(self, devices: Sequence[str]) -> None:
+        is_said = await self._say(devices, Qualifier.NEW)
+        for device in devices:
+            life = self._lives[device]
+            if is_said:
+                life.silent = True
+                self._lapsed(device, life)
+                self._count(life)
+                self._unwritten.add(device)
+            else:
+                self._set_deadline(device, life, self._clock.monotonic() + TICK_S)
 
-    async def _returned_to_life(self, device: str) -> None:
-        life = self._lives[device]
-        if await self._say(device, Qualifier.RESTORE, life):
-            life.silent = False
-            self._count(life)
-            self._returned.discard(device)
-            self._unwritten.add(device)
+    async def _returned_to_life(self, devices: Sequence[str]) -> None:
+        if await self._say(devices, Qualifier.RESTORE):
+            for device in devices:
+                life = self._lives[device]
+                life.silent = False
+                self._count(life)
+                self._returned.discard(device)
+                self._unwritten.add(device)
 
-    async def _say(self, device: str, qualifier: Qualifier, life: Life) -> bool:
-        """Report the change once, also when a crash came between the event and our own record of it."""
+    async def _say(self, devices: Sequence[str], qualifier: Qualifier) -> bool:
+        """Report the change of each once, all in one commit."""
         try:
-            latest = await self._store.latest(device)
-            told = latest.get((Kind.SILENT, None))
-            if told is qualifier or (told is None and qualifier is Qualifier.RESTORE):
-                return True
-            is_unreachable = latest.get((Kind.COMM_FAULT, None)) in LOST
-            if qualifier is Qualifier.NEW and is_unreachable and not await self._heard_since_its_fault(device, life):
-                return True  # its driver has said so already: one cause, one event
-            last = life.heard_at.isoformat(timespec="seconds") if life.heard_at else None
-            observation = Observation(
-                device, Kind.SILENT, qualifier, values={"last_heard": last, "within_s": life.within_s}
-            )
-            await (await self._report([observation]))
+            words = [await self._word(device, qualifier) for device in devices]
+            if said := [word for word in words if word is not None]:
+                await (await self._report(said))
         except StoreError:
             return False  # tried again at the next look; the store reports its own state
         return True
+
+    async def _word(self, device: str, qualifier: Qualifier) -> Observation | None:
+        """What is to be said; None when it is known, also when a crash came between the event and our own record of it."""
+        life, latest = self._lives[device], await self._store.latest(device)
+        told = latest.get((Kind.SILENT, None))
+        if told is qualifier or (told is None and qualifier is Qualifier.RESTORE):
+            return None
+        is_unreachable = latest.get((Kind.COMM_FAULT, None)) in LOST
+        if qualifier is Qualifier.NEW and is_unreachable and not await self._heard_since_its_fault(device, life):
+            return None  # its driver has said so already: one cause, one event
+        last = life.heard_at.isoformat(timespec="seconds") if life.heard_at else None
+        return Observation(device, Kind.SILENT, qualifier, values={"last_heard": last, "within_s": life.within_s})
 
     async def _heard_since_its_fault(self, device: str, life: Life) -> bool:
         """A last will that came late is contradicted by nobody: who spoke after it and fell silent did so anew."""
