@@ -34,21 +34,11 @@ LEDGER = [
 ]
 
 
-async def record(box: Box) -> list[Fact]:
-    """All that the gateway has recorded."""
-    registry = await Registry.open(box.folder / "var" / "registry.db")
-    facts: list[Fact] = []
-    while page := await registry.facts(after=facts[-1].id if facts else 0):
-        facts += page
-    await registry.close()
-    return facts
-
-
 async def proofs(box: Box, count: int) -> dict[str, datetime]:
     """When each site was proven, once so many are."""
     async with asyncio.timeout(WITHIN_S):
         while True:
-            found = {each.subject[0]: each.valid_from for each in await record(box) if each.sort is Sort.PROOF}
+            found = {each.subject[0]: each.valid_from for each in await box.facts() if each.sort is Sort.PROOF}
             if len(found) >= count:
                 return found
             await asyncio.sleep(LOOK_S)  # noqa: TID251  # between two looks at another process
@@ -56,7 +46,7 @@ async def proofs(box: Box, count: int) -> dict[str, datetime]:
 
 async def networked(box: Box, point: str, at: datetime) -> tuple[bool, Gap | None]:
     """The engine's verdict on the panic button at this point."""
-    history = History(await record(box))
+    history = History(await box.facts())
     [found] = [each for each in verdicts(history, at, rules=RULES) if (each.point, each.measure) == (point, "panic")]
     assert found.working, found
     return bool(found.networked), found.gap
