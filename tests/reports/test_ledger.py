@@ -9,10 +9,10 @@ from gateway.config import CoverageSection, ReportsSection
 from gateway.coverage.facts import Fact
 from gateway.coverage.history import History
 from gateway.coverage.requirements import Requirement
+from gateway.coverage.verdict import Rules
 from gateway.reports.alarms import Alarms
 from gateway.reports.figures import Known
 from gateway.reports.office import Asked, report
-from gateway.reports.sources import rules_of
 from tests.coverage.ledger import START, Ledger
 
 DAY = timedelta(days=1)
@@ -38,7 +38,7 @@ def a_replacement() -> list[Fact]:
 
 def asked(since: datetime) -> Asked:
     facts, section = a_replacement(), CoverageSection()
-    known = Known(History(facts), facts, Alarms(), rules_of(section), section, ReportsSection())
+    known = Known(History(facts), facts, Alarms(), Rules.of(section), section, ReportsSection())
     return Asked(known, START + 14 * DAY, since=since, until=START + 14 * DAY)
 
 
