@@ -253,12 +253,14 @@ class Health:
         for device_id, device in enrolled.items():
             life = self._lives.get(device_id) or self._add(device_id, "", None)
             life.site = device.site
-            life.within_s = window_s(device, life.within_s, self._contracts)
+            before_s, life.within_s = life.within_s, window_s(device, life.within_s, self._contracts)
             if life.within_s is None:
                 life.deadline_mono = None  # its silence says nothing, or no longer
             patience_s = self._patience_s(device_id, life.within_s)
-            if patience_s is not None and (life.deadline_mono is None or patience_s == math.inf):
-                self._set_deadline(device_id, life, self._clock.monotonic() + patience_s)
+            is_moved = life.deadline_mono is not None and life.within_s != before_s
+            if patience_s is not None and (life.deadline_mono is None or patience_s == math.inf or is_moved):
+                since = life.heard_mono if is_moved else None  # what it has owed since it spoke, not from today on
+                self._set_deadline(device_id, life, (self._clock.monotonic() if since is None else since) + patience_s)
                 self._unwritten.add(device_id)
         for device_id, life in self._lives.items():
             if device_id not in enrolled:

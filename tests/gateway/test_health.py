@@ -244,6 +244,24 @@ async def test_the_drivers_window_counts_where_the_ledger_has_none(tmp_path: Pat
         assert await here.told() == [("a001", Qualifier.NEW)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "own_s", "silent_after_s"), [("panic_button", None, 99_000), ("", 40.0, 40), ("", None, 90)]
+)
+async def test_a_claimed_device_owes_what_it_is_claimed_as_from_when_it_last_spoke(
+    tmp_path: Path, jumping_clock: JumpingClock, kind: str, own_s: float | None, silent_after_s: float
+) -> None:
+    async with box(tmp_path, jumping_clock) as here:
+        here.health.heard("btn", "c1", 90.0)
+        await jumping_clock.advance(10)
+        here.health._ledger._devices["btn"] = Device("btn", "s1", heard_within_s=own_s, kind=kind)  # type: ignore[attr-defined]  # the test's own ledger
+        here.health.ledger_changed()
+
+        await jumping_clock.advance(silent_after_s - 11)
+        assert await here.told() == []
+        await jumping_clock.advance(2)
+        assert await here.told() == [("btn", Qualifier.NEW)]
+
+
 async def test_every_state_of_a_site_is_shown_zeros_too(tmp_path: Path, jumping_clock: JumpingClock) -> None:
     """An alert can only watch a series that is there."""
     async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=3600)) as here:
