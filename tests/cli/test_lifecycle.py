@@ -249,4 +249,5 @@ def test_a_target_is_set_changed_and_dropped(bank: Fangkong) -> None:
     assert json.loads(bank("target", "list", "--json")[1]) == wanted
     assert "不存在" in bank("target", "set", "area:gone", "2026-12-31", "--percent", "90")[2]
     assert "百分比" in bank("target", "set", "all", "2026-12-31", "--percent", "101")[2]
+    assert bank("target", "drop", "all", "2027-06-30")[0] == 2  # dropped above
     assert "日期" in bank("target", "set", "all", "soon", "--percent", "90")[2]
