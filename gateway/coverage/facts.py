@@ -31,7 +31,8 @@ class Sort(StrEnum):
     STAGE = "stage"
     """(device,): {"stage": one of STAGES}."""
     ACCEPTANCE = "acceptance"
-    """(point, device, zone): {"sheet": hash of the acceptance sheet, "by": role}. Holds for this watcher of this point."""
+    """(point, device, zone): {"sheet": hash of the acceptance sheet, "by": role}. Holds for this watcher of this
+    point while it stays bound to it: one taken off and put back is accepted anew."""
     WAIVER = "waiver"
     """(point, measure): {"reason", "approver"}; always with an end."""
     INSPECTION = "inspection"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
@@ -55,8 +55,8 @@ class PointRead(NamedTuple):
 
     site: str
     kind: str
-    watchers: tuple[tuple[str, str], ...]
-    """Device and zone as facts name them."""
+    watchers: tuple[tuple[str, str, int], ...]
+    """Device and zone as facts name them, and when that was last taken off before it was bound as now. EVER: it never was."""
 
 
 ProfileRead = Mapping[str, tuple[Requirement, ...]]
@@ -74,14 +74,27 @@ def _site(value: Mapping[str, Any]) -> SiteRead:
     )
 
 
-def _point(value: Mapping[str, Any]) -> PointRead:
+def _point(value: Mapping[str, Any], earlier: Sequence[Stretch]) -> PointRead:
+    watchers = _watchers(value)
+    return PointRead(
+        value["site"], value.get("kind", ""), tuple((*watcher, _taken_off(watcher, earlier)) for watcher in watchers)
+    )
+
+
+def _watchers(value: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
     device = value.get("device")
     first = () if device is None else ((device, value.get("zone")),)
-    return PointRead(
-        value["site"],
-        value.get("kind", ""),
-        tuple((name, zone_of(zone)) for name, zone in (*first, *value.get("also", ()))),
-    )
+    return [(name, zone_of(zone)) for name, zone in (*first, *value.get("also", ()))]
+
+
+def _taken_off(watcher: tuple[str, str], earlier: Sequence[Stretch]) -> int:
+    """From when on an acceptance is one of the binding that follows these stretches of the point."""
+    for stretch in reversed(earlier):
+        read: PointRead | None = stretch.read
+        for device, zone, taken_off in () if read is None else read.watchers:
+            if (device, zone) == watcher:
+                return taken_off if stretch is earlier[-1] else stretch.stop
+    return EVER
 
 
 def zone_of(zone: int | None) -> str:
@@ -102,11 +115,14 @@ def _profile(value: Mapping[str, Any]) -> ProfileRead:
     return {kind: tuple(lines) for kind, lines in by_kind.items()}
 
 
-_READ: Mapping[Sort, Callable[[Mapping[str, Any]], Any]] = {
-    Sort.SITE: _site,
-    Sort.POINT: _point,
-    Sort.PROFILE: _profile,
-}
+_READ: Mapping[Sort, Callable[[Mapping[str, Any]], Any]] = {Sort.SITE: _site, Sort.PROFILE: _profile}
+
+
+def _read(sort: Sort, value: Mapping[str, Any], earlier: Sequence[Stretch]) -> Any:
+    if sort is Sort.POINT:
+        return _point(value, earlier)
+    reader = _READ.get(sort)
+    return None if reader is None else reader(value)
 
 
 # -- tracks ------------------------------------------------------------------------------------------------------------
@@ -188,8 +204,7 @@ class Track:
         stop = NEVER if fact.valid_to is None else ms_of(fact.valid_to)
         if stop <= start:  # it holds for no moment, and still ends what was before it
             value, stop = None, NEVER
-        reader = _READ.get(fact.sort)
-        self._push(Stretch(start, stop, value, None if reader is None or value is None else reader(value)))
+        self._push(Stretch(start, stop, value, None if value is None else _read(fact.sort, value, self._stretches)))
         if stop < NEVER:
             self._push(Stretch(stop, NEVER, None, None, value))
 
@@ -288,10 +303,10 @@ class History:
         elif fact.sort is Sort.HEALTH:
             self.zones_judged[fact.subject[0]].add(fact.subject[1])
         elif fact.sort is Sort.POINT and fact.value is not None:
-            point = _point(fact.value)
-            self.points_of_site[point.site].add(fact.subject[0])
-            self.sites_of_point[fact.subject[0]].add(point.site)
-            for device, _ in point.watchers:
+            site = fact.value["site"]
+            self.points_of_site[site].add(fact.subject[0])
+            self.sites_of_point[fact.subject[0]].add(site)
+            for device, _ in _watchers(fact.value):
                 self.points_of_device[device].add(fact.subject[0])
 
 

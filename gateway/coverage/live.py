@@ -11,7 +11,8 @@ from gateway.coverage.counts import Counts
 from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.history import NEVER, Change, History, moment_of, ms_of
 from gateway.coverage.sums import ALL, nodes_of, shape_of, site_counts
-from gateway.coverage.verdict import Rules, Verdict, View
+from gateway.coverage.verdict import Verdict, judge, judge_site
+from gateway.coverage.view import Rules, View
 
 Spot = tuple[str, str]
 """("point", id), or ("site", id) for what nobody has planned there and for where it belongs."""
@@ -111,7 +112,7 @@ class Live:
             if sort == "area":
                 self._area(view, name)
                 continue
-            new = view.judge(name) if sort == "point" else view.judge_site(name)
+            new = judge(view, name) if sort == "point" else judge_site(view, name)
             if sort == "site":
                 sites.add(name)
                 nodes_of(view, name)  # where it belongs counts for how long this stands

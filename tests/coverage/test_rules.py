@@ -113,6 +113,12 @@ def _replaced_device() -> None:
         Gap.NOT_ACCEPTED,
         None,
     ]
+    shop.point("P", "S", "counter", "E", "D", at=START + 3 * DAY)  # D is back: nobody has tried it out since
+    assert shop.gap(START + 3 * DAY) is None
+    shop.point("P", "S", "counter", "D", at=START + 4 * DAY)
+    assert shop.gap(START + 4 * DAY) is Gap.NOT_ACCEPTED
+    shop.accept("P", "D", at=START + 4 * DAY)
+    assert shop.gap(START + 4 * DAY) is None
     two = Shop(Requirement("counter", "panic", quantity=2))
     assert two.gap() is Gap.NOT_INSTALLED
 
