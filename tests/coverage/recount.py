@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -147,8 +148,11 @@ class Moment:
 
     # -- watchers ------------------------------------------------------------------------------------------------------
 
+    def value_of_device(self, device: str) -> Mapping[str, Any]:
+        return self.value("device", device) or {"kind": ""}
+
     def kind(self, device: str) -> str:
-        return str((self.value("device", device) or {}).get("kind", ""))
+        return str(self.value_of_device(device)["kind"])
 
     def is_in_service(self, device: str) -> bool:
         stage = (self.value("stage", device) or {}).get("stage")
@@ -223,13 +227,13 @@ class Moment:
     # -- devices -------------------------------------------------------------------------------------------------------
 
     def in_duty(self) -> set[str]:
-        """Devices that are in service and accepted at a point of a site that is there."""
+        """Devices that are in service and accepted at a point of a site that is there; counted at their own site."""
         found = set()
         for (point,), value in self.all_of("point").items():
             site = self.value("site", value["site"])
             if site is not None and self.is_there(site):
                 found.update(device for device, _ in self.accepted(point, value))
-        return found
+        return {device for device in found if self.value("site", self.value_of_device(device)["site"])}
 
     def is_at_fault(self, device: str) -> bool:
         states = {value["state"] for (of, _), value in self.all_of("health").items() if of == device}
@@ -240,7 +244,7 @@ class Moment:
         return not states.isdisjoint({"fault", "silent"})
 
     def above_device(self, device: str) -> list[str]:
-        value = self.value("device", device) or {}
+        value = self.value_of_device(device)
         vendor, model = value["vendor"], value["model"]
         labels = [f"vendor:{vendor}"] if vendor else []
         return [*self.above(value["site"]), *labels, *([f"model:{vendor}/{model}"] if model else [])]
@@ -270,9 +274,18 @@ def _words(line: Mapping[str, Any], *, waived: bool = False, ok: bool = False, *
     return [*words, "required", *(["must_network"] if must else []), *said]
 
 
+def figures(found: Mapping[str, Any]) -> dict[str, Words]:
+    """The engine's answer, in the words of this one: each node with what is not 0."""
+    flat = {}
+    for node, value in found.items():
+        words = asdict(value)
+        flat[node] = Counter({word: number for word, number in (words.pop("held", {}) | words).items() if number})
+    return flat
+
+
 def nodes(facts: Iterable[Fact], at: datetime, known_at: datetime | None = None) -> dict[str, Words]:
     """The counts of every node at a moment, as known then or at the end."""
-    return Moment(known(facts, known_at), at).nodes()
+    return {node: +words for node, words in Moment(known(facts, known_at), at).nodes().items()}
 
 
 def _changes(facts: list[Fact]) -> Iterator[datetime]:
@@ -294,7 +307,8 @@ def _changes(facts: list[Fact]) -> Iterator[datetime]:
 
 
 def over(facts: Iterable[Fact], start: datetime, end: datetime) -> dict[str, Words]:
-    """For every node: each count times the milliseconds it held, and `in_duty_ms`, `repair_ms` and `faults` of devices."""
+    """For every node: each count times the milliseconds it held, and `in_duty_ms`, `repair_ms` and `faults` of devices.
+    Nodes of which there is nothing to count are left out."""
     facts = known(facts)
     cuts = sorted({start, end, *(at for at in _changes(facts) if start < at < end)})
     before = Moment(facts, start - MS)
@@ -313,4 +327,4 @@ def over(facts: Iterable[Fact], start: datetime, end: datetime) -> dict[str, Wor
                 count["repair_ms"] += ms * (device in now_faulty)
                 count["faults"] += device in now_faulty and device not in faulty
         faulty = now_faulty
-    return summed
+    return {node: +words for node, words in summed.items() if +words}

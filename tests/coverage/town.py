@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from random import Random
 
-from gateway.coverage.facts import STATES, Fact
+from gateway.coverage.facts import STATES, Fact, Sort
 from gateway.coverage.requirements import Duty, Family, Networking, Requirement
 from tests.coverage.ledger import MS, START, Ledger
 
@@ -13,15 +13,17 @@ KINDS = ("panel", "panic_button", "radio_code", "detector")
 POINT_KINDS = ("counter", "counter_panic", "entrance")
 
 
+LINES = (
+    Requirement("counter_panic", "panic", networking=Networking.MUST, every_site=True),
+    Requirement("counter", "intrusion", quantity=2),
+    Requirement("counter", "seismic", shared=True),
+    Requirement("entrance", "access_control", duty=Duty.ADVISED),
+    Requirement("entrance", "security_door", family=Family.PHYSICAL),
+)
+
+
 def _profiles(ledger: Ledger) -> None:
-    ledger.profile(
-        "jewelry_store",
-        Requirement("counter_panic", "panic", networking=Networking.MUST, every_site=True),
-        Requirement("counter", "intrusion", quantity=2),
-        Requirement("counter", "seismic", shared=True),
-        Requirement("entrance", "access_control", duty=Duty.ADVISED),
-        Requirement("entrance", "security_door", family=Family.PHYSICAL),
-    )
+    ledger.profile("jewelry_store", *LINES)
     ledger.profile("school", Requirement("entrance", "access_control"), Requirement("counter_panic", "panic"))
 
 
@@ -60,7 +62,7 @@ def _happen(ledger: Ledger, random: Random) -> None:
     site, point, device = f"S{random.randrange(5)}", f"P{random.randrange(20)}", f"D{random.randrange(16)}"
     zone = random.choice(("", "1", "2"))
     before = len(ledger.facts)
-    match random.randrange(14):
+    match random.randrange(17):
         case 0 | 1 | 2:
             ledger.health(device, random.choice(STATES), at, zone)
         case 3:
@@ -81,7 +83,19 @@ def _happen(ledger: Ledger, random: Random) -> None:
         case 11:
             ledger.site(site, random.choice(("school", "jewelry_store")), at, area=random.choice(("C0", "C1", None)))
         case 12:
-            ledger.area("C1", "community", random.choice(("Z", None)), at)
+            ledger.area("C1", "community", random.choice(("Z", "Y", None)), at)
+        case 13:
+            ledger.area(random.choice(("Y", "Z")), "control_zone", random.choice(("D", "C1", None)), at)
+        case 14:
+            ledger.say(
+                random.choice((Sort.AREA, Sort.SITE, Sort.POINT, Sort.DEVICE)),
+                (random.choice(("C0", "Z", site, point, device)),),
+                None,
+                at,
+            )
+        case 15:
+            lines = random.sample(LINES, random.randrange(len(LINES)))
+            ledger.profile(random.choice(("jewelry_store", "school")), *lines, version="2", at=at)
         case _:
             ledger.withdraw(random.choice(ledger.facts[-40:]), late)
     ledger.recorded(before, max(late, at + MS))
