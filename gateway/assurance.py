@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import add
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from prometheus_client import Gauge
 from structlog.typing import FilteringBoundLogger as Logger
@@ -25,16 +25,19 @@ from gateway.coverage.counts import Counts
 from gateway.coverage.facts import STATES, ZONE_OF_ALL, Fact, Sort
 from gateway.coverage.history import History
 from gateway.coverage.live import Live
+from gateway.coverage.ranking import order
 from gateway.coverage.sums import ALL
-from gateway.coverage.tickets import Gone, Risk, Terms, Ticket, Tickets, changes, next_change
+from gateway.coverage.tickets import Gone, Terms, Ticket, Tickets, changes, next_change
 from gateway.coverage.verdict import Gap, Rules, Verdict
 from gateway.errors import GatewayError
 from gateway.metrics import BATTERY_DAYS, COVERAGE_POINTS, COVERAGE_SITES, Metrics
-from gateway.reports.gaps import order
 from gateway.supervision.trends import days_to_empty
 
 LOOK_S = 1.0
 """Between two looks at the record: a change shows before a person has looked up."""
+
+
+Answer = TypeVar("Answer")
 
 
 class Record(Protocol):
@@ -49,7 +52,6 @@ AREAS_DEEP = 8
 OTHER = "other"
 """Kinds of device that nobody has named here: a label has to be bounded."""
 BATTERY = "battery_pct"
-_RISKS = {risk: rank for rank, risk in enumerate(Risk)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class Figures:
     """Of each site: its area and those around it, the nearest first."""
     devices: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Of the ledger, by kind and state."""
+    states: Mapping[str, str] = field(default_factory=dict)
+    """Of each device of the ledger, as it feels."""
+    stages: Mapping[str, str] = field(default_factory=dict)
+    """Of each device that has one."""
     gaps: Sequence[Open] = ()
     """What is not as it must be, the most urgent first."""
 
@@ -85,13 +91,11 @@ def figures(live: Live, at: datetime) -> Figures:
     sites = {node.removeprefix("site:"): found for node, found in live.tree.items() if node.startswith("site:")}
     areas = {site: _areas(live.history, site, at) for site in sites}
     verdicts = list(live.verdicts())
-    gaps = sorted(open_gaps(verdicts, live.history, at, live.rules.target_kinds), key=_urgency)
-    return Figures(at, verdicts, sites, areas, _devices(live.history, at), gaps)
-
-
-def _urgency(each: Open) -> tuple[object, ...]:
-    """By risk; within one, as the reports have it."""
-    return _RISKS[each.risk], *order(each.verdict, each.site)
+    gaps = list(open_gaps(verdicts, live.history, at, live.rules.target_kinds))
+    gaps.sort(key=lambda each: order(each.verdict, each.site, each.risk))
+    states = _states(live.history, at)
+    devices = _devices(live.history, states, at)
+    return Figures(at, verdicts, sites, areas, devices, states, _stages(live.history, at), gaps)
 
 
 def _areas(history: History, site: str, at: datetime) -> Sequence[str]:
@@ -103,16 +107,28 @@ def _areas(history: History, site: str, at: datetime) -> Sequence[str]:
     return found
 
 
-def _devices(history: History, at: datetime) -> Mapping[tuple[str, str], int]:
-    counted: dict[tuple[str, str], int] = {}
+def _states(history: History, at: datetime) -> Mapping[str, str]:
+    found = {}
     for subject in history.subjects(Sort.DEVICE):
-        device = history.at(Sort.DEVICE, subject, at)
-        if device is not None:
-            kind = device["kind"] if device["kind"] in CONTRACTS else OTHER
-            for state in STATES:
-                counted.setdefault((kind, state), 0)
+        if history.at(Sort.DEVICE, subject, at) is not None:
             health = history.at(Sort.HEALTH, (*subject, ZONE_OF_ALL), at)
-            counted[kind, health["state"] if health else "silent"] += 1
+            found[subject[0]] = health["state"] if health else "silent"
+    return found
+
+
+def _stages(history: History, at: datetime) -> Mapping[str, str]:
+    known = ((subject[0], history.at(Sort.STAGE, subject, at)) for subject in history.subjects(Sort.STAGE))
+    return {device: stage["stage"] for device, stage in known if stage is not None}
+
+
+def _devices(history: History, states: Mapping[str, str], at: datetime) -> Mapping[tuple[str, str], int]:
+    counted: dict[tuple[str, str], int] = {}
+    for name, now in states.items():
+        device = history.at(Sort.DEVICE, (name,), at) or {}
+        kind = device["kind"] if device["kind"] in CONTRACTS else OTHER
+        for state in STATES:
+            counted.setdefault((kind, state), 0)
+        counted[kind, now] += 1
     return counted
 
 
@@ -180,11 +196,12 @@ class Assurance:
     async def at(self, moment: datetime) -> Figures:
         """The figures of another moment, as they are known today."""
 
-        def recount() -> Figures:
-            return figures(Live(self._live.history, moment, rules=self._rules), moment)
+        return await self.ask(lambda history, rules: figures(Live(history, moment, rules=rules), moment))
 
+    async def ask(self, question: Callable[[History, Rules], Answer]) -> Answer:
+        """An answer from all that is known, found in a thread while nothing is added."""
         async with self._turn:
-            return await asyncio.to_thread(recount)
+            return await asyncio.to_thread(question, self._live.history, self._rules)
 
     async def _follow(self) -> None:
         """Take up what was recorded since, and what time alone has changed; a page at a time, in a thread."""

@@ -207,7 +207,7 @@ class Daemon:
             heard=lambda device, source: health.heard(device, source.connection, source.window_s(device)),
             storms=site.storms,
             watches=[doors, vehicles],
-            in_test=in_test.covers,
+            trials=in_test,
         )
         switchboard = Switchboard(lambda device: health.last_connection(device))  # noqa: PLW0108  # made below
         supervisor = Supervisor(
@@ -235,7 +235,13 @@ class Daemon:
             audit=partial(_record_command, audit),
         )
         commissioning = Commissioning.of(
-            in_test=in_test, registry=registry, store=store, report=intake.report, audit=audit, clock=clock
+            in_test=in_test,
+            registry=registry,
+            store=store,
+            report=intake.report,
+            audit=audit,
+            clock=clock,
+            metrics=metrics,
         )
         south = South(
             supervisor=supervisor, intake=intake, own=self._own, clock=clock, random=self._random, metrics=metrics,

@@ -67,6 +67,26 @@ class Places(Protocol):
         """Where a device's zone belongs; None when nobody has claimed the device."""
 
 
+class Trials(Protocol):
+    """What people try out (gateway/commissioning/in_test.py). Never waits."""
+
+    def covers(self, observation: Observation) -> bool:
+        """Whether it is tried out: then it is no alarm."""
+
+    def stored(self, event: Event) -> None:
+        """It is on disk."""
+
+
+class NoTrials:
+    """Everything is in earnest."""
+
+    def covers(self, _: Observation) -> bool:
+        return False
+
+    def stored(self, _: Event) -> None:
+        return
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A destination, the lanes it takes, and whether it can say an event at all."""
@@ -123,9 +143,8 @@ class Intake:
         boot: str = "",
         storms: StormsSection = UNLIMITED,
         watches: Sequence[Watch] = (),
-        in_test: Callable[[Observation], bool] = lambda _: False,
+        trials: Trials | None = None,
     ) -> None:
-        """`in_test` says, without waiting, whether a walk test expects this: then it is no alarm."""
         self._store = store
         self._places = places
         self.route(routes)
@@ -136,7 +155,7 @@ class Intake:
         self._boot = boot
         self._storms = Storms(storms, ids.next)
         self._watches = watches
-        self._in_test = in_test
+        self._trials = trials or NoTrials()
         for reason in Reason:
             metrics.suppressed.labels(reason.value)
         self._recent: OrderedDict[str, tuple[float, Qualifier, Receipt]] = OrderedDict()
@@ -191,7 +210,7 @@ class Intake:
                 self.heard(observation.device, source)
             if observation.kind is Kind.HEARTBEAT:
                 continue
-            if source.proves_life and self._in_test(observation):
+            if source.proves_life and self._trials.covers(observation):
                 observation = replace(observation, test=True)  # noqa: PLW2901  # from here on it is what it became
             if self._watches and not self._keeps(observation):
                 self._metrics.not_kept.inc()
@@ -259,8 +278,10 @@ class Intake:
             if reason is not None:
                 self._metrics.suppressed.labels(reason.value).inc()
             if is_stored:
+                self._trials.stored(entry.event)
                 news.append(entry.event)
         self._metrics.repeats.inc(len(repeats))
+        self._metrics.trials.inc(sum(map(is_trial, news)))
         self._metrics.unclaimed.inc(sum(event.place is None for event in news))
         for (kind, lane), count in Counter((event.kind, event.lane) for event in news).items():
             self._metrics.events.labels(kind.value, lane.name.lower()).inc(count)

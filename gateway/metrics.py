@@ -146,6 +146,11 @@ class Metrics:
             "supervision_lag_seconds", "Age of the newest event that was looked at for states, while there are more."
         )
         self.facts = counter("facts", "Facts recorded from events, by sort.", "sort")
+        self.walk_tests = gauge("walk_tests", "Walk tests that run: alarms of their points go to nobody.")
+        self.trials = counter(
+            "trials",
+            "Alarms and faults marked as tests, by a walk test or their own device: kept, shown, sent to nobody.",
+        )
         self.tested_sites = gauge("tested_sites", "Sites that have to be networked, each with tests of its own to 110.")
         self.site_tests = counter("site_tests", "Tests of sites handed over for 110.")
         # coverage: numerators and denominators, by the nearest area of the sites (empty: none)

@@ -95,7 +95,7 @@ DECLARED: Mapping[str, Matter] = {
         "seconds needs_zone needs_until act command created_at taken sent_at ended_at momentary contact_id items next "
         "kind_zh kind_en clock claimed last_heard configured forwarder up backlog oldest dead seqs since added removed "
         "replaced outcome sha256 connections destinations settings type title status errors queued busy instance "
-        "running ends sheet minutes points whole recorded now created_ms deed hash previous head rows fault withheld",
+        "running known ends sheet minutes points whole recorded now created_ms deed hash previous head rows fault withheld",
     ),
     # What is counted: areas, what things are, and the record of facts about them.
     **_all(
@@ -105,7 +105,8 @@ DECLARED: Mapping[str, Matter] = {
     ),
     **_all(
         Matter.THING,
-        "about children counts node closed due gap is_overdue opened rectified risk times told duty family gap_since measure via "
+        "about children counts coverage gaps stage "
+        "node closed due gap is_overdue opened rectified risk times told duty family gap_since measure via "
         "parents site_kind point_kind deficiency required waived installed working degraded networked must_network unsupervised overdue",
     ),
     # What drivers put beside an observation, in `values`.

@@ -23,6 +23,8 @@ from gateway.api.coverage import Assured, coverage_routes
 from gateway.api.coverage import Ledger as CountedLedger
 from gateway.api.deficiencies import deficiency_routes
 from gateway.api.guard import Guard
+from gateway.api.inventory import inventory_routes, must_be_within
+from gateway.api.listings import listing_routes
 from gateway.api.permits import BOX, OPEN, Caller, Callers, check_permit, declared_router, needs
 from gateway.api.problems import RESPONSES, Problem, install, problem
 from gateway.api.recordings import Lines, recording_routes
@@ -32,37 +34,32 @@ from gateway.api.views import (
     YEARS,
     DeliveryView,
     DestinationView,
-    DeviceView,
     EventView,
     Page,
-    PointView,
     RejectedView,
     ReloadView,
     Requeue,
     Resend,
-    SiteView,
     Wish,
     delivery_view,
     destination_view,
-    device_view,
     event_view,
-    point_view,
     problem_view,
     rejected_view,
     reload_view,
-    site_view,
 )
 from gateway.audit import Audit, Deed
 from gateway.clock import Clock
 from gateway.commissioning import Commissioning
 from gateway.difference import Reload
-from gateway.health import DeviceHealth, State
+from gateway.health import DeviceHealth
 from gateway.kinds import Kind, Lane
 from gateway.login import LogIn
 from gateway.logs import logger
 from gateway.metrics import Metrics
 from gateway.model import DeliveryState, Device, Point, Site
 from gateway.plan import Plan
+from gateway.reports.words import vocabulary
 from gateway.store import EventFilter, Store
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -131,6 +128,8 @@ def create_app(looks: Looks) -> FastAPI:
         vehicle_routes(looks.registry, looks.audit), command_routes(looks.commands, looks.store, looks.registry),
         walk_routes(looks.commissioning, looks.registry), claim_routes(looks.commissioning, looks.clock),
         coverage_routes(looks.coverage, looks.registry, looks.clock),
+        inventory_routes(looks.coverage, looks.registry, looks.health),
+        listing_routes(looks.coverage, looks.registry, lambda: looks.plan().site, looks.clock),
         deficiency_routes(looks.coverage, looks.registry, looks.audit, looks.clock),
         recording_routes(looks.lines, looks.health, looks.registry, looks.audit, looks.clock),
     ):  # fmt: skip
@@ -228,7 +227,9 @@ def _page_routes(looks: Looks) -> APIRouter:
         return needs(None)(lambda: Response(content, media_type=media_type))
 
     router.add_api_route("/", page("index.html", "text/html; charset=utf-8"))
-    router.add_api_route("/page.js", page("page.js", "text/javascript; charset=utf-8"))
+    for script in ("page.js", "common.js", "coverage.js"):
+        router.add_api_route(f"/{script}", page(script, "text/javascript; charset=utf-8"))
+    router.add_api_route("/words.json", needs(None)(lambda: vocabulary(looks.plan().site.gateway.language)))
     router.add_api_route("/language", needs(None)(lambda: PlainTextResponse(looks.plan().site.gateway.language)))
     router.add_api_route("/page.css", page("page.css", "text/css; charset=utf-8"))
     return router
@@ -251,15 +252,9 @@ def _wanted(
     for name, moment in (("since", since), ("until", until)):
         if moment is not None and (moment.tzinfo is None or moment.year not in YEARS):
             raise HTTPException(422, f"query.{name}: a time with its offset is expected, like 2026-03-01T00:00:00Z")
-    _must_be_within(caller, site)
+    must_be_within(caller, site)
     sites = None if caller.sites is None else tuple(sorted(caller.sites))
     return EventFilter(device, site, kind, Lane[lane.upper()] if lane else None, claimed, since, until, sites)
-
-
-def _must_be_within(caller: Actor, site: str | None) -> None:
-    """A filter on a site that is not theirs would look as if nothing happened there."""
-    if site is not None and not caller.sees(site):
-        raise HTTPException(403, f"site {site} is not one of those you are limited to")
 
 
 FIXES_AFTER_ALARM = timedelta(hours=1)
@@ -286,9 +281,9 @@ async def _must_be_known(looks: Looks, destination: str) -> None:
         raise HTTPException(404, f"no such destination; expected one of: {', '.join(names) or 'none is configured'}")
 
 
-def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a decision
+def _routes(looks: Looks) -> APIRouter:  # a list of routes, not a decision
     router = declared_router(tags=["api"])
-    store, registry = looks.store, looks.registry
+    store = looks.store
     listeners, pages = Listeners(looks.metrics), Pages(looks.store)
 
     @router.get("/events")
@@ -328,39 +323,6 @@ def _routes(looks: Looks) -> APIRouter:  # noqa: C901  # a list of routes, not a
             newest = await store.events(EventFilter(), limit=1, newest_first=True)
             after = newest[0].seq if newest else 0
         return EventStream(pages, looks.clock, listeners, wanted, after, may_listen=request.state.is_still)
-
-    def site_of(device_id: str) -> str | None:
-        device = registry.device(device_id)
-        return device.site if device else None
-
-    @router.get("/devices")
-    @needs(Permission.WATCH)
-    async def devices(
-        caller: Caller, state: State | None = None, after: After = 0, limit: Limit = 100
-    ) -> Page[DeviceView]:
-        """Devices, claimed or not, with their proof of life, by id."""
-        lives = sorted(looks.health.states(), key=lambda life: life.device)
-        chosen = [life for life in lives if state in (None, life.state) and caller.sees(site_of(life.device))]
-        items = [
-            device_view(life.device, registry.device(life.device), life.state, life.last_heard, life.deadline)
-            for life in chosen[after : after + limit]
-        ]
-        return Page(items=items, next=after + limit if after + limit < len(chosen) else None)
-
-    @router.get("/sites")
-    @needs(Permission.WATCH)
-    async def sites(caller: Caller) -> Page[SiteView]:
-        """The sites of the ledger."""
-        return Page(items=[site_view(site) for site in registry.sites() if caller.sees(site.id)])
-
-    @router.get("/points")
-    @needs(Permission.WATCH)
-    async def points(caller: Caller, site: Text | None = None, after: After = 0, limit: Limit = 100) -> Page[PointView]:
-        """Protection points."""
-        _must_be_within(caller, site)
-        chosen = [point for point in registry.points() if site in (None, point.site) and caller.sees(point.site)]
-        page = [point_view(point) for point in chosen[after : after + limit]]
-        return Page(items=page, next=after + limit if after + limit < len(chosen) else None)
 
     @router.get("/destinations")
     @needs(Permission.DELIVERIES, whole_box=True)

@@ -18,15 +18,20 @@ from gateway.clock import Clock
 from gateway.commissioning import Commissioning
 from gateway.commissioning.claiming import Candidate
 from gateway.commissioning.walk import MINUTES, MINUTES_MAX
-from gateway.errors import Refused
+from gateway.errors import ConfigError, Refused
 from gateway.history import WHO
 from gateway.kinds import Kind
 from gateway.model import Site
 
 Id = Annotated[str, Field(min_length=1, max_length=128)]
 Who = Annotated[str, Field(pattern=f"^{WHO.pattern}$")]
+Said = Annotated[str, Field(max_length=128)]
+"""What it may be, the ledger checks."""
 POINTS_MAX = 1000
 """Of one site; a body holds no more."""
+
+
+OF_DEVICE = ("name", "kind", "vendor", "model", "parent")
 
 
 class Sites(Protocol):
@@ -58,16 +63,27 @@ class ClaimWish(Asked):
     since: AwareDatetime
     device: Id | None = None
     """Needed when several were triggered."""
+    zone: int | None = None
+    """Needed when several zones of one panel were triggered."""
     whole: bool = False
-    """All of the device watches the point, not the zone that spoke alone."""
-    kind: Annotated[str, Field(max_length=32)] = ""
+    """All of a new device watches the point, not the zone that spoke alone."""
+    name: Said = ""
+    kind: Said = ""
+    vendor: Said = ""
+    model: Said = ""
+    parent: Said = ""
+    """Of a new device; one that is in the ledger keeps its own."""
+    point_kind: Said = ""
+    """Of a point that was planned without."""
 
 
 class CandidateView(BaseModel):
-    """An unclaimed device that was triggered."""
+    """An unclaimed device, or an unbound zone of a known one, that was triggered."""
 
     device: str
     zone: int | None
+    known: bool
+    """The device is in the ledger: the zone alone is new."""
     kind: Kind
     at: datetime
     event: str
@@ -99,11 +115,15 @@ class Recorded(BaseModel):
 
 @contextmanager
 def _refusing(status: int) -> Iterator[None]:
-    """A refusal is answered with this status."""
+    """A refusal is answered with this status; so is what the ledger does not take."""
     try:
         yield
     except Refused as error:
         raise HTTPException(status, str(error)) from error
+    except ConfigError as error:
+        if not error.problems:
+            raise
+        raise HTTPException(422, str(error)[:1000]) from error
 
 
 def walk_routes(parts: Commissioning, ledger: Sites) -> APIRouter:
@@ -171,11 +191,14 @@ def claim_routes(parts: Commissioning, clock: Clock) -> APIRouter:
 
     @router.get("/triggered")
     @needs(Permission.SERVICE, whole_box=True)
-    async def triggered(since: Annotated[AwareDatetime | None, Query()] = None) -> Triggered:
-        """Unclaimed devices that were triggered since then; without a moment, only what time it is."""
+    async def triggered(
+        since: Annotated[AwareDatetime | None, Query()] = None, point: Annotated[Id | None, Query()] = None
+    ) -> Triggered:
+        """Unclaimed devices that were triggered since then, for a planned point also unbound zones of its site's devices;
+        without a moment, only what time it is."""
         now = clock.now()
         with _refusing(422):
-            found = await parts.claiming.candidates(since or now)
+            found = await parts.claiming.candidates(since or now, point)
         return Triggered(now=now, items=[_candidate(one) for one in found])
 
     @router.post("/points/{point}/claim")
@@ -183,10 +206,12 @@ def claim_routes(parts: Commissioning, clock: Clock) -> APIRouter:
     async def claim(caller: Caller, point: str, wish: ClaimWish) -> CandidateView:
         """Bind the one device that was triggered since then to a planned point. Several: refused, naming them."""
         actor = person(caller, wish.who)
+        said = {name: text for name in OF_DEVICE if (text := getattr(wish, name))}
         with _refusing(409):
             found = await parts.claiming.claim(
-                actor, point, wish.since, device=wish.device, whole=wish.whole, kind=wish.kind
-            )
+                actor, point, wish.since, device=wish.device, zone=wish.zone, whole=wish.whole, said=said,
+                point_kind=wish.point_kind,
+            )  # fmt: skip
         return _candidate(found)
 
     return router
@@ -194,5 +219,11 @@ def claim_routes(parts: Commissioning, clock: Clock) -> APIRouter:
 
 def _candidate(found: Candidate) -> CandidateView:
     return CandidateView(
-        device=found.device, zone=found.zone, kind=found.kind, at=found.at, event=found.event, driver=found.driver
+        device=found.device,
+        zone=found.zone,
+        known=found.is_known,
+        kind=found.kind,
+        at=found.at,
+        event=found.event,
+        driver=found.driver,
     )

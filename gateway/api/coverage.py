@@ -5,7 +5,7 @@ Who is limited to sites sees those alone, and the figures of a node are counted 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Protocol
@@ -27,13 +27,13 @@ from gateway.api.coverage_views import (
 )
 from gateway.api.permits import Caller, declared_router, needs
 from gateway.api.views import Moment, Page, page_of
-from gateway.assurance import Figures
+from gateway.assurance import Answer, Figures
 from gateway.clock import Clock
 from gateway.coverage.facts import Fact, Sort
-from gateway.coverage.history import ms_of
+from gateway.coverage.history import History, ms_of
 from gateway.coverage.sums import ALL
-from gateway.coverage.tickets import Tickets
-from gateway.coverage.verdict import Gap
+from gateway.coverage.tickets import Risk, Tickets
+from gateway.coverage.verdict import Gap, Rules
 from gateway.model import Area
 from gateway.registry.snapshot import Snapshot
 
@@ -53,6 +53,7 @@ class Assured(Protocol):
     @property
     def tickets(self) -> Tickets: ...
     def at(self, moment: datetime) -> Awaitable[Figures]: ...
+    def ask(self, question: Callable[[History, Rules], Answer]) -> Awaitable[Answer]: ...
     async def look(self) -> None: ...
 
 
@@ -79,9 +80,7 @@ class Where:
         return self.node == ALL and self.kind is None
 
     def sites(self, found: Figures, ledger: Snapshot) -> Sequence[str]:
-        """The counted sites of it that the caller sees. Raises HTTPException."""
-        if self.node.startswith("site:") and not self.caller.sees(self.node.removeprefix("site:")):
-            raise HTTPException(404, f"there is no {self.node}")
+        """The counted sites of it that the caller sees."""
         known = ledger.sites
         sites = found.within(self.node, self.caller.sites)
         return [site for site in sites if self.kind is None or (site in known and known[site].kind == self.kind)]
@@ -90,7 +89,14 @@ class Where:
 def _where(
     caller: Caller, node: Node = ALL, kind: Annotated[Text | None, Query(description="kind of site")] = None
 ) -> Where:
+    if node.startswith("site:") and not caller.sees(node.removeprefix("site:")):
+        raise HTTPException(404, f"there is no {node}")
     return Where(caller, node, kind)
+
+
+def _kind_of(device: str, ledger: Snapshot) -> str | None:
+    found = ledger.devices.get(device)
+    return found.kind if found else None
 
 
 Asked = Annotated[Where, Depends(_where)]
@@ -124,6 +130,10 @@ def coverage_routes(coverage: Assured, ledger: Ledger, clock: Clock) -> APIRoute
         where: Asked,
         gap: Gap | None = None,
         device: Text | None = None,
+        device_kind: Text | None = None,
+        point_kind: Text | None = None,
+        measure: Text | None = None,
+        risk: Risk | None = None,
         since_before: Moment | None = None,
         after: After = 0,
         limit: Limit = 100,
@@ -138,6 +148,10 @@ def coverage_routes(coverage: Assured, ledger: Ledger, clock: Clock) -> APIRoute
             if each.verdict.site in sites
             and gap in (None, each.verdict.gap)
             and device in (None, each.verdict.device)
+            and device_kind in (None, _kind_of(each.verdict.device, ledger.snapshot))
+            and point_kind in (None, each.verdict.point_kind)
+            and measure in (None, each.verdict.measure)
+            and risk in (None, each.risk)
             and (before is None or each.verdict.since is None or each.verdict.since < before)
         ]
         return page_of(

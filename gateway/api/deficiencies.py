@@ -17,6 +17,7 @@ from gateway.api.views import Page, page_of
 from gateway.audit import Audit, Deed
 from gateway.clock import Clock
 from gateway.coverage.facts import Fact
+from gateway.coverage.ranking import ticket_order
 from gateway.coverage.tickets import Standing, Ticket, rectified, told
 from gateway.history import WHO
 
@@ -49,13 +50,14 @@ def deficiency_routes(coverage: Assured, ledger: Ledger, audit: Audit, clock: Cl
         after: After = 0,
         limit: Limit = 100,
     ) -> Page[DeficiencyView]:
-        """Deficiencies, the oldest first; without `state` those that are not closed."""
+        """Deficiencies, the most urgent first; without `state` those that are not closed."""
         now = clock.now()
+        places = {gap.verdict.site: gap.site for gap in coverage.figures.gaps}
         # Of a site that is no more counted, too, unless something narrower is asked for.
         sites = None if where.is_all else frozenset(where.sites(coverage.figures, ledger.snapshot))
         wanted = [
             each
-            for each in sorted(coverage.tickets, key=lambda each: (each.opened, each.id))
+            for each in sorted(coverage.tickets, key=lambda each: ticket_order(each, places.get(each.site, {})))
             if where.caller.sees(each.site)
             and (sites is None or each.site in sites)
             and site in (None, each.site)

@@ -21,7 +21,8 @@ BOX = Actor("box", Role.ADMINISTRATOR)
 OPEN = frozenset(
     {
         ("GET", "/healthz"), ("GET", "/readyz"),
-        ("GET", "/"), ("GET", "/page.js"), ("GET", "/page.css"), ("GET", "/language"),
+        ("GET", "/"), ("GET", "/page.js"), ("GET", "/common.js"), ("GET", "/coverage.js"), ("GET", "/page.css"),
+        ("GET", "/language"), ("GET", "/words.json"),
         ("POST", "/api/v1/session"), ("POST", "/api/v1/password"),
     }
 )  # fmt: skip

@@ -11,11 +11,10 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from gateway.acts import ZONE_MAX, Act, Command, CommandRecord, CommandState
 from gateway.difference import Change, Reload
 from gateway.errors import Problem
-from gateway.health import State
 from gateway.history import WHO
 from gateway.kinds import FACTS, Kind, Qualifier
 from gateway.metrics import Outcome
-from gateway.model import ClockQuality, Delivery, DeliveryState, Device, Event, Point, Scalar, Site, TimeQuality
+from gateway.model import ClockQuality, Delivery, DeliveryState, Event, Scalar, TimeQuality
 from gateway.store import Backlog, Rejected
 
 ItemT = TypeVar("ItemT")
@@ -107,15 +106,6 @@ class DeliveryView(BaseModel):
     event: EventView
 
 
-class DeviceView(BaseModel):
-    id: str
-    name: str
-    site: str | None
-    state: State
-    last_heard: datetime | None
-    deadline: datetime | None
-
-
 class CommandView(BaseModel):
     id: str
     device: str
@@ -157,26 +147,6 @@ class CommandWish(BaseModel):
         return Command(
             self.id, self.device, self.act, zone=self.zone, seconds=self.seconds, until=until, valid_s=self.valid_s or 0
         )
-
-
-class SiteView(BaseModel):
-    id: str
-    name: str
-    kind: str
-    account: str
-    address: str
-    latitude: float | None
-    longitude: float | None
-    contact: str
-
-
-class PointView(BaseModel):
-    id: str
-    site: str
-    number: int
-    name: str
-    device: str | None
-    zone: int | None
 
 
 class DestinationView(BaseModel):
@@ -351,35 +321,6 @@ def command_view(record: CommandRecord) -> CommandView:
         sent_at=record.sent_at,
         ended_at=record.ended_at,
         detail=record.detail,
-    )
-
-
-def site_view(site: Site) -> SiteView:
-    """A site; the call-back is a role of the site, never a resident."""
-    return SiteView(
-        id=site.id, name=site.name, kind=site.kind, account=site.account, address=site.address,
-        latitude=site.latitude, longitude=site.longitude, contact=site.contact,
-    )  # fmt: skip
-
-
-def point_view(point: Point) -> PointView:
-    """A protection point."""
-    return PointView(
-        id=point.id, site=point.site, number=point.number, name=point.name, device=point.device, zone=point.zone
-    )
-
-
-def device_view(
-    device_id: str, device: Device | None, state: State, last_heard: datetime | None, deadline: datetime | None
-) -> DeviceView:
-    """A device, claimed or not, and its proof of life."""
-    return DeviceView(
-        id=device_id,
-        name=device.name if device else "",
-        site=device.site if device else None,
-        state=state,
-        last_heard=last_heard,
-        deadline=deadline,
     )
 
 

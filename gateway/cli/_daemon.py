@@ -37,10 +37,11 @@ def is_running(data_dir: Path) -> bool:
 def ask(
     site_file: SiteFile, base: Path, path: str, *, timeout_s: float, body: dict[str, Any] | None = None
 ) -> HTTPResponse:
-    """The daemon's answer (docs/api.md); a `body` is posted. Raises URLError when none answers, HTTPError when it refuses,
-    ConfigError when the token cannot be read, or is wanted and not there."""
+    """The daemon's answer (docs/api.md); `path` lies below /api/v1/, or begins with "/". A `body` is posted. Raises URLError
+    when none answers, HTTPError when it refuses, ConfigError when the token cannot be read, or is wanted and not there."""
     import urllib.error
     import urllib.request
+    from urllib.parse import urljoin
 
     from gateway.config import read_secret
     from gateway.errors import ConfigError, Problem
@@ -50,7 +51,8 @@ def ask(
         token = read_secret(base / site_file.api.token_file)
         headers["Authorization"] = f"Bearer {token.reveal()}"
     content = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://{site_file.api.listen}/api/v1/{path}", content, headers)  # http
+    url = urljoin(f"http://{site_file.api.listen}/api/v1/", path)
+    request = urllib.request.Request(url, content, headers)  # noqa: S310  # http
     # No proxy stands between a command and the daemon of the same box.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -120,18 +120,7 @@ def show(args: argparse.Namespace, rows: list[dict[str, Any]], *, empty: str) ->
     elif not rows:
         print(empty)
     else:
-        texts = [list(rows[0]), *([("-" if cell is None else str(cell)) for cell in row.values()] for row in rows)]
-        widths = [max(map(_width, column)) for column in zip(*texts, strict=True)]
-        for text in texts:
-            print(
-                "  ".join(
-                    cell + " " * (width - _width(cell)) for cell, width in zip(text, widths, strict=True)
-                ).rstrip()
-            )
+        from gateway.aligned import aligned
 
-
-def _width(text: str) -> int:
-    """Columns on a terminal: Chinese characters take two."""
-    from unicodedata import east_asian_width
-
-    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
+        cells = [[("-" if cell is None else str(cell)) for cell in row.values()] for row in rows]
+        print("\n".join(aligned([list(rows[0]), *cells])))

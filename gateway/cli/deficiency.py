@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("deficiency", help="gaps in coverage that somebody has to close")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
-    listed = verbs.add_parser("list", help="those that are open, the oldest first")
+    listed = verbs.add_parser("list", help="those that are open, the most urgent first")
     listed.add_argument("--site")
     listed.add_argument("--all", action="store_true", help="closed ones too")
     add_common(listed, _list)
@@ -53,8 +53,14 @@ async def _record(args: argparse.Namespace) -> AsyncIterator[tuple[Registry, Tic
 
 
 async def _list(args: argparse.Namespace) -> int:
-    async with _record(args) as (_, tickets):
-        chosen = sorted(tickets, key=lambda each: (each.opened, each.id)) if args.all else tickets.open()
+    from dataclasses import asdict
+
+    from gateway.coverage.ranking import ticket_order
+
+    async with _record(args) as (registry, tickets):
+        sites = {site.id: asdict(site) for site in registry.snapshot.sites.values()}
+        listed = tickets if args.all else tickets.open()
+        chosen = sorted(listed, key=lambda each: ticket_order(each, sites.get(each.site, {})))
     rows = [_row(each, _now()) for each in chosen if args.site in (None, each.site)]
     show(args, rows, empty="no deficiencies 没有待整改问题")
     return OK

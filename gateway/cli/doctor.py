@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 from gateway.cli import add_config
 from gateway.cli._daemon import is_running
+from gateway.cli._finding import Finding, mistakes, told
 from gateway.cli.run import prepared
 
 if TYPE_CHECKING:
@@ -22,15 +22,6 @@ DISK_LEFT_MIN_BYTES = 512 << 20
 """Less than this and a week of outage may not fit."""
 
 
-class Finding(NamedTuple):
-    """One look: what, how it is, and what to do about it in both languages."""
-
-    what: str
-    state: Literal["ok", "warning", "failed"]
-    found: str
-    hint: str = ""
-
-
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("doctor", help="look at this box: files, ports, broker, disk, clock, 110 line")
     add_config(parser)
@@ -40,30 +31,17 @@ def add_parser(commands: Commands) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     plan, error = prepared(arguments)
-    if plan is None:
-        assert error is not None
-        findings = [
-            Finding(
-                "site file", "failed", str(problem), "" if problem.hint else "mend it, then check again 请修改后重查"
-            )
-            for problem in error.problems
-        ]
-    else:
-        findings = [Finding("site file", "ok", str(arguments.config)), *examine(plan)]
-    if arguments.json:
-        print(json.dumps([finding._asdict() for finding in findings], ensure_ascii=False))
-    else:
-        for finding in findings:
-            print(f"{finding.state:8} {finding.what:24} {finding.found}")
-            if finding.hint:
-                print(f"{'':8} {'':24} -> {finding.hint}")
-    return 1 if any(finding.state == "failed" for finding in findings) else 0
-
-
-def examine(plan: Plan) -> Iterator[Finding]:
-    """Everything that can be seen without starting the daemon."""
+    if error is not None:
+        return told(mistakes(error), as_json=arguments.json)
+    assert plan is not None
     running = is_running(plan.data_dir)
-    yield Finding("daemon", "ok", "running on this data directory" if running else "not running")
+    daemon = Finding("daemon", "ok", "running on this data directory" if running else "not running")
+    findings = [Finding("site file", "ok", str(arguments.config)), daemon, *examine(plan, running=running)]
+    return told(findings, as_json=arguments.json)
+
+
+def examine(plan: Plan, *, running: bool) -> Iterator[Finding]:
+    """Everything that can be seen without the daemon's help."""
     yield _disk(plan.data_dir)
     yield _clock()
     yield _token(plan)

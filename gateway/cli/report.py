@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,28 +16,42 @@ if TYPE_CHECKING:
     from gateway.cli import Commands
     from gateway.coverage.days import Month
     from gateway.reports.figures import Known
-    from gateway.reports.tables import Report
 
-FORMATS = ("json", "csv", "html", "pdf", "xlsx")
+FORMATS = ("text", "json", "csv", "html", "pdf", "xlsx")
+PAGE_FORMATS = ("html", "json", "pdf")
 
 
 def add_parser(commands: Commands) -> None:
+    from gateway.cli._report_boxes import add_verbs
+
     parser = commands.add_parser("report", help="coverage, gaps, ledger, monthly bulletin")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in (
         ("coverage", "required, installed, working and networked, node by node"),
         ("gaps", "what is not as it must be, the most urgent first"),
+        ("deficiencies", "gaps that lasted: who has to put them right until when"),
         ("zones", "the assessment table of the control zones"),
         ("ledger", "the equipment ledger and its changes"),
+        ("notice", "the rectification notice: a letter to each who has something to put right"),
+        ("schedule", "what has to be inspected or live-tested when, overdue first"),
     ):
         verb = verbs.add_parser(name, help=text)
         _add_when(verb)
-        verb.add_argument("--format", choices=FORMATS, default="json")
+        verb.add_argument("--format", choices=FORMATS, help="default: as the name of --out ends, else text")
         add_common(verb, _tables)
         verb.set_defaults(report=name)
+        if name == "ledger":
+            verb.add_argument("--since", type=_moment, help="changes recorded from then on (default: of the month)")
+        elif name == "notice":
+            by = ("responsible", "site")
+            verb.add_argument(
+                "--by", choices=by, default=by[0], help="whom a letter is to (default the responsible party)"
+            )
+        elif name == "schedule":
+            verb.add_argument("--months", type=_months, default=3, help="so many, the present one first (default 3)")
     bulletin = verbs.add_parser("bulletin", help="the monthly bulletin: a page for each community")
     _add_when(bulletin)
-    bulletin.add_argument("--format", choices=("json", "html", "pdf"), default="html")
+    bulletin.add_argument("--format", choices=PAGE_FORMATS, help="default: as the name of --out ends, else html")
     bulletin.add_argument("--edition", choices=("public", "internal"), default="public")
     add_common(bulletin, _bulletin)
     for name, text, run in (
@@ -44,8 +59,12 @@ def add_parser(commands: Commands) -> None:
         ("verify", "derive published figures again from the facts of that time", _verify),
     ):
         verb = verbs.add_parser(name, help=text)
-        verb.add_argument("--month", type=_month, required=True, help="like 2026-10")
+        is_needed = run is _publish
+        verb.add_argument(
+            "--month", type=_month, required=is_needed, help="like 2026-10" + ("" if is_needed else "; default all")
+        )
         add_common(verb, run)
+    add_verbs(verbs, _month, FORMATS)
 
 
 def _add_when(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +88,14 @@ def _moment(text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=LOCAL)
 
 
+def _months(text: str) -> int:
+    from gateway.reports.schedule import MONTHS_MAX
+
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= MONTHS_MAX:
+        raise argparse.ArgumentTypeError(f"1 to {MONTHS_MAX} months are expected, not {text!r}")
+    return int(text)
+
+
 def _month(text: str) -> Month:
     from gateway.coverage.days import Month
 
@@ -78,7 +105,7 @@ def _month(text: str) -> Month:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-async def _known(args: argparse.Namespace, month: Month) -> Known:
+async def known_of(args: argparse.Namespace, month: Month) -> Known:
     """All that this box knows. Raises ConfigError, StoreError."""
     from gateway.reports.sources import known
 
@@ -88,53 +115,40 @@ async def _known(args: argparse.Namespace, month: Month) -> Known:
 
 def _when(args: argparse.Namespace) -> tuple[datetime, Month]:
     from gateway.clock import RealClock
-    from gateway.coverage.days import Month
+    from gateway.coverage.days import LOCAL, Month
+    from gateway.errors import ConfigError, Problem
     from gateway.reports.figures import instant_of
 
     now = RealClock().now()
     month = args.month or Month.of(args.at or now)
+    if (args.at or month.start) > now:
+        key, expected = (
+            "--at" if args.at else "--month",
+            f"not later than now, {now.astimezone(LOCAL):%Y-%m-%dT%H:%M%z}",
+        )
+        raise ConfigError([Problem("command line", None, key, "is in the future", expected, "时间尚未到来")])
     return args.at or instant_of(month, now), month
 
 
 async def _tables(args: argparse.Namespace) -> int:
+    from gateway.reports.figures import MS
     from gateway.reports.formats import written
+    from gateway.reports.office import Asked, report
 
     at, month = _when(args)
-    known = await _known(args, month)
-    _write(args, written(_report(args, known, at, month), args.format, args.lang))
+    since = getattr(args, "since", None)
+    asked = Asked(
+        await known_of(args, month), at, args.node, since=since or month.start, until=at + MS if since else month.end,
+        months=getattr(args, "months", 1), by=getattr(args, "by", "site"),
+    )  # fmt: skip
+    write(args, written(report(args.report, asked), format_of(args, FORMATS), args.lang))
     return OK
 
 
-def _report(args: argparse.Namespace, known: Known, at: datetime, month: Month) -> Report:
-    from collections import Counter
-
-    from gateway.coverage.count import tree, verdicts
-    from gateway.coverage.days import LOCAL
-    from gateway.reports import gaps, lists
-    from gateway.reports.scope import Scope
-    from gateway.reports.tables import Report, Table
-    from gateway.reports.words import Said
-
-    scope = Scope(known.history, at)
-    node = scope.node(args.node)
-    counts = tree(known.history, at, rules=known.rules)
-    found = gaps.open_gaps(scope, verdicts(known.history, at, rules=known.rules), node)
-    rows = gaps.rows(known.history, scope, found, at, known.coverage)
-    if args.report == "coverage":
-        tables: Sequence[Table] = [lists.coverage(scope, counts, node)]
-    elif args.report == "gaps":
-        tables = [gaps.table(rows)]
-    elif args.report == "zones":
-        number = Counter(each for gap in found for each in scope.chain(gap.site))
-        tables = [lists.zones(scope, counts, node, number)]
-    else:
-        tables = [lists.ledger(known.history, scope, node, at), lists.changes(known.facts, month.start, month.end)]
-    local = at.astimezone(LOCAL)
-    name = scope.name(node)
-    subtitle = Said(f"{name} 截至 {local:%Y-%m-%d %H:%M}".strip(), f"{name} as of {local:%Y-%m-%d %H:%M}".strip())
-    title = Said({"coverage": "覆盖情况表", "gaps": "缺口清单", "zones": "防控区考核表", "ledger": "设备台账"}[args.report],
-                 {"coverage": "Coverage", "gaps": "Gaps", "zones": "Control zones", "ledger": "Equipment ledger"}[args.report])  # fmt: skip
-    return Report(args.report, title, subtitle, tables, {"at": local.isoformat(), "node": node})
+def format_of(args: argparse.Namespace, formats: Sequence[str]) -> str:
+    """As was asked for, as --json or the name of the file says, else the first."""
+    ending = args.out.suffix[1:].lower() if args.out else ""
+    return str(args.format or ("json" if args.json else ending if ending in formats else formats[0]))
 
 
 async def _bulletin(args: argparse.Namespace) -> int:
@@ -144,7 +158,7 @@ async def _bulletin(args: argparse.Namespace) -> int:
     from gateway.reports.formats import json_bytes, pdf
 
     at, month = _when(args)
-    known = await _known(args, month)
+    known = await known_of(args, month)
     site_file, folder = data_dir(args)
     published = [] if args.at else editions(folder, month)
     if published:
@@ -154,9 +168,8 @@ async def _bulletin(args: argparse.Namespace) -> int:
         figures, label = month_figures(known, month, at, box=site_file.gateway.name), "草稿 draft"
     make = bulletin.public if args.edition == "public" else bulletin.internal
     document, page = make(known, figures, args.node, args.lang, label)
-    _write(
-        args, json_bytes(document) if args.format == "json" else pdf(page) if args.format == "pdf" else page.encode()
-    )
+    form = format_of(args, PAGE_FORMATS)
+    write(args, json_bytes(document) if form == "json" else pdf(page) if form == "pdf" else page.encode())
     return OK
 
 
@@ -165,7 +178,7 @@ async def _publish(args: argparse.Namespace) -> int:
     from gateway.registry import Registry
     from gateway.reports.editions import publish
 
-    known = await _known(args, args.month)
+    known = await known_of(args, args.month)
     site_file, folder = data_dir(args)
     made, fact = publish(folder, known, args.month, box=site_file.gateway.name, now=RealClock().now())
     registry = await Registry.open(folder / "registry.db")
@@ -173,29 +186,39 @@ async def _publish(args: argparse.Namespace) -> int:
         await registry.record([fact])
     finally:
         await registry.close()
-    print(f"{made.path}: {made.state}, sha256 {made.sha256} 已发布")
+    if args.json:
+        print(json.dumps({"edition": str(made.path), "state": made.state, "sha256": made.sha256}))
+    else:
+        print(f"{made.path}: {made.state}, sha256 {made.sha256} 已发布")
     return OK
 
 
 async def _verify(args: argparse.Namespace) -> int:
-    from gateway.reports.editions import editions, faults
+    from gateway.clock import RealClock
+    from gateway.coverage.days import Month
+    from gateway.reports.editions import editions, faults, missing, months
 
-    known = await _known(args, args.month)
-    _, folder = data_dir(args)
-    published = editions(folder, args.month)
-    if not published:
-        print(f"{args.month}: nothing is published 尚未发布")
-    is_sound = bool(published)
-    for edition in published:
-        found = faults(edition, known, args.month, folder)
-        print(
-            f"{edition.path}: {'; '.join(found) if found else f'sha256 {edition.sha256}, derived again byte for byte 一致'}"
-        )
-        is_sound = is_sound and not found
-    return OK if is_sound else FAILED
+    folder = data_dir(args)[1]
+    known = await known_of(args, args.month or Month.of(RealClock().now()))
+    found: dict[str, Sequence[str]] = {}
+    for month in [args.month] if args.month else months(folder, known):
+        known = await known_of(args, month)
+        found |= {
+            str(path): ["published, and is not there any more 文件缺失"] for path in missing(folder, known, month)
+        }
+        found |= {f"{each.path} {each.sha256}": faults(each, known, month, folder) for each in editions(folder, month)}
+    if args.json:
+        print(json.dumps([{"edition": name, "faults": list(why)} for name, why in found.items()], ensure_ascii=False))
+    elif not found:
+        print(f"{args.month or folder}: nothing is published 尚未发布")
+    else:
+        for name, why in found.items():
+            print(f"{name}: {'; '.join(why) or 'derived again byte for byte 一致'}")
+    return FAILED if any(found.values()) or (args.month and not found) else OK
 
 
-def _write(args: argparse.Namespace, content: bytes) -> None:
+def write(args: argparse.Namespace, content: bytes) -> None:
+    """To --out or standard output. Raises GatewayError."""
     import sys
 
     from gateway.errors import GatewayError

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    check = commands.add_parser("check", help="check a site file and everything it names, without starting")
+    check = commands.add_parser("check", help="check a site file and everything it names; or all of this box")
+    check.add_argument(
+        "what", nargs="?", choices=("health",), help="box, lines, backlog, devices and sites as they are now"
+    )
     add_config(check)
     check.add_argument("--json", action="store_true", help="machine-readable result")
     check.set_defaults(run=_check)
@@ -32,6 +35,15 @@ def add_parser(commands: Commands) -> None:
 
 def _check(arguments: argparse.Namespace) -> int:
     plan, error = prepared(arguments)
+    if arguments.what == "health":
+        from gateway.cli._finding import mistakes, told
+        from gateway.cli._health import everything
+
+        if error is not None:
+            told(mistakes(error), as_json=arguments.json)
+            return 2
+        assert plan is not None
+        return told(everything(plan), as_json=arguments.json)
     if arguments.json:
         from dataclasses import asdict
 

@@ -12,21 +12,17 @@ from gateway.audit import Audit, Deed
 from gateway.clock import Clock
 from gateway.commissioning.in_test import WalkTest
 from gateway.commissioning.sheet import Row, canonical, content, rows
-from gateway.commissioning.walk import NAMED_MAX, WalkTests
+from gateway.commissioning.walk import NAMED_MAX, WalkTests, events_of
 from gateway.coverage.facts import Fact, Sort
 from gateway.errors import Refused
 from gateway.model import Event
 from gateway.registry import Registry
-from gateway.store import EventFilter, Store
+from gateway.store import Store
 
 ACCEPT_WITHIN = timedelta(days=7)
 """What a walk has shown longer ago says little about today."""
 MOMENT = timedelta(milliseconds=1)
 """What came in the very moment of its end was tried out as well."""
-PAGE = 1000
-EVENTS_MAX = 50_000
-"""Events of one site read for one sheet, about a second of work. A site that says more in eight hours has a storm to mend
-before anybody can accept it; what comes later is then not seen, so that its points do not pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +119,7 @@ class Acceptance:
         return found
 
     async def _events(self, test: WalkTest) -> list[Event]:
-        found: list[Event] = []
-        wanted = EventFilter(site=test.site, since=test.begins, until=test.ends + MOMENT)
-        while len(found) < EVENTS_MAX:
-            page = await self._store.events(wanted, after_seq=found[-1].seq if found else 0, limit=PAGE)
-            found += page
-            if len(page) < PAGE:
-                break
-        return found
+        return await events_of(self._store, test.site, test.begins, test.ends + MOMENT)
 
 
 def _lacks(lacking: Sequence[Row]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gateway.access import Actor
@@ -13,10 +14,10 @@ from gateway.coverage.facts import Fact, Sort
 from gateway.errors import ConfigError, Refused, StoreError
 from gateway.intake import Source
 from gateway.kinds import FACTS, Kind, Qualifier
-from gateway.model import Observation, Place, Point, Site
+from gateway.model import Event, Observation, Place, Point, Site
 from gateway.receipt import Receipt
 from gateway.registry import Registry
-from gateway.store import Store
+from gateway.store import EventFilter, Store
 
 MINUTES = 60
 MINUTES_MAX = 480
@@ -27,6 +28,11 @@ LOOK_S = 1.0
 """How late the end is told. What counts as an alarm, is asked anew for each."""
 TELL_WITHIN = timedelta(days=1)
 """The end of a test that came while the gateway was away is told at its next start, if that is not longer ago."""
+
+PAGE = 1000
+EVENTS_MAX = 50_000
+"""Events of one site read for one test, about a second of work. A site that says more in eight hours has a storm to mend
+before anybody can accept it; what comes later is then not seen, so that its points do not pass."""
 
 Report = Callable[[Source, Sequence[Observation]], Awaitable[Receipt]]
 
@@ -57,8 +63,9 @@ class WalkTests:
             raise Refused(f"{site} is in test until {running.ends:%H:%M:%S} UTC already; end that one first")
         chosen = self._chosen(site, points)
         ends = now + timedelta(minutes=minutes)
-        test = WalkTest(site, tuple(point.id for point in chosen), now, ends, actor.role.value, actor.id, reason)
-        standing = await self._standing(chosen)
+        points = tuple(point.id for point in chosen)
+        standing = tuple(await self._standing(chosen))
+        test = WalkTest(site, points, now, ends, actor.role.value, actor.id, reason, standing)
         await self._audit.record(
             actor, Deed.WALK_TEST, site, {"points": len(chosen), "minutes": minutes, "reason": reason}
         )
@@ -68,7 +75,7 @@ class WalkTests:
         except ConfigError:
             await self._say(test, Qualifier.RESTORE)
             raise
-        self._in_test.begin(test, standing)
+        self._in_test.begin(test)
         return test
 
     async def end(self, actor: Actor, site: str) -> WalkTest:
@@ -108,6 +115,9 @@ class WalkTests:
                 self._in_test.begin(test)
             elif now - TELL_WITHIN < test.ends <= now:
                 await self._say(test, Qualifier.RESTORE)
+            else:
+                continue
+            self._in_test.recall(await events_of(self._store, test.site, test.begins, now))
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -170,9 +180,22 @@ class WalkTests:
         return tests
 
 
+async def events_of(store: Store, site: str, since: datetime, until: datetime) -> list[Event]:
+    """What a site said from one moment up to another, the oldest first. Raises StoreError."""
+    found: list[Event] = []
+    wanted = EventFilter(site=site, since=since, until=until)
+    while len(found) < EVENTS_MAX:
+        page = await store.events(wanted, after_seq=found[-1].seq if found else 0, limit=PAGE)
+        found += page
+        if len(page) < PAGE:
+            break
+    return found
+
+
 def fact_of(test: WalkTest) -> Fact:
     """What is written down of it."""
-    value = {"points": list(test.points), "by": test.by, "reason": test.reason}
+    standing = [[device, kind.value, zone] for device, kind, zone in test.standing]
+    value = {"points": list(test.points), "by": test.by, "reason": test.reason, "standing": standing}
     return Fact(Sort.WALK_TEST, (test.site,), value, test.begins, test.ends, actor=test.actor)
 
 
@@ -180,13 +203,12 @@ def recalled(fact: Fact, before: WalkTest | None) -> WalkTest:
     """The test that a line of the record tells of: a new one, or the end of the one before."""
     if fact.value is None:
         assert before is not None, "an end follows a beginning"
-        return WalkTest(
-            before.site, before.points, before.begins, fact.valid_from, before.by, before.actor, before.reason
-        )
+        return replace(before, ends=fact.valid_from)
     assert fact.valid_to is not None, "a walk test always has an end"
+    standing = tuple((device, Kind(kind), zone) for device, kind, zone in fact.value.get("standing", ()))
     return WalkTest(
         fact.subject[0], tuple(fact.value["points"]), fact.valid_from, fact.valid_to, fact.value["by"], fact.actor,
-        fact.value["reason"],
+        fact.value["reason"], standing,
     )  # fmt: skip
 
 

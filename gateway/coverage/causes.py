@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 
 from gateway.coverage.facts import ZONE_OF_ALL, Sort
 from gateway.coverage.history import History, moment_of
+from gateway.coverage.ranking import risk_of
 from gateway.coverage.requirements import Duty, Family
 from gateway.coverage.tickets import INSTALLATION, TARGET, Gone, Risk
 from gateway.coverage.verdict import Verdict
 
 WAYS_MAX = 8
 """Devices on the way from a detector to the gateway; more are a circle in the ledger."""
-PANIC = "panic"
-"""The measure that is always of high risk."""
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 """Of a gap whose beginning nobody knows: its grace is over."""
 
@@ -55,7 +54,7 @@ def open_gaps(
         site = history.at(Sort.SITE, (each.site,), now) or {}
         subject, gap = _subject(each, history, now, is_target=each.site_kind in target_kinds)
         ticket = f"{subject}:{gap}" if each.duty is Duty.MANDATORY else ""
-        yield Open(each, site, ticket, gap, _risk(each, site, target_kinds))
+        yield Open(each, site, ticket, gap, risk_of(each, site, target_kinds))
 
 
 def causes(gaps: Iterable[Open]) -> Sequence[Gone]:
@@ -77,14 +76,6 @@ def causes(gaps: Iterable[Open]) -> Sequence[Gone]:
         Gone(ticket, c.site, c.gap, c.because, c.risk, c.since, c.responsible, tuple(sorted(c.points)))
         for ticket, c in sorted(found.items())
     ]
-
-
-def _risk(each: Verdict, site: Mapping[str, Any], target_kinds: Collection[str]) -> Risk:
-    if each.family is not Family.TECHNICAL:
-        return Risk.LOW
-    if each.site_kind in target_kinds or site.get("is_key_unit") or each.measure == PANIC:
-        return Risk.HIGH
-    return Risk.MEDIUM
 
 
 def _subject(each: Verdict, history: History, now: datetime, *, is_target: bool) -> tuple[str, str]:

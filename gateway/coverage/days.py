@@ -51,6 +51,11 @@ class Month:
         """The first moment that is no longer in it, in UTC."""
         return self.plus(1).start
 
+    @property
+    def last_moment(self) -> datetime:
+        """The last millisecond that is in it, in UTC."""
+        return self.end - timedelta(milliseconds=1)
+
     def plus(self, months: int) -> Month:
         """So many months on, or back."""
         year, month = divmod(self.year * 12 + self.month - 1 + months, 12)

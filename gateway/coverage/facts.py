@@ -32,7 +32,7 @@ class Sort(StrEnum):
     """(device,): {"stage": one of STAGES}."""
     ACCEPTANCE = "acceptance"
     """(point, device, zone): {"sheet": hash of the acceptance sheet, "by": role}. Holds for this watcher of this
-    point while it stays bound to it: one taken off and put back is accepted anew."""
+    point; None when it is taken off."""
     WAIVER = "waiver"
     """(point, measure): {"reason", "approver"}; always with an end."""
     INSPECTION = "inspection"
@@ -54,7 +54,8 @@ class Sort(StrEnum):
     TARGET = "target"
     """(node, due date): {"share": 0..1}. What was promised by when."""
     WALK_TEST = "walk_test"
-    """(site,): {"points": ids, "by": role, "reason"}; always with an end. None: it was ended before."""
+    """(site,): {"points": ids, "by": role, "reason", "standing": [[device, kind, zone]], the real alarms that had not ended};
+    always with an end. None: it was ended before."""
     SELF_TEST = "self_test"
     """(site, point, device): {"due": ISO moment, "ok", "detail", "command"}; (site, "", ""): {"due"}, the last that is done."""
     SHEET = "sheet"

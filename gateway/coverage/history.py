@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
@@ -55,8 +55,8 @@ class PointRead(NamedTuple):
 
     site: str
     kind: str
-    watchers: tuple[tuple[str, str, int], ...]
-    """Device and zone as facts name them, and when that was last taken off before it was bound as now. EVER: it never was."""
+    watchers: tuple[tuple[str, str], ...]
+    """Device and zone as facts name them."""
 
 
 ProfileRead = Mapping[str, tuple[Requirement, ...]]
@@ -74,27 +74,14 @@ def _site(value: Mapping[str, Any]) -> SiteRead:
     )
 
 
-def _point(value: Mapping[str, Any], earlier: Sequence[Stretch]) -> PointRead:
-    watchers = _watchers(value)
-    return PointRead(
-        value["site"], value.get("kind", ""), tuple((*watcher, _taken_off(watcher, earlier)) for watcher in watchers)
-    )
-
-
-def _watchers(value: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+def _point(value: Mapping[str, Any]) -> PointRead:
     device = value.get("device")
     first = () if device is None else ((device, value.get("zone")),)
-    return [(name, zone_of(zone)) for name, zone in (*first, *value.get("also", ()))]
-
-
-def _taken_off(watcher: tuple[str, str], earlier: Sequence[Stretch]) -> int:
-    """From when on an acceptance is one of the binding that follows these stretches of the point."""
-    for stretch in reversed(earlier):
-        read: PointRead | None = stretch.read
-        for device, zone, taken_off in () if read is None else read.watchers:
-            if (device, zone) == watcher:
-                return taken_off if stretch is earlier[-1] else stretch.stop
-    return EVER
+    return PointRead(
+        value["site"],
+        value.get("kind", ""),
+        tuple((name, zone_of(zone)) for name, zone in (*first, *value.get("also", ()))),
+    )
 
 
 def zone_of(zone: int | None) -> str:
@@ -115,14 +102,11 @@ def _profile(value: Mapping[str, Any]) -> ProfileRead:
     return {kind: tuple(lines) for kind, lines in by_kind.items()}
 
 
-_READ: Mapping[Sort, Callable[[Mapping[str, Any]], Any]] = {Sort.SITE: _site, Sort.PROFILE: _profile}
-
-
-def _read(sort: Sort, value: Mapping[str, Any], earlier: Sequence[Stretch]) -> Any:
-    if sort is Sort.POINT:
-        return _point(value, earlier)
-    reader = _READ.get(sort)
-    return None if reader is None else reader(value)
+_READ: Mapping[Sort, Callable[[Mapping[str, Any]], Any]] = {
+    Sort.SITE: _site,
+    Sort.POINT: _point,
+    Sort.PROFILE: _profile,
+}
 
 
 # -- tracks ------------------------------------------------------------------------------------------------------------
@@ -204,7 +188,8 @@ class Track:
         stop = NEVER if fact.valid_to is None else ms_of(fact.valid_to)
         if stop <= start:  # it holds for no moment, and still ends what was before it
             value, stop = None, NEVER
-        self._push(Stretch(start, stop, value, None if value is None else _read(fact.sort, value, self._stretches)))
+        reader = _READ.get(fact.sort)
+        self._push(Stretch(start, stop, value, None if reader is None or value is None else reader(value)))
         if stop < NEVER:
             self._push(Stretch(stop, NEVER, None, None, value))
 
@@ -323,10 +308,10 @@ class History:
         elif fact.sort is Sort.AREA:
             self.areas_of_area[fact.value.get("parent") or ""].add(fact.subject[0])
         elif fact.sort is Sort.POINT:
-            site = fact.value["site"]
-            self.points_of_site[site].add(fact.subject[0])
-            self.sites_of_point[fact.subject[0]].add(site)
-            for device, _ in _watchers(fact.value):
+            point = _point(fact.value)
+            self.points_of_site[point.site].add(fact.subject[0])
+            self.sites_of_point[fact.subject[0]].add(point.site)
+            for device, _ in point.watchers:
                 self.points_of_device[device].add(fact.subject[0])
 
 

@@ -76,8 +76,10 @@ def judge_site(view: View, site: str) -> Sequence[Verdict]:
         read = view.look(Sort.POINT, (point,)).read
         if read is not None and read.site == site:
             there.add(read.kind)
+    since = max(view.look(Sort.SITE, (site,)).start, view.look(Sort.PROFILE, (place.read.kind,)).start)
+    since = max(since, place.read.opens)
     return [
-        _verdict(place, "", line, Gap.NOT_PLANNED, None, until=view.until)
+        _verdict(place, "", line, Gap.NOT_PLANNED, since, until=view.until)
         for line in wanted
         if line.point_kind not in there
     ]

@@ -190,15 +190,19 @@ class View:
             return Health(None, stretch.start)  # R12: its silence says nothing
         return Health(gap, stretch.start, value.get("cause", ""), value.get("via", ""), state == "degraded")
 
-    def _tested(self, standing: Health, device: str, zone: str, contract: Contract, accepted: int) -> Health:
-        """R11: what passed its walk test was tested then."""
-        assert contract.live_test_days is not None
+    def last_test(self, device: str, zone: str, accepted: int) -> int:
+        """When a watcher was triggered and heard; what passed its walk test was tested then."""
         last = accepted
         for tested in self.history.zones_tested.get(device, ()) if zone == ZONE_OF_ALL else (zone,):
             stretch = self.look(Sort.LIVE_TEST, (device, tested))
             if stretch.value is not None:
                 last = max(last, stretch.start)
-        due = last + round(contract.live_test_days * DAY_MS)
+        return last
+
+    def _tested(self, standing: Health, device: str, zone: str, contract: Contract, accepted: int) -> Health:
+        """R11."""
+        assert contract.live_test_days is not None
+        due = self.last_test(device, zone, accepted) + round(contract.live_test_days * DAY_MS)
         if not self.is_past(due):
             return standing
         end = due + round(contract.grace_days * DAY_MS)
@@ -207,10 +211,10 @@ class View:
         return standing._replace(since=due, because=standing.because, is_degraded=True, is_overdue=True)
 
     def accepted(self, point: str, read: PointRead) -> Iterator[tuple[str, str, int]]:
-        """The watchers of a point that are accepted there as they are bound now, with the moment of acceptance (R6)."""
-        for device, zone, taken_off in read.watchers:
+        """The watchers of a point that are accepted there, with the moment of acceptance (R6)."""
+        for device, zone in read.watchers:
             acceptance = self.look(Sort.ACCEPTANCE, (point, device, zone))
-            if acceptance.value is not None and acceptance.start >= taken_off:
+            if acceptance.value is not None:
                 yield device, zone, acceptance.start
 
 

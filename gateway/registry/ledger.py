@@ -18,7 +18,7 @@ from tortoise.transactions import in_transaction
 
 from gateway import logs
 from gateway.clock import Clock, RealClock
-from gateway.coverage.facts import Fact, Sort
+from gateway.coverage.facts import ZONE_OF_ALL, Fact, Sort
 from gateway.errors import ConfigError, GatewayError, Problem
 from gateway.model import (
     Area,
@@ -227,6 +227,7 @@ class Registry:
                 await _write(transaction, before, changes)
                 now = self._clock.now()
                 changed = [fact for thing in changes if (fact := factlog.fact_of(thing, now, actor)) is not None]
+                changed += _no_longer_accepted(before, changes, now, actor)
                 await factlog.write(transaction, [*changed, *facts], now)
                 self._snapshot = await _load(transaction)
         return written
@@ -327,6 +328,17 @@ def _changes(before: Snapshot, wanted: Sequence[Thing]) -> tuple[list[Thing], Wr
     changes = [thing for thing in wanted if _known(before, thing) != thing]
     added = sum(_known(before, thing) is None for thing in changes)
     return changes, Written(added, len(changes) - added, len(wanted) - len(changes))
+
+
+def _no_longer_accepted(before: Snapshot, changes: Sequence[Thing], now: datetime, actor: str) -> list[Fact]:
+    """An acceptance ends with its binding: what returns to a point has to show again that it works there."""
+    return [
+        Fact(Sort.ACCEPTANCE, (thing.id, device, ZONE_OF_ALL if zone is None else str(zone)), None, now, actor=actor)
+        for thing in changes
+        if isinstance(thing, Point) and thing.id in before.points
+        for device, zone in before.points[thing.id].watchers
+        if (device, zone) not in thing.watchers
+    ]
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------

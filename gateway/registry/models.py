@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tortoise import fields
+from tortoise.indexes import Index
 from tortoise.models import Model
 
 
@@ -181,6 +182,7 @@ class FactRow(Model):
 
     class Meta:
         table = "fact"
+        indexes = (Index(fields=("sort", "subject", "withdraws"), name="fact_newest"),)
 
 
 class CursorRow(Model):

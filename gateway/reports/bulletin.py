@@ -12,6 +12,7 @@ from gateway.coverage.days import Month, day_of
 from gateway.coverage.facts import Sort
 from gateway.kinds import FACTS, Kind
 from gateway.reports import charts, gaps, lists, privacy
+from gateway.reports.deficiencies import gaps_of, tickets_at
 from gateway.reports.figures import EPOCH, MS, Known
 from gateway.reports.pages import render
 from gateway.reports.scope import Scope
@@ -131,11 +132,12 @@ def internal(
     month = Month.parse(figures["month"])
     scope = Scope(known.history, at)
     top = scope.node(node)
-    found = gaps.open_gaps(scope, verdicts(known.history, at, rules=known.rules), top)
+    judged = verdicts(known.history, at, rules=known.rules)
+    opened = gaps_of(known, judged, at)
     tables = [
         _communities(figures, [each for each in scope.nodes() if top in scope.up(each) and each in figures["nodes"]]),
         lists.coverage(scope, tree(known.history, at, rules=known.rules), top),
-        gaps.table(gaps.rows(known.history, scope, found, at, known.coverage)),
+        gaps.table(gaps.rows(known, gaps.in_order(scope, opened, top), tickets_at(known, opened, at), at)),
         _waivers(known, scope, top, at),
         _models(known, month, at),
     ]

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config import CoverageSection, ReportsSection
-from gateway.coverage.days import Month
+from gateway.coverage.days import LOCAL, Month
 from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.history import History
 from gateway.errors import GatewayError
 from gateway.history import write_whole
 from gateway.reports import alarms
 from gateway.reports.figures import EPOCH, MS, Known, instant_of, month_figures
-from gateway.reports.scope import ALL
+from gateway.reports.scope import ALL, Scope
 
 FOLDER = "editions"
-_NAME = re.compile(r"(\d{4}-\d\d)-(\d+)\.json")
+_NAME = re.compile(r"([1-9]\d{3}-(?:0[1-9]|1[0-2]))-(\d+)\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,33 @@ def editions(folder: Path, month: Month) -> Sequence[Edition]:
     return sorted(found, key=lambda each: each.number)
 
 
+def months(folder: Path, known: Known) -> Sequence[Month]:
+    """Those of which something is published, by the record or by the files."""
+    files = {name[1] for path in (folder / FOLDER).glob("*.json") if (name := _NAME.fullmatch(path.name))}
+    return sorted(
+        Month.parse(month) for month in files | {subject[1] for subject in known.history.subjects(Sort.EDITION)}
+    )
+
+
+def missing(folder: Path, known: Known, month: Month) -> Sequence[Path]:
+    """Files of editions that the record has, and the folder has not."""
+    numbers = [subject[2] for subject in known.history.subjects(Sort.EDITION) if subject[1] == str(month)]
+    paths = [folder / FOLDER / f"{month}-{number}.json" for number in sorted(numbers, key=int)]
+    return [path for path in paths if not path.exists()]
+
+
 def publish(folder: Path, known: Known, month: Month, *, box: str, now: datetime) -> tuple[Edition, Fact]:
-    """Write the month's next edition, and the fact that says so. Raises GatewayError while the month lasts."""
+    """Write the month's next edition, and the fact that says so. Raises GatewayError while the month lasts,
+    and for one at whose end there was no site."""
     if now < month.end:
         raise GatewayError(
             f"{month} is not over yet: it can be published from {month.end:%Y-%m-%d %H:%M} UTC 本月尚未结束"
+        )
+    if not Scope(known.history, instant_of(month, now)).sites:
+        first = min((fact.valid_from for fact in known.facts if fact.sort is Sort.SITE), default=None)
+        since = f"the first is of {first.astimezone(LOCAL):%Y-%m-%d}" if first else "there is none yet"
+        raise GatewayError(
+            f"{month}: the ledger had no site at its end, {since}: nothing to publish 当月台账无场所,无可发布内容"
         )
     number = len(editions(folder, month)) + 1
     rules = known.coverage
@@ -129,13 +151,20 @@ def as_published(edition: Edition, known: Known, month: Month, folder: Path) -> 
     )
 
 
-def faults(edition: Edition, known: Known, month: Month, folder: Path) -> Sequence[str]:
-    """Why an edition is not what was published, or not what follows from the facts; nothing when all is well."""
+def changed(edition: Edition, known: Known, month: Month) -> str:
+    """Why the file is not what was published; nothing when it is."""
     said = known.history.at(Sort.EDITION, (ALL, str(month), str(edition.number)), known_now(known))
     if said is None:
-        return ["the record of facts knows no such edition 无发布记录"]
+        return "the record of facts knows no such edition 无发布记录"
     if said["hash"] != edition.sha256:
-        return [f"changed since it was published: sha256 {edition.sha256}, published {said['hash']} 文件被改动"]
+        return f"changed since it was published: sha256 {edition.sha256}, published {said['hash']} 文件被改动"
+    return ""
+
+
+def faults(edition: Edition, known: Known, month: Month, folder: Path) -> Sequence[str]:
+    """Why an edition is not what was published, or not what follows from the facts; nothing when all is well."""
+    if why := changed(edition, known, month):
+        return [why]
     figures = edition.document["figures"]
     at = EPOCH + figures["at_ms"] * MS
     then = as_published(edition, known, month, folder)

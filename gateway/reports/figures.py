@@ -18,12 +18,13 @@ from gateway.coverage.days import Month, day_of
 from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.history import DAY_MS, History
 from gateway.coverage.period import Period
+from gateway.coverage.ranking import risk_of
 from gateway.coverage.requirements import Duty, Family
+from gateway.coverage.tickets import Risk
 from gateway.coverage.verdict import Gap, Rules, Verdict
 from gateway.reports.alarms import Alarms
 from gateway.reports.colour import WEEKS, warning
 from gateway.reports.forecast import forecast
-from gateway.reports.gaps import risk_of
 from gateway.reports.outages import outages
 from gateway.reports.scope import ALL, Scope, lines
 
@@ -158,7 +159,7 @@ class _Month:
             ((self._at - EPOCH) // MS - each.since) // DAY_MS
             for each in verdicts
             if each.gap is not None and each.since is not None
-            and risk_of(each, self.scope.sites[each.site], self._known.coverage) == "high"
+            and risk_of(each, self.scope.sites[each.site], self._known.rules.target_kinds) is Risk.HIGH
         ]  # fmt: skip
         return max(ages, default=None)
 

@@ -9,12 +9,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from gateway.aligned import aligned, width
 from gateway.errors import GatewayError
 from gateway.reports.tables import Report, Table
-from gateway.reports.words import Lang
-
-TABULAR = ("json", "csv", "html", "pdf", "xlsx")
-"""Formats of a report made of tables."""
+from gateway.reports.words import NOTHING, Lang
 
 PDF_MISSING = (
     "PDF needs the extra of this program that lays pages out: install it with  pip install 'fangkong[pdf]'  "
@@ -29,7 +27,9 @@ class NoPdf(GatewayError):
 
 
 def written(report: Report, form: str, lang: Lang) -> bytes:
-    """The report as one of TABULAR. Raises NoPdf."""
+    """The report as text, json, csv, xlsx, html or pdf. Raises NoPdf."""
+    if form == "text":
+        return _text(report, lang)
     if form == "json":
         return json_bytes(document(report))
     if form == "csv":
@@ -40,6 +40,15 @@ def written(report: Report, form: str, lang: Lang) -> bytes:
 
     page = report_page(report, lang)
     return pdf(page) if form == "pdf" else page.encode()
+
+
+def _text(report: Report, lang: Lang) -> bytes:
+    """For a terminal: what it is, then one table under the other."""
+    lines = [f"{report.title[lang]}  {report.subtitle[lang]}"]
+    for table in report.tables:
+        lines += ["", *([table.title[lang]] if len(report.tables) > 1 else [])]
+        lines += aligned([table.heads(lang), *table.texts(lang)]) if table.rows else [NOTHING[lang]]
+    return ("\n".join(lines) + "\n").encode()
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -93,18 +102,13 @@ def xlsx(tables: Sequence[Table], lang: Lang) -> bytes:
             for cell in sheet[sheet.max_row]:
                 cell.data_type = "s" if isinstance(cell.value, str) else cell.data_type  # text, never a formula
         for number, column in enumerate(table.columns):
-            longest = max((_width(text) for text in [column.head[lang], *(row[number] for row in texts)]), default=0)
+            longest = max((width(text) for text in [column.head[lang], *(row[number] for row in texts)]), default=0)
             sheet.column_dimensions[get_column_letter(number + 1)].width = min(60, longest + 2)
         sheet.freeze_panes = "A2"
         sheet.auto_filter.ref = sheet.dimensions
     content = io.BytesIO()
     book.save(content)
     return content.getvalue()
-
-
-def _width(text: str) -> int:
-    """Columns it takes; a Chinese character two."""
-    return sum(2 if ord(char) > 0x2E7F else 1 for char in text)
 
 
 def pdf(page: str) -> bytes:

@@ -7,21 +7,26 @@ from datetime import datetime
 from typing import Any
 
 from gateway.coverage.counts import Counts, rate
-from gateway.coverage.days import LOCAL
+from gateway.coverage.days import LOCAL, day_of
 from gateway.coverage.facts import ZONE_OF_ALL, Fact, Sort
 from gateway.coverage.history import History
+from gateway.coverage.tickets import Tickets
 from gateway.reports.scope import Scope
 from gateway.reports.tables import Column, Row, Table, word_of
 from gateway.reports.words import (
     AREA_KINDS,
     DEVICE_KINDS,
     FACTS,
+    GAPS,
     NO_REQUIRED_POINTS,
+    RISKS,
     SITE_KINDS,
     STAGES,
+    STANDINGS,
     STATES,
     Lang,
     Said,
+    cause,
 )
 
 LEDGER_FACTS = (
@@ -35,7 +40,8 @@ def pair(cell: Sequence[int], lang: Lang) -> str:
     return f"{rate(part, whole)} ({part}/{whole})" if whole else NO_REQUIRED_POINTS[lang]
 
 
-def _counted(counts: Counts) -> dict[str, Any]:
+def counted(counts: Counts) -> dict[str, Any]:
+    """The cells of a row: the counts, and each rate as its two."""
     return {
         "required": counts.required,
         "installed": counts.installed,
@@ -76,7 +82,7 @@ def coverage(scope: Scope, tree: Mapping[str, Counts], node: str) -> Table:
             "kind": scope.kind(each),
             "name": scope.name(each),
             "site_kind": scope.sites[each[5:]].get("kind") if each.startswith("site:") else None,
-            **_counted(tree.get(each, Counts())),
+            **counted(tree.get(each, Counts())),
         }
         for each in inside
     ]
@@ -97,7 +103,7 @@ def zones(scope: Scope, tree: Mapping[str, Counts], node: str, open_gaps: Mappin
             "name": scope.name(each),
             "sites": len(scope.sites_of(each)),
             "gaps": open_gaps.get(each, 0),
-            **_counted(tree.get(each, Counts())),
+            **counted(tree.get(each, Counts())),
         }
         for each in scope.areas_of(node, "control_zone")
     ]
@@ -151,9 +157,49 @@ def ledger(history: History, scope: Scope, node: str, at: datetime) -> Table:
         Column("points", Said("防护点", "points")),
         Column("stage", Said("阶段", "stage"), word_of(STAGES)),
         Column("state", Said("状态", "state"), word_of(STATES)),
-        Column("cause", Said("原因", "cause")),
+        Column("cause", Said("原因", "cause"), cause),
     )
     return Table("devices", Said("设备台账", "equipment"), columns, rows)
+
+
+def deficiencies(tickets: Tickets, scope: Scope, node: str, at: datetime) -> Table:
+    """A row for each deficiency that was not closed at a moment, the oldest first."""
+    rows = [
+        {
+            "id": each.id,
+            "state": str(each.standing(at)),
+            "site": each.site,
+            "site_name": scope.sites[each.site]["name"],
+            "site_kind": scope.sites[each.site].get("kind"),
+            "gap": each.gap,
+            "because": each.because,
+            "risk": str(each.risk),
+            "points": len(each.points),
+            "responsible": each.responsible,
+            "opened": day_of(each.opened).isoformat(),
+            "due": each.due.isoformat(),
+            "overdue_days": max(0, (day_of(at) - each.due).days),
+            "told": each.told[-1].whom if each.told else None,
+        }
+        for each in tickets.open()
+        if scope.is_in(node, each.site)
+    ]
+    columns = (
+        Column("id", Said("编号", "id")),
+        Column("state", Said("进度", "state"), word_of(STANDINGS)),
+        Column("risk", Said("风险", "risk"), word_of(RISKS)),
+        Column("site_name", Said("场所", "site")),
+        Column("site_kind", Said("类别", "kind"), word_of(SITE_KINDS)),
+        Column("gap", Said("缺口", "gap"), word_of(GAPS)),
+        Column("because", Said("原因", "because")),
+        Column("points", Said("点位数", "points"), is_number=True),
+        Column("responsible", Said("责任方", "responsible")),
+        Column("opened", Said("开单日", "opened")),
+        Column("due", Said("整改期限", "due")),
+        Column("overdue_days", Said("超期天数", "days overdue"), is_number=True),
+        Column("told", Said("已通知", "told")),
+    )
+    return Table("deficiencies", Said("整改清单", "deficiencies"), columns, rows)
 
 
 def changes(facts: Sequence[Fact], start: datetime, end: datetime) -> Table:

@@ -29,5 +29,5 @@ def render(template: str, lang: Lang, **values: object) -> str:
 
 
 def report_page(report: Report, lang: Lang) -> str:
-    """Tables under each other."""
-    return render("tables.html", lang, report=report)
+    """As its template has it; most are tables under each other."""
+    return render(report.template, lang, report=report, **report.page)

@@ -20,9 +20,14 @@ class NoSuchNode(GatewayError):
 class Scope:
     """Nodes go by the engine's ids: "all", "area:<id>", "site:<id>"."""
 
-    def __init__(self, history: History, at: datetime) -> None:
+    def __init__(self, history: History, at: datetime, visible: frozenset[str] | None = None) -> None:
+        """`visible`: the only sites that are looked at, with the areas around them; None: all."""
         self.areas = _in_force(history, Sort.AREA, at)
         self.sites = _in_force(history, Sort.SITE, at)
+        if visible is not None:
+            self.sites = {site: value for site, value in self.sites.items() if site in visible}
+            around = {node.partition(":")[2] for site in self.sites for node in self.chain(site)[1:]}
+            self.areas = {area: value for area, value in self.areas.items() if area in around}
 
     def node(self, text: str | None) -> str:
         """The node people mean by an id, with or without its sort. Raises NoSuchNode."""

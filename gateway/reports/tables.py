@@ -41,7 +41,6 @@ class Table:
     title: Said
     columns: Sequence[Column]
     rows: Sequence[Row]
-    note: Said | None = None
 
     def heads(self, lang: Lang) -> list[str]:
         return [column.head[lang] for column in self.columns]
@@ -61,3 +60,6 @@ class Report:
     tables: Sequence[Table]
     facts: Mapping[str, Cell] = field(default_factory=dict)
     """What machines want to know beside the rows: instant, node."""
+    template: str = "tables.html"
+    page: Mapping[str, Any] = field(default_factory=dict)
+    """What its template prints beside the tables."""

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.kinds import FACTS as FACTS_OF_KINDS
+from gateway.kinds import Kind
+
 Lang = Literal["zh", "en"]
 
 
@@ -20,6 +23,14 @@ class Said:
         return self.zh if lang == "zh" else self.en
 
 
+def cause(code: str | int | None, lang: Lang) -> str:
+    """Why, as people say it: the kind of an event; what a person wrote stays as it is."""
+    if code in set(Kind):
+        facts = FACTS_OF_KINDS[Kind(str(code))]
+        return facts.zh if lang == "zh" else facts.en
+    return "" if code is None else str(code)
+
+
 def _words(lines: str) -> Mapping[str, Said]:
     """One line each: code, Chinese, English."""
     return {
@@ -28,6 +39,7 @@ def _words(lines: str) -> Mapping[str, Said]:
 
 
 NO_REQUIRED_POINTS = Said("n/a (无应装点位)", "n/a (no required points)")
+NOTHING = Said("无", "none")
 NOT_REPORTED = Said("未上报", "not reported")
 
 GAPS = _words("""
@@ -43,6 +55,7 @@ GAPS = _words("""
     not_networked      未联网       not networked
     not_inspected      未检查       not inspected
     inspection_failed  检查不合格   inspection failed
+    target             未装齐       not all installed
 """)
 
 MEASURES = _words("""
@@ -121,6 +134,12 @@ STAGES = _words("""
     unplanned       计划外   unplanned
 """)
 
+STANDINGS = _words("""
+    open       未整改   open
+    rectified  待复核   said to be put right
+    closed     已关闭   closed
+""")
+
 DUTIES = _words("""
     mandatory  必须   mandatory
     advised    建议   advised
@@ -189,3 +208,13 @@ TIPS = _words("""
     battery  请查看门磁、红外探测器的电池,低电时及时更换。  Check the battery of your door sensor and replace it in time.
     report  发现设备损坏、断电或误报,请及时告知社区。  Tell the community of broken equipment, lost power and false alarms.
 """)
+
+
+def vocabulary(language: str) -> Mapping[str, Mapping[str, str]]:
+    """The words of a page in a browser: by list, then by code."""
+    lang: Lang = "en" if language == "en" else "zh"
+    lists: Mapping[str, Mapping[str, Said]] = {
+        "gap": GAPS, "measure": MEASURES, "site_kind": SITE_KINDS, "area_kind": AREA_KINDS, "risk": RISKS, "duty": DUTIES,
+        "because": {kind: Said(facts.zh, facts.en) for kind, facts in FACTS_OF_KINDS.items()},
+    }  # fmt: skip
+    return {name: {code: said[lang] for code, said in words.items()} for name, words in lists.items()}

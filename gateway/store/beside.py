@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 from gateway.model import Event, Heard
-from gateway.store.rows import SELECT_EVENT, event_of, optional_moment
+from gateway.store.rows import SELECT_EVENT, event_of, moment, optional_moment
 from gateway.store.schema import connect
 
 
@@ -45,3 +46,18 @@ def read_waiting(path: Path) -> Mapping[str, int]:
             query = f"SELECT destination, COUNT(*) FROM outbox INDEXED BY {index} WHERE state = '{state}' GROUP BY destination"
             counts.update(dict(connection.execute(query).fetchall()))
         return counts
+
+
+def read_oldest(path: Path) -> Mapping[str, datetime]:
+    """When the oldest event arrived that each destination still has to get, dead ones not among them; none when there is no
+    log yet. Raises sqlite3.Error."""
+    if not path.exists():
+        return {}
+    with closing(connect(path, read_only=True)) as connection:
+        # Lane by lane the first one is the oldest: the index gives it without a look at the rest.
+        query = (
+            "SELECT o.destination, MIN(e.received_ms) FROM (SELECT destination, MIN(seq) AS seq FROM outbox INDEXED BY"
+            " outbox_queued WHERE state = 'queued' GROUP BY destination, lane) o JOIN events e ON e.seq = o.seq"
+            " GROUP BY o.destination"
+        )
+        return {destination: moment(at) for destination, at in connection.execute(query).fetchall()}

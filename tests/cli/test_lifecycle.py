@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from gateway.__main__ import main
+from gateway.clock import RealClock
+from gateway.coverage.count import verdicts
 from gateway.coverage.facts import Fact, Sort
+from gateway.coverage.history import History
+from gateway.coverage.verdict import Gap, Rules
 from gateway.model import Point
 from gateway.registry import Registry, Snapshot
 
@@ -89,6 +95,32 @@ def test_a_replaced_device_hands_on_its_points_and_what_was_is_still_known(tmp_p
     assert stages == {"panel-1": {"stage": "retired"}, "panel-2": {"stage": "installed"}}
     bound = [fact.value["device"] for fact in facts if fact.sort is Sort.POINT and fact.value]
     assert bound == ["panel-1", "panel-2"]
+
+
+def test_one_that_returns_to_its_point_is_not_installed_until_it_is_walked_again(
+    tmp_path: Path, bank: Fangkong
+) -> None:
+    def at_the_counter() -> list[tuple[bool, Gap | None]]:
+        history = History(kept(tmp_path)[1])
+        found = verdicts(history, RealClock().now() + timedelta(seconds=1), rules=Rules())
+        return [(each.installed, each.gap) for each in found if each.point == "b1-p1" and each.measure == "panic"]
+
+    accepted = Fact(Sort.ACCEPTANCE, ("b1-p1", "panel-1", "3"), {"sheet": "0", "by": "maintenance"}, RealClock().now())
+
+    asyncio.run(said(tmp_path, accepted))
+    assert [installed for installed, _ in at_the_counter()] == [True]
+    assert bank("device", "replace", "panel-1", "panel-2")[0] == 0
+    assert at_the_counter() == [(False, Gap.NOT_ACCEPTED)]
+    assert bank("device", "replace", "panel-2", "panel-1")[0] == 0
+    assert at_the_counter() == [(False, Gap.NOT_ACCEPTED)]
+    asyncio.run(said(tmp_path, replace(accepted, valid_from=RealClock().now())))
+    assert [installed for installed, _ in at_the_counter()] == [True]
+
+
+async def said(tmp_path: Path, fact: Fact) -> None:
+    registry = await Registry.open(tmp_path / "var" / "registry.db")
+    await registry.record([fact])
+    await registry.close()
 
 
 def test_a_replacement_that_cannot_be_changes_nothing(tmp_path: Path, bank: Fangkong) -> None:

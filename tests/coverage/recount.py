@@ -47,15 +47,12 @@ class Moment:
         self.at = at
         newest: dict[tuple[str, tuple[str, ...]], Fact] = {}
         self.proved: dict[str, datetime] = {}
-        self.of_points: dict[str, list[Fact]] = {}
         for fact in facts:
             if fact.valid_from > at:
                 continue
             held = newest.get((fact.sort, fact.subject))
             if held is None or _rank(held) < _rank(fact):
                 newest[fact.sort, fact.subject] = fact
-            if fact.sort == "point":
-                self.of_points.setdefault(fact.subject[0], []).append(fact)
             if fact.sort == "proof" and fact.value and fact.value["rung"] in PROVES:
                 site = fact.subject[0]
                 self.proved[site] = max(fact.valid_from, self.proved.get(site, fact.valid_from))
@@ -159,23 +156,14 @@ class Moment:
         return self.value("device", device) is not None and stage not in {"out_of_service", "retired"}
 
     def accepted(self, point: str, value: Mapping[str, Any]) -> list[Watcher]:
-        """The point's watchers that were accepted there since they were last taken off, and are in service; in its order."""
-        found = []
-        for watcher in _watchers(value):
-            acceptance = self.holding.get(("acceptance", (point, *watcher)))
-            if acceptance is not None and acceptance.valid_from >= self.taken_off(point, watcher):
-                found += [watcher] if self.is_in_service(watcher[0]) else []
-        return found
-
-    def taken_off(self, point: str, watcher: Watcher) -> datetime:
-        """When a watcher was last taken off a point."""
-        last, was_bound = datetime.min.replace(tzinfo=UTC), False
-        for moment in sorted({fact.valid_from for fact in self.of_points[point]}):
-            then = max((fact for fact in self.of_points[point] if fact.valid_from <= moment), key=_rank)
-            is_bound = then.value is not None and watcher in _watchers(then.value)
-            last = moment if was_bound and not is_bound else last
-            was_bound = is_bound
-        return last
+        """The point's watchers that are accepted there and in service, in its order."""
+        first = [] if value["device"] is None else [(value["device"], value["zone"])]
+        watchers = [(device, "" if zone is None else str(zone)) for device, zone in (*first, *value["also"])]
+        return [
+            watcher
+            for watcher in watchers
+            if self.value("acceptance", point, *watcher) is not None and self.is_in_service(watcher[0])
+        ]
 
     def how(self, point: str, device: str, zone: str) -> set[str]:
         """The states of a watcher: of the device, of its zone, and of its live test."""
@@ -252,11 +240,6 @@ class Moment:
 
 def _rank(fact: Fact) -> tuple[datetime, datetime, int]:
     return fact.valid_from, fact.recorded_at or datetime.min.replace(tzinfo=UTC), fact.id
-
-
-def _watchers(point: Mapping[str, Any]) -> list[Watcher]:
-    first = [] if point["device"] is None else [(point["device"], point["zone"])]
-    return [(device, "" if zone is None else str(zone)) for device, zone in (*first, *point["also"])]
 
 
 def _words(line: Mapping[str, Any], *, waived: bool = False, ok: bool = False, **is_so: bool) -> list[str]:

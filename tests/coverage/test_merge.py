@@ -11,7 +11,7 @@ from gateway.coverage.count import over, tree
 from gateway.coverage.counts import Counts
 from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.history import History
-from gateway.coverage.merge import BOXES_MAX, DENOMINATORS, Export, merge
+from gateway.coverage.merge import BOXES_MAX, DENOMINATORS, Expected, Export, merge
 from gateway.coverage.verdict import Rules
 from tests.coverage.district import day, district
 from tests.coverage.ledger import MS
@@ -20,6 +20,7 @@ RULES = Rules()
 FACTS = district()
 START, END = day(31), day(61)
 BOXES = 40
+NEVER_BEFORE = {f"box-{box}": Expected() for box in range(BOXES)}
 
 
 def _site_of(fact: Fact) -> int | None:
@@ -43,15 +44,19 @@ def _export(box: int) -> Export:
 
 def test_forty_exports_are_one_recount_over_all_facts(exports: list[Export]) -> None:
     sent = [Export.read(json.loads(json.dumps(export.written()))) for export in exports]
-    merged = merge(sent, dict.fromkeys(f"box-{box}" for box in range(BOXES)))
+    merged = merge(sent, NEVER_BEFORE)
     history = History(FACTS)
     assert merged.counts == tree(history, END - MS, rules=RULES)
     assert merged.periods == over(history, START, END, rules=RULES)
+    whole = Export.of("whole", history, START, END, rules=RULES)
+    assert (merged.classes, merged.gaps) == (whole.classes, whole.gaps)
+    for node, classes in merged.classes.items():
+        assert sum(found.required for found in classes.values()) == merged.counts[node].required
     assert merged.missing == {}
 
 
 def test_what_a_missing_box_must_have_stays_in_the_denominators(exports: list[Export]) -> None:
-    last = {export.box: replace(export, start=day(0), end=day(31)) for export in exports}
+    last = {export.box: Expected(replace(export, start=day(0), end=day(31))) for export in exports}
     whole = merge(exports, last)
     merged = merge(exports[1:], last)
     assert merged.missing == {"box-0": day(31)}
@@ -64,23 +69,36 @@ def test_what_a_missing_box_must_have_stays_in_the_denominators(exports: list[Ex
 
 
 def test_a_box_that_never_reported_is_named(exports: list[Export]) -> None:
-    merged = merge(exports[1:], dict.fromkeys(f"box-{box}" for box in range(BOXES)))
+    merged = merge(exports[1:], NEVER_BEFORE)
     assert merged.missing == {"box-0": None}
     assert "site:S0" not in merged.counts
 
 
+def test_what_is_planned_at_a_box_that_never_reported_is_in_the_denominators(exports: list[Export]) -> None:
+    planned = {"all": Counts(required=25, installed=25), "area:Z1": Counts(required=25)}
+    merged = merge(exports[1:], NEVER_BEFORE | {"box-0": Expected(planned=planned)})
+    without = merge(exports[1:], NEVER_BEFORE)
+    for node in planned:
+        assert merged.counts[node] - without.counts.get(node, Counts()) == Counts(required=25)
+
+
 def test_what_does_not_fit_is_refused_by_name(exports: list[Export]) -> None:
     one, two = exports[:2]
-    both = {"box-0": None, "box-1": None}
+    both = {"box-0": Expected(), "box-1": Expected()}
     for given, expected, said in (
         ([one, one], both, "box box-0 has reported twice"),
         ([one, replace(two, end=day(62))], both, "the same period"),
         ([], both, "found: none"),
-        ([one, two], {"box-0": None}, "box box-1 is not among those expected: box-0"),
+        ([one, two], {"box-0": Expected()}, "box box-1 is not among those expected: box-0"),
         ([one, replace(two, counts={"site:S0": Counts()})], both, "site:S0 is reported by two boxes, box-0 and box-1"),
-        ([one], dict.fromkeys(map(str, range(BOXES_MAX + 1))), "at most 1000"),
+        ([one], dict.fromkeys(map(str, range(BOXES_MAX + 1)), Expected()), "at most 1000"),
     ):
         with pytest.raises(ValueError, match=said):
             merge(given, expected)
     with pytest.raises(ValueError, match="not an export of a box"):
         Export.read({"box": "1"})
+    written = one.written()
+    for changed, said in ((-1, "-1 is no count"), (0, "not the sum of its sites")):
+        counts = written["counts"] | {"all": written["counts"]["all"] | {"working": changed}}
+        with pytest.raises(ValueError, match=said):
+            Export.read(written | {"counts": counts})

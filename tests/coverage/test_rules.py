@@ -11,6 +11,7 @@ import pytest
 
 from gateway.coverage.count import counts, over, verdicts
 from gateway.coverage.counts import Counts, rate, stated
+from gateway.coverage.facts import Sort
 from gateway.coverage.history import History
 from gateway.coverage.period import Period
 from gateway.coverage.requirements import Duty, Family, Networking, Requirement
@@ -113,12 +114,10 @@ def _replaced_device() -> None:
         Gap.NOT_ACCEPTED,
         None,
     ]
-    shop.point("P", "S", "counter", "E", "D", at=START + 3 * DAY)  # D is back: nobody has tried it out since
-    assert shop.gap(START + 3 * DAY) is None
-    shop.point("P", "S", "counter", "D", at=START + 4 * DAY)
-    assert shop.gap(START + 4 * DAY) is Gap.NOT_ACCEPTED
+    shop.say(Sort.ACCEPTANCE, ("P", "D", ""), None, START + DAY)  # as the ledger writes when it is taken off
+    shop.point("P", "S", "counter", "D", at=START + 3 * DAY)
     shop.accept("P", "D", at=START + 4 * DAY)
-    assert shop.gap(START + 4 * DAY) is None
+    assert [shop.gap(START + 3 * DAY), shop.gap(START + 4 * DAY)] == [Gap.NOT_ACCEPTED, None]
     two = Shop(Requirement("counter", "panic", quantity=2))
     assert two.gap() is Gap.NOT_INSTALLED
 
@@ -269,6 +268,22 @@ def _entrances() -> None:
     shop.health("D", "fault", START + DAY)
     seen = [shop.counts(START), shop.counts(START + DAY)]
     assert [(found.entrances, found.entrances_controlled) for found in seen] == [(1, 1), (1, 0)]
+
+
+@rule("R20")
+def _in_test() -> None:
+    shop = Shop(kind="panic_button")
+    begins, ends = START + 25 * DAY, START + 25 * DAY + timedelta(hours=8)
+    shop.say(
+        Sort.WALK_TEST,
+        ("S",),
+        {"points": ["P"], "by": "maintenance", "reason": "x", "standing": []},
+        begins,
+        until=ends,
+    )
+    assert [shop.counts(at).working for at in (begins - MS, begins, ends - MS, ends)] == [1, 1, 1, 1]
+    shop.live_test("D", begins)
+    assert shop.counts(START + 31 * DAY).overdue == 0
 
 
 @rule("P1")

@@ -66,12 +66,26 @@ mkdir -p /etc/fangkong && fangkong init --yes --dir /etc/fangkong > init.log
 fangkong run --config /etc/fangkong/site.toml 2> gateway.log &
 curl -s -o ready --retry 30 --retry-delay 1 --retry-connrefused http://127.0.0.1:8110/readyz
 """
+A_TOWN = """\
+touch site.toml
+PYTHONPATH="$REPOSITORY" "$PYTHON" - <<'END'
+import asyncio
+from pathlib import Path
+from gateway.registry import Registry
+from tests.coverage.town import town
+async def found():
+    registry = await Registry.open(Path("var/registry.db"))
+    await registry.record(town(7, 200))
+    await registry.close()
+asyncio.run(found())
+END
+"""
 BEFORE = {
     "docs/api.md": RUNNING_BOX,
     "docs/access.md": "touch site.toml\n",
     "docs/commissioning.md": RUNNING_BOX,
     "docs/inventory.md": "touch site.toml\n",
-    "docs/reports.md": "touch site.toml\n",
+    "docs/reports.md": A_TOWN,
     "docs/vehicles.md": "touch site.toml\n",
     "docs/driver-tutorial.md": 'cp -r "$REPOSITORY"/{gateway,drivers,simulators,tests,docs,pyproject.toml} .\n',
     "docs/install.md": "mkdir -p /usr/local/bin /etc/systemd/system /etc/prometheus /root/\n",

@@ -118,7 +118,7 @@ class Box:
         self.in_test = InTest(registry, clock)
         self.commissioning = Commissioning.of(
             in_test=self.in_test, registry=registry, store=store, report=lambda _, seen: self.report(seen), audit=audit,
-            clock=clock,
+            clock=clock, metrics=self.metrics,
         )  # fmt: skip
         self.assurance = Assurance(registry, CoverageSection(), clock=clock, metrics=self.metrics, log=logger())
         self.failing: dict[str, str | None] = {"store": None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,9 +12,11 @@ import httpx
 import pytest
 
 from gateway.access import GATEWAY, Role
+from gateway.api.coverage import LEDGER
 from gateway.assurance import Assurance
 from gateway.config import CoverageSection
 from gateway.coverage.facts import Fact, Sort
+from gateway.health import DeviceHealth
 from gateway.logs import logger
 from gateway.metrics import Metrics
 from gateway.model import Area, AreaKind, Device, Point, Site
@@ -229,3 +233,139 @@ async def test_a_battery_that_falls_is_forecast(box: Box) -> None:
     await health(box, "d1-s1", "degraded")
 
     assert shown(box, "battery_empty_within") == {"7": 0, "30": 1, "90": 1}
+
+
+async def ids(box: Box, path: str, **query: str) -> list[str]:
+    answer = await box.get(f"/api/v1/{path}", **query)
+    assert answer.status_code == 200, answer.text
+    return [each["id"] for each in answer.json()["items"]]
+
+
+async def test_sites_points_and_devices_say_how_they_stand_and_are_chosen_by_it(box: Box) -> None:
+    await health(box, "d1-s1", "silent")
+    await box.registry.record([Fact(Sort.STAGE, ("d1-s1",), {"stage": "in_service"}, box.clock.now())])
+    await box.registry.add(Site("bank", "城关支行", "A10D", "bank_branch", area="d"))
+    await box.assurance.look()
+    for device in ("d1-s1", "d2-s1", "d1-s2", "d2-s2", "stranger"):
+        box.health.known.append(DeviceHealth(device, "unclaimed" if device == "stranger" else "heard", None, None))
+
+    assert await ids(box, "sites", gap="silent") == ["s1"]
+    assert await ids(box, "sites", node="area:c") == ["s1", "s2"]
+    assert await ids(box, "sites", kind="bank_branch") == ["bank"]
+    assert len(await ids(box, "sites", limit="1")) == 1
+    assert await ids(box, "points", coverage="not_working") == ["p1-s1"]
+    assert await ids(box, "points", coverage="not_networked", node="area:d") == ["p1-s2", "p2-s2"]
+    assert await ids(box, "points", coverage="covered", kind="test_kind", point_kind="room") == ["p2-s1"]
+    assert await ids(box, "points", gap="not_networked", site="s1") == []
+    assert await ids(box, "devices", coverage="silent") == ["d1-s1"]
+    assert await ids(box, "devices", gap="silent", device_kind="panel", node="site:s1") == ["d1-s1"]
+    assert await ids(box, "devices", node="area:d", state="unclaimed") == []
+    assert await ids(box, "devices", state="unclaimed") == ["stranger"]
+    [device] = (await box.get("/api/v1/devices", coverage="silent")).json()["items"]
+    assert (device["stage"], device["kind"], device["gaps"]) == ("in_service", "panel", ["silent"])
+    [site] = (await box.get("/api/v1/sites", gap="silent")).json()["items"]
+    assert (site["counts"]["required"], site["counts"]["working"], site["gaps"]) == (2, 1, {"silent": 1})
+    gaps = [
+        ("gap", "silent"),
+        ("device_kind", "panel"),
+        ("point_kind", "room"),
+        ("risk", "medium"),
+        ("measure", "intrusion"),
+    ]
+    [gap] = (await box.get("/api/v1/coverage/gaps", **dict(gaps))).json()["items"]
+    assert gap["point"] == "p1-s1"
+    assert (await box.get("/api/v1/coverage/gaps", point_kind="safe")).json()["items"] == []
+
+
+@pytest.mark.parametrize("path", ["sites", "points", "devices", "coverage/gaps", "deficiencies", "ledger"])
+@pytest.mark.parametrize("page", [{"limit": 0}, {"limit": 1001}, {"after": -1}, {"after": 2**63}])
+async def test_pages_have_bounds(box: Box, path: str, page: dict[str, int]) -> None:
+    assert (await box.get(f"/api/v1/{path}", **page)).status_code == 422
+
+
+async def test_a_list_has_the_rows_and_columns_of_the_command_line(box: Box, tmp_path: Path) -> None:
+    since = box.clock.now() - timedelta(hours=5)
+    await box.registry.record([Fact(Sort.HEALTH, ("d1-s1", ""), {"state": "silent", "cause": "", "via": ""}, since)])
+    await box.assurance.look()
+    at = box.clock.now().isoformat()
+    for name in ("coverage", "gaps", "deficiencies", "zones", "ledger", "schedule"):
+        answer = await box.get(f"/api/v1/lists/{name}", at=at)
+        printed = await command(tmp_path, name, at)
+
+        assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+        assert answer.content == printed
+    chosen = (await box.get("/api/v1/lists/gaps", format="json", gap="silent", site_kind="test_kind")).json()["gaps"]
+    assert [row["point"] for row in chosen] == ["p1-s1"]
+    [task] = (await box.get("/api/v1/lists/deficiencies", format="json", gap="silent")).json()["deficiencies"]
+    assert (task["id"], task["state"], task["site_name"]) == ("device:d1-s1:silent", "open", "s1")
+    assert (await box.get("/api/v1/lists/ledger", format="xlsx")).content.startswith(b"PK")
+    assert (await box.get("/api/v1/lists/gaps", node="area:nowhere")).status_code == 404
+    assert (await box.get("/api/v1/lists/people")).status_code == 422
+
+
+async def command(data_dir: Path, name: str, at: str) -> bytes:
+    """What `fangkong report` writes beside the running gateway."""
+    site_file, out = data_dir / "site.toml", data_dir / "out.csv"
+    site_file.write_text(f'[gateway]\ndata_dir = "{data_dir}"\n', encoding="utf-8")
+    words = ["-m", "gateway", "report", name, "--config", str(site_file), "--at", at, "--out", str(out)]
+    assert await (await asyncio.create_subprocess_exec(sys.executable, *words)).wait() == 0
+    return out.read_bytes()
+
+
+async def test_a_list_is_of_the_sites_that_its_reader_sees(box: Box) -> None:
+    await health(box, "d1-s1", "silent")
+    await health(box, "d1-s2", "silent")
+    token = await box.accounts.add_token(GATEWAY, "of-s1", Role.MAINTENANCE, frozenset({"s1"}), days=1)
+    headers = {"authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=str(box.client.base_url), headers=headers) as client:
+        texts = {
+            name: (await client.get(f"/api/v1/lists/{name}", params={"format": "json"})).json()
+            for name in ("coverage", "gaps", "zones", "ledger", "deficiencies", "schedule")
+        }
+        sites = (await client.get("/api/v1/sites")).json()["items"]
+
+    assert [row["node"] for row in texts["coverage"]["coverage"]] == ["all", "area:d", "area:c", "site:s1"]
+    assert {row["required"] for row in texts["coverage"]["coverage"]} == {2}
+    assert {row["site"] for row in texts["gaps"]["gaps"]} == {"s1"}
+    assert {row["site"] for row in texts["ledger"]["devices"]} == {"s1"}
+    assert "changes" not in texts["ledger"]
+    assert [site["id"] for site in sites] == ["s1"]
+
+
+async def test_every_change_comes_once_and_in_order_while_others_are_written(box: Box) -> None:
+    """One writes, one reads from the cursor, over HTTP; health between them is no change of the ledger."""
+
+    async def write() -> None:
+        for n in range(60):
+            await box.registry.update(Device("d1-s1", "s1", f"主机{n}", kind="panel"))
+            await box.registry.record([Fact(Sort.HEALTH, ("d1-s1", ""), {"state": "working", "n": n}, box.clock.now())])
+
+    cursor, heard = 0, []
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        writing = group.create_task(write())
+        while True:
+            is_last = writing.done()
+            page = (await box.get("/api/v1/ledger", after=cursor, limit=7)).json()
+            heard += page["items"]
+            if page["next"] is None and is_last:
+                break
+            cursor = cursor if page["next"] is None else page["next"]
+
+    kept: list[Fact] = []
+    while more := await box.registry.facts(after=kept[-1].id if kept else 0):
+        kept += more
+    assert [each["seq"] for each in heard] == [fact.id for fact in kept if fact.sort in LEDGER]
+    names = [each["value"]["name"] for each in heard if each["sort"] == "device" and each["about"] == ["d1-s1"]]
+    assert names[-60:] == [f"主机{n}" for n in range(60)]
+
+
+async def test_what_nobody_planned_has_its_grace_before_it_is_a_deficiency(box: Box) -> None:
+    await box.registry.add(Site("school", "小学", "A10E", "school", area="c"))
+    await box.assurance.look()
+    [gap] = (await box.get("/api/v1/coverage/gaps", kind="school", gap="not_planned")).json()["items"][:1]
+    assert (gap["gap_since"] is None, gap["deficiency"]) == (False, "")
+
+    box.clock.shift_s = 25 * 3600
+    await box.assurance.look()
+    [gap] = (await box.get("/api/v1/coverage/gaps", kind="school", gap="not_planned")).json()["items"][:1]
+    assert gap["deficiency"] == "site:school:not_planned"

@@ -29,6 +29,7 @@ from gateway.model import Device, Event, Kind, Lane, Observation, Point, Qualifi
 from gateway.registry import Registry
 from gateway.store import EventFilter
 from gateway.store.sqlite import SqliteStore
+from gateway.supervision.conditions import Conditions
 from tests.conftest import JumpingClock
 
 FITTER = Actor("account:li", Role.MAINTENANCE)
@@ -48,6 +49,10 @@ class Box:
     parts: Commissioning
     clock: JumpingClock
     audit: Audit
+    metrics: Metrics
+
+    def metric(self, name: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name)
 
     async def say(
         self, device: str, kind: Kind, qualifier: Qualifier = NEW, *, zone: int | None = None, **more: object
@@ -80,17 +85,18 @@ async def box_on(path: Path, clock: JumpingClock) -> AsyncIterator[Box]:
     store = await SqliteStore.open(path, clock, inline=True)
     registry = await Registry.open(path / "registry.db", clock)
     audit, in_test = Audit(path / "audit.db", clock), InTest(registry, clock)
+    metrics = Metrics()
     intake = Intake(
         store=store, places=registry, routes=[Route("110", frozenset(Lane))], ids=EventIds(clock, Random(1)), clock=clock,
-        metrics=Metrics(), heard=lambda *_: None, in_test=in_test.covers,
+        metrics=metrics, heard=lambda *_: None, trials=in_test,
     )  # fmt: skip
     parts = Commissioning.of(
-        in_test=in_test, registry=registry, store=store, report=intake.report, audit=audit, clock=clock
+        in_test=in_test, registry=registry, store=store, report=intake.report, audit=audit, clock=clock, metrics=metrics
     )
     await intake.load()
     await parts.walks.load()
     try:
-        yield Box(store, registry, intake, in_test, parts, clock, audit)
+        yield Box(store, registry, intake, in_test, parts, clock, audit, metrics)
     finally:
         await registry.close()
         await store.close()
@@ -184,6 +190,80 @@ async def test_a_real_alarm_from_before_ends_at_110_too(box: Box) -> None:
 
     sent = [(event.kind, event.qualifier, event.zone) for event in await box.at_110()]
     assert sent == [(Kind.BURGLARY, NEW, 1), (Kind.WALK_TEST, NEW, None), (Kind.BURGLARY, RESTORE, 1)]
+
+
+async def test_a_real_alarm_from_before_ends_at_110_too_over_a_crash(folder: Path, jumping_clock: JumpingClock) -> None:
+    async with box_on(folder, jumping_clock) as box:
+        await box.say("panel", Kind.BURGLARY, zone=1)
+        await box.say("panel", Kind.BURGLARY, zone=2)
+        await start(box)
+        await box.say("panel", Kind.BURGLARY, RESTORE, zone=2)
+        await box.say("panel", Kind.BURGLARY, zone=1)  # tried out while the real one stands: both end at once
+    await jumping_clock.advance(30)
+    async with box_on(folder, jumping_clock) as box:
+        await box.say("panel", Kind.BURGLARY, RESTORE, zone=1)
+        for zone in (1, 2):
+            await box.walk(zone)
+
+        sent = [(event.kind, event.qualifier, event.zone) for event in await box.at_110()]
+        alarms = [(Kind.BURGLARY, NEW, 1), (Kind.BURGLARY, NEW, 2), (Kind.WALK_TEST, NEW, None)]
+        assert sent == [*alarms, (Kind.BURGLARY, RESTORE, 2), (Kind.BURGLARY, RESTORE, 1)]
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_the_end_of_what_was_a_test_is_one_too_also_after_the_walk(
+    folder: Path, jumping_clock: JumpingClock, *, crash: bool
+) -> None:
+    async with box_on(folder, jumping_clock) as box:
+        await start(box)
+        await box.say("panel", Kind.BURGLARY, zone=1)
+        await box.say("panel", Kind.BURGLARY, zone=2)
+        await box.parts.walks.end(FITTER, "s1")
+        await box.say("panel", Kind.BURGLARY, zone=2)
+        if not crash:
+            await box.say("panel", Kind.BURGLARY, RESTORE, zone=1)
+    await jumping_clock.advance(30)
+    async with box_on(folder, jumping_clock) as box:
+        if crash:
+            await box.say("panel", Kind.BURGLARY, RESTORE, zone=1)
+        await box.say("panel", Kind.BURGLARY, RESTORE, zone=2)  # raised again, in earnest
+        await box.say("panel", Kind.BURGLARY, zone=1)
+
+        sent = [(event.qualifier, event.zone) for event in await box.at_110() if event.kind is Kind.BURGLARY]
+        assert sent == [(NEW, 2), (RESTORE, 2), (NEW, 1)]
+
+
+async def test_what_a_device_itself_marks_as_a_test_is_kept_counted_and_sent_to_nobody(box: Box) -> None:
+    await box.say("panel", Kind.BURGLARY, zone=1, test=True)
+    await box.say("panel", Kind.BURGLARY, zone=2)
+
+    assert await box.alarms_at_110() == [("panel", Kind.BURGLARY, 2)]
+    shown = await box.store.events(EventFilter(device="panel"))
+    assert [(event.zone, event.test, event.lane) for event in shown] == [(1, True, Lane.STATUS), (2, False, Lane.ALARM)]
+    live = [fact.subject for event in shown for fact in Conditions().take(event) if fact.sort is Sort.LIVE_TEST]
+    assert live == [("panel", "1"), ("panel", "2")]
+    assert box.metric("fangkong_trials_total") == 1
+
+
+async def test_how_many_walk_tests_run_is_a_metric(box: Box) -> None:
+    assert box.metric("fangkong_walk_tests") == 0
+    await start(box, minutes=10)
+    assert box.metric("fangkong_walk_tests") == 1
+    await box.clock.advance(600)
+    assert box.metric("fangkong_walk_tests") == 0
+
+
+async def test_no_more_alarms_are_remembered_than_people_can_raise(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.commissioning.in_test.TRIED_MAX", 1)
+    await start(box)
+    await box.say("panel", Kind.BURGLARY, zone=1)
+    await box.say("panel", Kind.BURGLARY, zone=2)
+    await box.parts.walks.end(FITTER, "s1")
+    await box.say("panel", Kind.BURGLARY, RESTORE, zone=1)
+    await box.say("panel", Kind.BURGLARY, RESTORE, zone=2)
+
+    sent = [(event.qualifier, event.zone) for event in await box.at_110() if event.kind is Kind.BURGLARY]
+    assert sent == [(RESTORE, 2)]
 
 
 # -- its end -------------------------------------------------------------------------------------------------------------
@@ -445,7 +525,7 @@ async def test_the_one_that_was_triggered_is_bound_to_the_planned_point(box: Box
     since = box.clock.now()
     await box.say("checks-in", Kind.TELEMETRY)
     await box.say("new-1", Kind.BURGLARY, zone=3)
-    claimed = await box.parts.claiming.claim(FITTER, "planned", since, kind="radio_sensor")
+    claimed = await box.parts.claiming.claim(FITTER, "planned", since, said={"kind": "radio_sensor"})
 
     assert (claimed.device, claimed.zone) == ("new-1", 3)
     assert box.registry.snapshot.points["planned"].watchers == (("new-1", 3),)
@@ -466,6 +546,32 @@ async def test_of_several_none_is_guessed(box: Box) -> None:
     await box.parts.claiming.claim(FITTER, "planned", since, device="new-2", whole=True)
 
     assert box.registry.snapshot.points["planned"].watchers == (("new-2", None),)
+
+
+async def test_an_unbound_zone_of_a_panel_in_the_ledger_is_claimed_by_its_trigger(box: Box) -> None:
+    since = box.clock.now()
+    await box.say("panel", Kind.BURGLARY, zone=3)  # another door, which has its point
+    await box.say("other", Kind.BURGLARY, zone=9)  # another site's
+    await box.say("panel", Kind.BURGLARY, zone=61)
+    with pytest.raises(Refused, match="model can be said of a new device alone"):
+        await box.parts.claiming.claim(FITTER, "planned", since, said={"model": "M"})
+    claimed = await box.parts.claiming.claim(FITTER, "planned", since, whole=True, point_kind="back_door")
+
+    assert (claimed.device, claimed.zone, claimed.is_known) == ("panel", 61, True)
+    bound = box.registry.snapshot.points["planned"]
+    assert (bound.watchers, bound.kind) == ((("panel", 61),), "back_door")
+    assert (box.registry.snapshot.devices["panel"].name, await box.facts(Sort.STAGE)) == ("主机", [])
+
+
+async def test_of_several_zones_none_is_guessed(box: Box) -> None:
+    since = box.clock.now()
+    await box.say("panel", Kind.BURGLARY, zone=61)
+    await box.say("panel", Kind.BURGLARY, zone=62)
+    with pytest.raises(Refused, match="panel zone 61, panel zone 62"):
+        await box.parts.claiming.claim(FITTER, "planned", since)
+    claimed = await box.parts.claiming.claim(FITTER, "planned", since, device="panel", zone=62)
+
+    assert claimed.zone == 62
 
 
 @pytest.mark.parametrize(

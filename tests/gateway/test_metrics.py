@@ -26,7 +26,7 @@ def test_there_is_something_to_look_at() -> None:
 @pytest.mark.parametrize("name", OFFERED)
 def test_a_metric_that_is_offered_is_set(name: str) -> None:
     """Its value, not only its zero: a call that moves it, perhaps after `labels(...)` over several lines."""
-    used = rf"metrics\.{name}\b(?:\.labels\((?:[^()]|\([^()]*\))*\))?\.(?:inc|set|observe|clear)\b"
+    used = rf"metrics\.{name}\b(?:\.labels\((?:[^()]|\([^()]*\))*\))?\.(?:inc|set|set_function|observe|clear)\b"
     kept = rf"[=:]\s*[\w.]*metrics\.{name}\.labels\("  # kept under a name of its own and set through that
     whole = rf"_set\(metrics\.{name}, "  # all its series at once
     assert re.search(f"{used}|{kept}|{whole}", SOURCES)

@@ -745,13 +745,15 @@ async def test_an_opener_cancelled_half_way_leaves_no_connection_behind() -> Non
     assert opening.cancelled()
 
 
-def certificate(folder: Path) -> ssl.SSLContext:
-    """A server certificate for 127.0.0.1 that vouches for itself, as `folder/ca.pem`."""
+def certificate(folder: Path, lasts: timedelta = timedelta(days=1)) -> ssl.SSLContext:
+    """A server certificate for 127.0.0.1 that vouches for itself, as `folder/ca.pem`, and is good for so long from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test broker")])
     now = datetime.now(UTC)  # noqa: TID251  # the TLS library asks the machine's clock too
     made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), now - timedelta(days=1), now + lasts
+        )
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())

@@ -132,4 +132,10 @@ async def test_the_page_names_no_other_host_and_the_browser_is_told_to_ask_none(
         page = await document(box, tmp_path, token=TOKEN)
 
     assert {"default-src 'none'", "script-src 'self'", "connect-src 'self'", "form-action 'none'"} <= set(policy)
-    assert set(re.findall(r'\b(?:src|href|action)="([^"]*)"', page)) == {"/page.js", "/page.css", "data:,"}
+    assert set(re.findall(r'\b(?:src|href|action)="([^"]*)"', page)) == {
+        "/page.js",
+        "/page.css",
+        "data:,",
+        "#view=board",
+        "#view=coverage",
+    }

@@ -31,6 +31,9 @@ TABLE: dict[str, tuple[frozenset[Role], Reach]] = {
     "GET /metrics": (ALL, "open"),
     "GET /": (ALL, "open"),
     "GET /page.js": (ALL, "open"),
+    "GET /common.js": (ALL, "open"),
+    "GET /coverage.js": (ALL, "open"),
+    "GET /words.json": (ALL, "open"),
     "GET /page.css": (ALL, "open"),
     "GET /language": (ALL, "open"),
     "POST /api/v1/session": (ALL, "open"),
@@ -71,6 +74,7 @@ TABLE: dict[str, tuple[frozenset[Role], Reach]] = {
     "GET /api/v1/audit": (frozenset({A, X}), "box"),
     # Of whose sites the figures are: tests/gateway/test_api_coverage.py.
     "GET /api/v1/coverage": (ALL, "self"),
+    "GET /api/v1/lists/{name}": (ALL, "self"),
     "GET /api/v1/coverage/points": (ALL, "self"),
     "GET /api/v1/coverage/gaps": (ALL, "self"),
     "GET /api/v1/deficiencies": (ALL, "self"),

@@ -22,7 +22,7 @@ from gateway.coverage.profile_file import shipped
 from gateway.coverage.requirements import profile_of
 from gateway.errors import ConfigError
 from gateway.model import Area, AreaKind, Device, Place, Point, Site, Vehicle, VehicleKind
-from gateway.registry import Registry, Written, migrate, schema
+from gateway.registry import Registry, Written, factlog, migrate, schema
 from tests.conftest import JumpingClock
 
 ESTATE = Site("yushan-3", "玉山三期", "1A2B", address="文化路 3 号", contact="值班室 0535-1234567")
@@ -456,6 +456,51 @@ async def test_a_ledger_of_the_first_version_keeps_every_row_and_index(tmp_path:
     assert {*registry.sites(), *registry.devices(), *registry.points()} == {BANK, ESTATE, PANEL, FENCE, DOOR}
     await registry.add(Vehicle(PANEL.id, VehicleKind.TAXI, on_duty=True))  # what came later has room beside it
     await registry.close()
+
+
+@pytest.fixture
+def version_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The migrations of the version before there was an index of facts."""
+    folder = tmp_path / "then" / "migrations_of_4"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    for path in Path(gateway.registry.migrations.__path__[0]).glob("000[1-4]*.py"):
+        (folder / path.name).write_text(path.read_text())
+    monkeypatch.syspath_prepend(str(folder.parent))
+    yield folder.name
+    for name in [name for name in sys.modules if name.startswith(folder.name)]:
+        del sys.modules[name]
+
+
+async def test_a_record_without_its_index_keeps_every_fact_and_gains_it(tmp_path: Path, version_4: str) -> None:
+    path = tmp_path / "registry.db"
+    assert (await migrate(path, migrations=version_4))[-1] == "0004_coverage"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executemany(
+            "INSERT INTO fact (sort, subject, value, valid_from, recorded_at, actor, key) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                ("proof", f'["s{n % 3}"]', '{"rung": "test_accepted", "event": "e"}', n, n, "gateway", f"k{n}")
+                for n in range(30)
+            ],
+        )
+        connection.commit()
+    before, indexed = cells(path), schema._contents(path).indexes
+
+    assert await migrate(path) == ["0005_newest_facts"]
+
+    assert before <= cells(path)
+    assert schema._contents(path).indexes - indexed == {("fact", False, ("sort", "subject", "withdraws"))}
+    registry = await Registry.open(path)
+    newest = [each async for page in registry.newest(Sort.PROOF) for each in page]
+    await registry.close()
+    assert {each.subject[0]: each.key for each in newest} == {"s0": "k27", "s1": "k28", "s2": "k29"}
+
+
+async def test_the_newest_facts_are_found_in_the_index(registry: Registry, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "registry.db")) as connection:
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {factlog._NEWEST}", ("proof", 0, 10))]
+    assert "SEARCH fact USING COVERING INDEX fact_newest (sort=?)" in plan
+    assert not [step for step in plan if step.startswith("SCAN fact") or "B-TREE FOR GROUP BY" in step]
 
 
 async def test_an_additive_migration_keeps_every_row_and_needs_nobody(

@@ -72,6 +72,40 @@ def test_an_edition_that_was_changed_by_hand_is_found_out(box: Path, capsys: pyt
     assert "changed since it was published" in capsys.readouterr().out
 
 
+def test_without_a_month_every_edition_is_verified_and_a_missing_one_found(
+    box: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verify = ["report", "verify", "--config", str(box / "site.toml")]
+    assert main(verify) == 0
+    assert "nothing is published" in capsys.readouterr().out
+    for month in ("2026-01", "2026-02"):
+        assert main(["report", "publish", "--config", str(box / "site.toml"), "--month", month]) == 0
+    capsys.readouterr()
+
+    assert main(verify) == 0
+    assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == [
+        "derived again byte for byte 一致"
+    ] * 2
+    (box / "var" / "editions" / "2026-01-1.json").unlink()
+    assert main([*verify, "--json"]) == 1
+    assert [len(each["faults"]) for each in json.loads(capsys.readouterr().out)] == [1, 0]
+
+
+def test_a_month_without_a_site_is_not_published(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "publish", "--config", str(box / "site.toml"), "--month", "2025-06"]) == 1
+    said = capsys.readouterr().err
+
+    assert said.startswith("2025-06: the ledger had no site at its end, the first is of 2026-01-01")
+
+
+@pytest.mark.parametrize("when", [["--at", "2999-01-01T00:00"], ["--month", "2999-01"]])
+@pytest.mark.parametrize("what", ["gaps", "bulletin"])
+def test_the_future_is_not_reported(box: Path, capsys: pytest.CaptureFixture[str], what: str, when: list[str]) -> None:
+    assert main(["report", what, "--config", str(box / "site.toml"), *when]) == 2
+
+    assert f"{when[0]}: is in the future; expected not later than now" in capsys.readouterr().err
+
+
 def test_a_month_that_lasts_is_not_published(box: Path) -> None:
     assert main(["report", "publish", "--config", str(box / "site.toml"), "--month", "2999-01"]) == 1
 

@@ -13,10 +13,11 @@ from openpyxl import load_workbook
 
 from gateway.__main__ import main
 from gateway.config import ReportsSection
+from gateway.coverage.ranking import order, place_of, risk_of
+from gateway.coverage.verdict import TARGET_KINDS
 from gateway.registry import Registry
 from gateway.reports.colour import LEVELS, of_alarms, of_coverage, of_critical
 from gateway.reports.forecast import Forecast, forecast
-from gateway.reports.gaps import order
 from tests.coverage.town import town
 
 DAY = date(2026, 10, 4)
@@ -61,6 +62,29 @@ def test_a_rate_stands_beside_its_counts(box: Path) -> None:
     total = json.loads(made(box, "coverage", "json"))["coverage"][0]
     assert f"({total['installed']}/{total['required']})" in page
     assert "无应装点位" in page
+
+
+def test_on_a_terminal_a_report_is_a_table_to_read(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "coverage", "--config", str(box / "site.toml"), "--at", "2026-02-20T12:00"]) == 0
+    title, _, heads, whole, *_ = capsys.readouterr().out.splitlines()
+    total = json.loads(made(box, "coverage", "json"))["coverage"][0]
+
+    assert title == "覆盖情况表  截至 2026-02-20 12:00"
+    assert f"({total['installed']}/{total['required']})" in whole
+    assert heads.startswith("层级    名称  类别        安装率(已装/应装)  完好率")
+
+
+@pytest.mark.parametrize(
+    ("wish", "first"), [(["--json"], "{"), (["--format", "csv"], "\ufeff层级"), (["--out", "a.html"], "<!DOCTYPE")]
+)
+def test_the_format_is_as_asked_or_as_the_file_is_called(
+    box: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, wish: list[str], first: str
+) -> None:
+    monkeypatch.chdir(box)
+    assert main(["report", "coverage", "--at", "2026-02-20T12:00", *wish]) == 0
+    content = Path("a.html").read_text("utf-8") if "--out" in wish else capsys.readouterr().out
+
+    assert content.startswith(first)
 
 
 def test_a_node_that_is_not_there_is_named(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,28 +151,35 @@ def test_the_colour_of_a_critical_deficiency() -> None:
     assert found == list(LEVELS)
 
 
-def test_order_is_by_site_then_duty_then_gap_then_age() -> None:
+def test_order_is_by_risk_then_site_then_duty_then_gap_then_age() -> None:
     """Ten gaps, written in the order that docs/reports.md specifies, come out so from any order."""
     from gateway.coverage.requirements import Duty, Family
     from gateway.coverage.verdict import Gap, Verdict
 
+    technical, physical = Family.TECHNICAL, Family.PHYSICAL
     wanted = [
-        ("bank_branch", False, Duty.MANDATORY, Gap.NOT_INSTALLED, 5),
-        ("bank_branch", False, Duty.MANDATORY, Gap.SILENT, 1),
-        ("bank_branch", False, Duty.MANDATORY, Gap.SILENT, 2),
-        ("bank_branch", False, Duty.ADVISED, Gap.NOT_INSTALLED, 1),
-        ("jewelry_store", False, Duty.MANDATORY, Gap.FAULT, 9),
-        ("mall", True, Duty.MANDATORY, Gap.NOT_NETWORKED, 3),
-        ("school", False, Duty.MANDATORY, Gap.UNREACHABLE, 3),
-        ("mall", False, Duty.MANDATORY, Gap.UNTESTED, 3),
-        ("residential_estate", False, Duty.MANDATORY, Gap.NOT_INSPECTED, 3),
-        ("no_known_kind", False, Duty.MANDATORY, Gap.NOT_PLANNED, 1),
+        ("bank_branch", "intrusion", technical, Duty.MANDATORY, Gap.NOT_INSTALLED, 5),
+        ("bank_branch", "intrusion", technical, Duty.MANDATORY, Gap.SILENT, 1),
+        ("bank_branch", "intrusion", technical, Duty.MANDATORY, Gap.SILENT, 2),
+        ("jewelry_store", "intrusion", technical, Duty.MANDATORY, Gap.FAULT, 9),
+        ("residential_estate", "panic", technical, Duty.MANDATORY, Gap.UNTESTED, 9),
+        ("school", "intrusion", technical, Duty.MANDATORY, Gap.UNREACHABLE, 3),
+        ("mall", "intrusion", technical, Duty.MANDATORY, Gap.UNTESTED, 3),
+        ("no_known_kind", "intrusion", technical, Duty.MANDATORY, Gap.NOT_PLANNED, 1),
+        ("bank_branch", "bars", physical, Duty.MANDATORY, Gap.NOT_INSPECTED, 3),
+        ("bank_branch", "intrusion", technical, Duty.ADVISED, Gap.NOT_INSTALLED, 1),
     ]
     made = [
-        (Verdict("S", kind, "P", "", "intrusion", Family.TECHNICAL, duty, True, False, False, False, False, False, False,
-                 False, False, gap, "", "", "", since, None), {"kind": kind, "is_key_unit": is_key})
-        for kind, is_key, duty, gap, since in wanted
+        Verdict("S", kind, "P", "", measure, family, duty, True, False, False, False, False, False, False, False, False, gap, "", "", "",
+                since, None)
+        for kind, measure, family, duty, gap, since in wanted
     ]  # fmt: skip
 
+    def rank(each: Verdict) -> tuple[object, ...]:
+        site = {"kind": each.site_kind}
+        return order(each, site, risk_of(each, site, TARGET_KINDS))
+
     backwards = made[::-1]
-    assert sorted(backwards, key=lambda each: order(*each)) == made
+    assert sorted(backwards, key=rank) == made
+    assert place_of({"kind": "mall", "is_key_unit": True}) == place_of({"kind": "key_unit_other"})
+    assert risk_of(made[6], {"is_key_unit": True}, TARGET_KINDS) == "high"

@@ -1,30 +1,26 @@
-"use strict";
+import { ask, by, session } from "./common.js";
+import * as coverage from "./coverage.js";
+
 // One page, no framework, no outside address: the latest events as they are stored, devices, and the way to 110.
 const WORDS = {
   en: { title: "Fangkong gateway", account: "Account", password: "Password or one-time secret", renew: "New password (at first, or to change it)", open: "Log in", leave: "Log out", destinations: "Destinations", devices: "Devices", events: "Latest events",
     name: "Name", state: "State", life: "Life", alarm: "Alarm", fault: "Fault", status: "Status", bulk: "Bulk", dead: "Undeliverable", time: "Time", lane: "Lane",
     what: "Event", where: "Place", device: "Device", up: "up", down: "down", removed: "removed, events wait", live: "live", gone: "no connection", refused: "please log in", denied: "not right", often: "too many tries, wait a little", weak: "choose a password of 10 characters or more that nobody guesses",
+    board: "Duty desk", coverage: "Coverage", tree: "By place", gaps: "Gaps, the greatest risk first", siteKind: "Kind of site", gap: "Gap", path: "Where this is", noGaps: "No gaps here.",
     heard: "heard", silent: "silent", unproven: "unproven", unclaimed: "unclaimed", new: "", restore: "restored", update: "still there", test: "TEST" },
   "zh-CN": { up: "正常", down: "中断", removed: "已移除,有事件待送", live: "实时", gone: "连接中断", refused: "请登录", denied: "账号或密码不正确", often: "尝试过多,请稍候", weak: "新密码至少10个字符,且不易猜测", life: "生命", alarm: "报警", fault: "故障", status: "状态", bulk: "数据",
     heard: "在线", silent: "失联", unproven: "未证实", unclaimed: "未登记", new: "", restore: "恢复", update: "仍存在", test: "测试" },
 };
 const ROWS = 30, LOOK_MS = 2000, RETRY_MS = 2000;
-const by = (id) => document.getElementById(id);
-let language = "zh-CN", token = "", mayLookNorth = false;
-const word = (key) => WORDS[language][key] ?? key;
+const EVENT_SETTLES_MS = 1500;
+let mayLookNorth = false, soon = 0;
+const word = (key) => WORDS[session.language][key] ?? key;
+const view = () => new URLSearchParams(location.hash.slice(1)).get("view") === "coverage" ? "coverage" : "board";
 
 function cell(row, text, kind) {
   const td = row.insertCell();
   td.textContent = text;
   if (kind) td.className = kind;
-}
-
-// A token (programs, the demo) goes along by hand; a person's session is a cookie that this script cannot read.
-async function ask(path) {
-  const answer = await fetch(path, { headers: token ? { Authorization: `Bearer ${token}` } : {} });
-  if (answer.status === 401) throw new Error("refused");
-  if (!answer.ok) throw new Error("gone");
-  return answer;
 }
 
 function show(state, ok) {
@@ -34,8 +30,8 @@ function show(state, ok) {
 
 function draw(event) {
   const body = by("events"), row = body.insertRow(0);
-  const kind = language === "en" ? event.kind_en : event.kind_zh;
-  cell(row, new Date(event.received_at).toLocaleTimeString(language, { hour12: false }));
+  const kind = session.language === "en" ? event.kind_en : event.kind_zh;
+  cell(row, new Date(event.received_at).toLocaleTimeString(session.language, { hour12: false }));
   cell(row, word(event.lane), event.lane);
   cell(row, [event.test ? `[${word("test")}]` : "", kind, word(event.qualifier), event.kind === "unknown" ? event.code ?? "" : ""].filter(Boolean).join(" "), event.qualifier === "new" ? event.lane : "");
   cell(row, event.claimed ? [event.site_name, event.point_name].filter(Boolean).join(" ") : word("unclaimed"));
@@ -43,7 +39,22 @@ function draw(event) {
   while (body.rows.length > ROWS) body.deleteRow(-1);
 }
 
-async function look() {
+function turnTo() {
+  for (const name of ["board", "coverage"]) {
+    by(name).hidden = name !== view();
+    by(`to-${name}`).toggleAttribute("aria-current", name === view());
+  }
+}
+
+const look = () => (view() === "coverage" ? coverage.look() : lookAtBoard());
+
+// What an event changes is counted a second later.
+function lookSoon() {
+  clearTimeout(soon);
+  soon = setTimeout(() => look().catch(() => {}), EVENT_SETTLES_MS);
+}
+
+async function lookAtBoard() {
   by("road").hidden = !mayLookNorth;
   const [destinations, devices] = await Promise.all([mayLookNorth ? ask("/api/v1/destinations") : null, ask("/api/v1/devices?limit=1000")]);
   const body = by("destinations");
@@ -86,6 +97,7 @@ async function follow() {
         const event = JSON.parse(data.slice(6));
         after = event.seq;
         draw(event);
+        lookSoon();
       }
     }
   }
@@ -95,12 +107,13 @@ async function run() {
   let every = 0;
   try {
     const me = await (await ask("/api/v1/session")).json();
-    if (token) sessionStorage.setItem("token", token);
+    if (session.token) sessionStorage.setItem("token", session.token);
     mayLookNorth = me.sites === null && me.permissions.includes("deliveries");
     by("who").textContent = me.actor.replace("account:", "");
     by("login").hidden = true;
-    by("board").hidden = false;
+    by("views").hidden = false;
     by("leave").hidden = false;
+    turnTo();
     every = setInterval(() => look().catch(() => {}), LOOK_MS);
     await look();
     await follow();
@@ -109,10 +122,10 @@ async function run() {
     show(refused ? "refused" : "gone", false);
     if (refused) {
       sessionStorage.removeItem("token");
-      token = "";
+      session.token = "";
       by("who").textContent = "";
       by("login").hidden = false;
-      by("board").hidden = true;
+      by("views").hidden = by("board").hidden = by("coverage").hidden = true;
       by("leave").hidden = true;
     } else setTimeout(run, RETRY_MS);
   } finally {
@@ -140,22 +153,32 @@ async function enter(event) {
 }
 
 async function leave() {
-  if (!token) await fetch("/api/v1/session", { method: "DELETE" });
+  if (!session.token) await fetch("/api/v1/session", { method: "DELETE" });
   sessionStorage.removeItem("token");
   location.reload();
 }
 
 async function begin() {
-  language = (await (await fetch("/language")).text()).trim();
-  document.documentElement.lang = language;
-  if (language === "en") for (const each of document.querySelectorAll("[data-text]")) each.textContent = word(each.dataset.text);
+  session.language = (await (await fetch("/language")).text()).trim();
+  session.words = await (await fetch("/words.json")).json();
+  document.documentElement.lang = session.language;
+  if (session.language === "en") {
+    for (const each of document.querySelectorAll("[data-text]")) each.textContent = word(each.dataset.text);
+    for (const each of document.querySelectorAll("[data-label-text]")) each.ariaLabel = word(each.dataset.labelText);
+  }
   document.title = document.querySelector("h1").textContent;
   by("login").addEventListener("submit", enter);
   by("leave").addEventListener("click", leave);
-  // A token in the fragment never leaves the browser; it is taken out of the address at once.
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (given) history.replaceState(null, "", location.pathname);
-  token = given ?? sessionStorage.getItem("token") ?? "";
+  coverage.prepare();
+  addEventListener("hashchange", () => {
+    if (!by("views").hidden) turnTo();
+    lookSoon();
+  });
+  // A token in the fragment never leaves the browser; it is taken out of the address at once, the view that it leads to is not.
+  const given = new URLSearchParams(location.hash.slice(1)), token = given.get("token");
+  given.delete("token");
+  if (token) history.replaceState(null, "", given.size ? `#${given}` : location.pathname);
+  session.token = token ?? sessionStorage.getItem("token") ?? "";
   run();
 }
 
