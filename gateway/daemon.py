@@ -53,6 +53,7 @@ from gateway.supervision.recorder import Recorder
 from gateway.supervision.site_tests import SiteTests, place_of
 from gateway.supervision.tree import parents_of
 from gateway.supervisor import Supervisor
+from gateway.threads import helpers
 from gateway.timekeeping import boot_id
 
 SWITCH_INTERVAL_S = 0.0005
@@ -416,6 +417,7 @@ async def run_until_signalled(plan: Plan, *, clock: Clock, random: Random, log: 
     the site file anew."""
     daemon = Daemon(plan, clock=clock, random=random, log=log)
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(helpers())
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GC_THRESHOLDS)
     try:

@@ -151,7 +151,7 @@ def _is_open(plan: Plan, method: str, path: str) -> bool:
     return (method, path) in OPEN or (path == "/metrics" and plan.site.api.metrics_without_token)
 
 
-def _only_known(request: Request) -> None:
+async def _only_known(request: Request) -> None:
     """A misspelt filter would show everything: names that the route does not know are refused."""
     known = _query_names(request.scope["route"].dependant)
     for name in request.query_params:
@@ -222,23 +222,36 @@ def _page_routes(looks: Looks) -> APIRouter:
     router = declared_router(include_in_schema=False)
     folder = files("gateway.api") / "page"
 
-    def page(name: str, media_type: str) -> Callable[[], Response]:
+    def serve_page(path: str, name: str, media_type: str) -> None:
         content = (folder / name).read_bytes()
-        return needs(None)(lambda: Response(content, media_type=media_type))
 
-    router.add_api_route("/", page("index.html", "text/html; charset=utf-8"))
+        @router.get(path)
+        @needs(None)
+        async def page() -> Response:
+            return Response(content, media_type=media_type)
+
+    serve_page("/", "index.html", "text/html; charset=utf-8")
     for script in ("page.js", "common.js", "coverage.js"):
-        router.add_api_route(f"/{script}", page(script, "text/javascript; charset=utf-8"))
-    router.add_api_route("/words.json", needs(None)(lambda: vocabulary(looks.plan().site.gateway.language)))
-    router.add_api_route("/language", needs(None)(lambda: PlainTextResponse(looks.plan().site.gateway.language)))
-    router.add_api_route("/page.css", page("page.css", "text/css; charset=utf-8"))
+        serve_page(f"/{script}", script, "text/javascript; charset=utf-8")
+    serve_page("/page.css", "page.css", "text/css; charset=utf-8")
+
+    @router.get("/language")
+    @needs(None)
+    async def language() -> PlainTextResponse:
+        return PlainTextResponse(looks.plan().site.gateway.language)
+
+    @router.get("/words.json")
+    @needs(None)
+    async def words() -> Mapping[str, Mapping[str, str]]:
+        return vocabulary(looks.plan().site.gateway.language)
+
     return router
 
 
 Text = Annotated[str, Query(min_length=1, max_length=128)]
 
 
-def _wanted(
+async def _wanted(
     caller: Caller,
     *,
     device: Text | None = None,

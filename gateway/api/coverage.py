@@ -86,7 +86,7 @@ class Where:
         return [site for site in sites if self.kind is None or (site in known and known[site].kind == self.kind)]
 
 
-def _where(
+async def _where(
     caller: Caller, node: Node = ALL, kind: Annotated[Text | None, Query(description="kind of site")] = None
 ) -> Where:
     if node.startswith("site:") and not caller.sees(node.removeprefix("site:")):

@@ -63,7 +63,7 @@ def declared_router(**options: Any) -> APIRouter:
     return APIRouter(route_class=_DeclaredRoute, **options)
 
 
-def check_permit(request: Request) -> None:
+async def check_permit(request: Request) -> None:
     """For every route of the app: whether this caller may. Raises HTTPException."""
     permit: Permit | None = getattr(request.scope["route"].endpoint, "permit", None)
     if permit is None:
@@ -83,7 +83,7 @@ def person(caller: Actor, who: str | None) -> Actor:
     return replace(caller, id=f"os:{who}") if who and caller == BOX else caller
 
 
-def _caller(request: Request) -> Actor:
+async def _caller(request: Request) -> Actor:
     actor: Actor = request.state.actor
     return actor
 

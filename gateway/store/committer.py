@@ -51,7 +51,7 @@ class Job:
     series: Series | None = None
     """What `entries` are a part of."""
     rides: bool = False
-    """Needs no sync of its own: it goes with the next commit, or without a sync when none comes soon."""
+    """Needs no sync of its own: it goes with whatever waits beside it, and alone without a sync."""
 
     @property
     def is_too_late(self) -> bool:

@@ -20,10 +20,6 @@ RECOVERY_PROBE_S = 1.0
 
 CLOSED = "not stored: the event log is closed"
 
-RIDE_MAX_S = 0.005
-"""How long a job that rides waits for company. Under load there is some long before; alone it is written without a sync, so
-that waiting longer saves little, and each receiver's answer that waits when we are killed is a repeat on the wire."""
-
 Settle = Callable[[Settlement], None]
 """Given what each commit has to tell, on the loop."""
 
@@ -42,10 +38,7 @@ class Writer(Protocol):
 
 
 class ThreadWriter:
-    """Commits whatever waits, as soon as the last commit is done. No timer: a lone event is on disk after one sync.
-
-    Only jobs that ride wait, for the next commit or at most `RIDE_MAX_S`.
-    """
+    """Commits whatever waits, as soon as the last commit is done. No timer: a lone event is on disk after one sync."""
 
     def __init__(self, committer: Committer, clock: Clock, *, settle: Settle, observe: Observe) -> None:
         self._committer = committer
@@ -55,7 +48,6 @@ class ThreadWriter:
         self._loop = asyncio.get_running_loop()
         self._waiting: SimpleQueue[Job | None] = SimpleQueue()
         """None: close."""
-        self._riding: list[Job] = []
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -63,19 +55,8 @@ class ThreadWriter:
     def submit(self, job: Job) -> None:
         if self._closed:
             self._loop.call_soon(job.done, None, StoreError(CLOSED))
-        elif job.rides:
-            if not self._riding:
-                self._loop.call_later(RIDE_MAX_S, self._depart)
-            self._riding.append(job)
         else:
-            if self._riding:
-                self._depart()
             self._waiting.put(job)
-
-    def _depart(self) -> None:
-        for job in self._riding:
-            self._waiting.put(job)
-        self._riding.clear()
 
     def _run(self) -> None:
         failed = False
@@ -110,7 +91,6 @@ class ThreadWriter:
 
     async def close(self) -> None:
         if not self._closed:
-            self._depart()
             self._closed = True
             self._waiting.put(None)
         await asyncio.to_thread(self._thread.join)

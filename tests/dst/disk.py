@@ -194,7 +194,6 @@ class SimulatedWriter:
         self._disk = disk
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Job] = []
-        self._riding: list[Job] = []
         self._to_tell: deque[Settlement] = deque()
         self._is_busy = False
         self._closed = False
@@ -202,19 +201,9 @@ class SimulatedWriter:
     def submit(self, job: Job) -> None:
         if self._closed:
             self._loop.call_soon(job.done, None, StoreError(writer.CLOSED))
-        elif job.rides:
-            if not self._riding:
-                self._loop.call_later(writer.RIDE_MAX_S, self._depart)
-            self._riding.append(job)
         else:
-            self._depart()
             self._waiting.append(job)
             self._go_on()
-
-    def _depart(self) -> None:
-        self._waiting += self._riding
-        self._riding.clear()
-        self._go_on()
 
     def _go_on(self) -> None:
         if self._is_busy or self._closed or not (self._waiting or not self._committer.is_open):
@@ -246,7 +235,6 @@ class SimulatedWriter:
             self._settle(settlement)
 
     async def close(self) -> None:
-        self._depart()
         self._closed = True
         self._commit_all()
         while self._to_tell:

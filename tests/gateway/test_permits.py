@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -169,6 +170,8 @@ async def test_every_route_answers_those_of_the_table_and_nobody_else(box: Box, 
                     assert ("s2" in shown and scope == "s1") is False, where
                     assert status == (200 if shows_first or "{" not in route else 404), where
                     assert (UNCLAIMED.device in shown) == (scope == "all" and "devices" in route), where
+    # FastAPI calls a plain function in a thread, one for each request of the same moment: here all are coroutines.
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("AnyIO")] == []
 
 
 async def test_a_filter_on_a_site_that_is_not_theirs_is_refused_and_not_empty(box: Box) -> None:

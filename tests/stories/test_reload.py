@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import urllib.request
 from contextlib import suppress
 from itertools import count
@@ -215,9 +214,7 @@ async def test_changes_under_traffic_lose_nothing_leak_nothing_and_leave_other_l
         place.assert_unhurt()
     early, late = uses[len(uses) // 4 :][: len(uses) // 4], uses[-len(uses) // 4 :]
     assert min(fds for fds, _, _ in late) <= max(fds for fds, _, _ in early), uses
-    # The pool of asyncio starts a worker when two have work at once, and keeps it.
-    workers = min(32, (os.cpu_count() or 1) + 4)
-    assert max(threads for _, threads, _ in late) <= max(threads for _, threads, _ in early) + workers, uses
+    assert len({threads for _, threads, _ in uses}) == 1, uses
     assert min(rss for *_, rss in late) <= MEMORY_MAY_GROW * max(rss for *_, rss in early), uses
     print(
         f"RELOADS {times} events={audit.alarms} descriptors={early[0][0]}->{late[-1][0]} "
