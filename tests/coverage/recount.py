@@ -215,13 +215,13 @@ class Moment:
     # -- devices -------------------------------------------------------------------------------------------------------
 
     def in_duty(self) -> set[str]:
-        """Devices that are in service and accepted at a point of a site that is there; counted at their own site."""
+        """Devices that are in service and accepted at a point of a site that is there."""
         found = set()
         for (point,), value in self.all_of("point").items():
             site = self.value("site", value["site"])
             if site is not None and self.is_there(site):
                 found.update(device for device, _ in self.accepted(point, value))
-        return {device for device in found if self.value("site", self.value_of_device(device)["site"])}
+        return found
 
     def is_at_fault(self, device: str) -> bool:
         states = {value["state"] for (of, _), value in self.all_of("health").items() if of == device}
@@ -232,8 +232,11 @@ class Moment:
         return not states.isdisjoint({"fault", "silent"})
 
     def above_device(self, device: str) -> list[str]:
+        """The nodes and labels under which a device is counted: at its own site, if that is in the ledger."""
         value = self.value_of_device(device)
         vendor, model = value["vendor"], value["model"]
+        if self.value("site", value["site"]) is None:
+            return []
         labels = [f"vendor:{vendor}"] if vendor else []
         return [*self.above(value["site"]), *labels, *([f"model:{vendor}/{model}"] if model else [])]
 

@@ -31,7 +31,7 @@ DAYS = 60
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.randoms(use_true_random=False))
 def test_the_order_in_which_facts_arrive_does_not_matter(seed: int, shuffle: Random) -> None:
-    facts = town(seed, 80)
+    facts = town(seed, 80, is_reorganised=True)
     at = START + timedelta(days=shuffle.uniform(0, DAYS))
     first = tree(History(facts), at, rules=RULES)
     mixed = list(facts)
@@ -42,7 +42,7 @@ def test_the_order_in_which_facts_arrive_does_not_matter(seed: int, shuffle: Ran
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.lists(st.floats(0, DAYS), min_size=1, max_size=4))
 def test_the_parts_of_a_period_add_up_to_the_whole(seed: int, cuts: list[float]) -> None:
-    history = History(town(seed, 80))
+    history = History(town(seed, 80, is_reorganised=True))
     moments = sorted({START, *(START + timedelta(days=cut) // MS * MS for cut in cuts), START + timedelta(days=DAYS)})
     whole = over(history, moments[0], moments[-1], rules=RULES)
     parts = [over(history, one, two, rules=RULES) for one, two in pairwise(moments)]
@@ -54,7 +54,7 @@ def test_the_parts_of_a_period_add_up_to_the_whole(seed: int, cuts: list[float])
 @given(st.integers(0, 10_000))
 def test_a_period_is_its_instants_added_up(seed: int) -> None:
     """Everything of this town happens on full hours, so that one look an hour sees all of it."""
-    history = History([_on_the_hour(fact) for fact in town(seed, 60)])
+    history = History([_on_the_hour(fact) for fact in town(seed, 60, is_reorganised=True)])
     hours = 24 * 6
     summed: dict[str, Counts] = {}
     for hour in range(hours):
@@ -69,7 +69,7 @@ def test_a_period_is_its_instants_added_up(seed: int) -> None:
 @given(st.integers(0, 10_000))
 def test_live_figures_are_those_of_a_full_recount(seed: int) -> None:
     """After every single fact, in any order."""
-    facts, random = town(seed, 60), Random(seed)
+    facts, random = town(seed, 60, is_reorganised=True), Random(seed)
     random.shuffle(facts)
     now = START + timedelta(days=1)
     live = Live(History(facts[:40]), now, rules=RULES)
@@ -87,7 +87,7 @@ def test_live_figures_are_those_of_a_full_recount(seed: int) -> None:
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, DAYS))
 def test_a_second_hand_counts_the_same(seed: int, days: float) -> None:
-    facts, at = town(seed, 100), START + timedelta(days=days) // MS * MS
+    facts, at = town(seed, 100, is_reorganised=True), START + timedelta(days=days) // MS * MS
     history = History(facts)
     assert recount.figures(tree(history, at, rules=RULES)) == recount.nodes(facts, at)
     then = recount.figures(tree(history.as_known(at), at, rules=RULES))
@@ -97,7 +97,7 @@ def test_a_second_hand_counts_the_same(seed: int, days: float) -> None:
 @settings(max_examples=4, deadline=None)
 @given(st.integers(0, 10_000))
 def test_a_second_hand_adds_up_the_same(seed: int) -> None:
-    facts, end = town(seed, 60), START + timedelta(days=30)
+    facts, end = town(seed, 60, is_reorganised=True), START + timedelta(days=30)
     by_engine = recount.figures(over(History(facts), START, end, rules=RULES))
     assert {node: found for node, found in by_engine.items() if found} == recount.over(facts, START, end)
 
@@ -105,7 +105,7 @@ def test_a_second_hand_adds_up_the_same(seed: int) -> None:
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10_000))
 def test_between_two_changes_that_it_announces_nothing_changes(seed: int) -> None:
-    history = History(town(seed, 80))
+    history = History(town(seed, 80, is_reorganised=True))
     live = Live(history, START, rules=RULES)
     while (due := live.next_change()) is not None and due < START + timedelta(days=DAYS):
         assert tree(history, due - MS, rules=RULES) == dict(live.tree)

@@ -27,8 +27,9 @@ def _profiles(ledger: Ledger) -> None:
     ledger.profile("school", Requirement("entrance", "access_control"), Requirement("counter_panic", "panic"))
 
 
-def town(seed: int, happenings: int) -> list[Fact]:
-    """Five sites, twenty points, sixteen devices; then so many happenings within sixty days."""
+def town(seed: int, happenings: int, *, is_reorganised: bool = False) -> list[Fact]:
+    """Five sites, twenty points, sixteen devices; then so many happenings within sixty days, and, where it is reorganised,
+    a tenth as many changes of its areas and profiles, things taken from the ledger among them."""
     random, ledger = Random(seed), Ledger()
     _profiles(ledger)
     ledger.area("Z", "control_zone")
@@ -53,6 +54,8 @@ def town(seed: int, happenings: int) -> list[Fact]:
             ledger.accept(f"P{number}", device, "" if zone is None else str(zone))
     for _ in range(happenings):
         _happen(ledger, random)
+    for _ in range(happenings // 10 if is_reorganised else 0):
+        _reorganise(ledger, random)
     return ledger.facts
 
 
@@ -62,7 +65,7 @@ def _happen(ledger: Ledger, random: Random) -> None:
     site, point, device = f"S{random.randrange(5)}", f"P{random.randrange(20)}", f"D{random.randrange(16)}"
     zone = random.choice(("", "1", "2"))
     before = len(ledger.facts)
-    match random.randrange(17):
+    match random.randrange(14):
         case 0 | 1 | 2:
             ledger.health(device, random.choice(STATES), at, zone)
         case 3:
@@ -83,19 +86,24 @@ def _happen(ledger: Ledger, random: Random) -> None:
         case 11:
             ledger.site(site, random.choice(("school", "jewelry_store")), at, area=random.choice(("C0", "C1", None)))
         case 12:
-            ledger.area("C1", "community", random.choice(("Z", "Y", None)), at)
-        case 13:
-            ledger.area(random.choice(("Y", "Z")), "control_zone", random.choice(("D", "C1", None)), at)
-        case 14:
-            ledger.say(
-                random.choice((Sort.AREA, Sort.SITE, Sort.POINT, Sort.DEVICE)),
-                (random.choice(("C0", "Z", site, point, device)),),
-                None,
-                at,
-            )
-        case 15:
-            lines = random.sample(LINES, random.randrange(len(LINES)))
-            ledger.profile(random.choice(("jewelry_store", "school")), *lines, version="2", at=at)
+            ledger.area("C1", "community", random.choice(("Z", None)), at)
         case _:
             ledger.withdraw(random.choice(ledger.facts[-40:]), late)
     ledger.recorded(before, max(late, at + MS))
+
+
+def _reorganise(ledger: Ledger, random: Random) -> None:
+    at = START + timedelta(days=random.randrange(60), milliseconds=random.randrange(86_400_000))
+    before = len(ledger.facts)
+    match random.randrange(4):
+        case 0:
+            area = random.choice(("Y", "Z", "C0", "C1"))
+            ledger.area(area, "control_zone", random.choice(("Y", "Z", "C1", "nowhere", None)), at)
+        case 1:
+            ledger.profile(random.choice(("jewelry_store", "school")), *random.sample(LINES, 4), version="2", at=at)
+        case 2:
+            ledger.say(Sort.AREA, (random.choice(("C0", "C1", "Z")),), None, at)
+        case _:
+            sort, name = random.choice(((Sort.SITE, "S"), (Sort.POINT, "P"), (Sort.DEVICE, "D")))
+            ledger.say(sort, (f"{name}{random.randrange(5)}",), None, at)
+    ledger.recorded(before, at + random.choice((1, 25)) * timedelta(days=1))
