@@ -149,9 +149,17 @@ class Assurance:
         self._clock = clock
         self._metrics = metrics
         self._log = log
-        self._live = Live(History(), clock.now(), rules=self._rules)
         self._turn = asyncio.Lock()
         """The history changes and is read in threads: one at a time."""
+        self._begin()
+        self.figures = Figures(clock.now())
+        """The newest; empty until the first count."""
+        self.error: str | None = None
+        """Why the last look failed."""
+
+    def _begin(self) -> None:
+        """Know nothing; what was published so far stays until all is read again."""
+        self._live = Live(History(), self._clock.now(), rules=self._rules)
         self._seen = 0
         self._ripe: datetime | None = None
         """When the next gap has lasted long enough."""
@@ -159,10 +167,6 @@ class Assurance:
         self._empty: dict[str, datetime] = {}
         """When the battery of each device will be empty."""
         self.tickets = Tickets()
-        self.figures = Figures(clock.now())
-        """The newest; empty until the first count."""
-        self.error: str | None = None
-        """Why the last look failed."""
 
     async def run(self) -> None:
         """Follow the record, for ever. One that cannot be read or written is told once, and tried again."""
@@ -173,8 +177,14 @@ class Assurance:
                 if self.error is None:
                     self._log.warning("coverage stands still: the record cannot be used", error=str(error))
                 self.error = str(error)
+            except Exception as error:  # noqa: BLE001  # the boundary: a fault in counting must not end the road of alarms
+                if self.error is None:
+                    self._log.exception("coverage stands still by a fault in the program")
+                self.error = repr(error)
+                self._begin()
             else:
                 self.error = None
+            self._metrics.coverage_up.set(self.error is None)
             await self._clock.sleep(LOOK_S)
 
     async def look(self) -> None:

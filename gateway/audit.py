@@ -61,6 +61,7 @@ class Deed(StrEnum):
     ACCEPTANCE = "acceptance"
     CAPTURE = "capture"
     WAIVER = "waiver"
+    EDITION = "edition"
     PRUNED = "pruned"
     """The oldest rows were removed by age; this row says which, so that the rest still proves itself."""
 

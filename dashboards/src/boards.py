@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,10 +30,13 @@ from grafana_foundation_sdk.models.dashboard import (
     ThresholdsMode,
     ValueMap,
     ValueMappingResult,
+    VariableRefresh,
 )
 
 GRAFANA = Path(__file__).parents[1] / "grafana"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+_SERIES = re.compile(r"\b((?:\w+:)?fangkong_[\w:]+|up)\b(\{)?")
+"""A series of a box, with or without matchers of its own."""
 ROW_WIDTH = 24
 """Grafana's grid has 24 columns."""
 
@@ -109,12 +113,12 @@ def _built(panel: Panel, width: int) -> stat.Panel | timeseries.Panel:
     built.title(panel.title).description(panel.about).datasource(SOURCE).unit(panel.unit)
     built.thresholds(_thresholds(panel)).span(width).height(7)
     for ref_id, (expression, legend) in zip("AB", panel.queries, strict=False):
-        built.with_target(prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(ref_id))
+        built.with_target(prometheus.Dataquery().expr(of_box(expression)).legend_format(legend).ref_id(ref_id))
     return built
 
 
 def begun(title: str, uid: str, about: str) -> dashboard.Dashboard:
-    """A board that knows its data source and nothing else yet."""
+    """A board that knows its data source and the boxes."""
     return (
         dashboard.Dashboard(title)
         .uid(uid)
@@ -125,7 +129,20 @@ def begun(title: str, uid: str, about: str) -> dashboard.Dashboard:
         .time("now-1h", "now")
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .with_variable(dashboard.DatasourceVariable("datasource").label("数据源").type("prometheus"))
+        .with_variable(variable("box", "网关", "label_values(fangkong_build_info, instance)"))
     )
+
+
+def of_box(expression: str) -> str:
+    """The expression over the boxes that are chosen: each series of ours gets the matcher."""
+    chosen = _SERIES.sub(lambda found: f'{found[1]}{{instance=~"$box"{", " if found[2] else "}"}', expression)
+    return chosen.replace(", }", "}")
+
+
+def variable(name: str, label: str, query: str) -> dashboard.QueryVariable:
+    """Something to choose, of which all are chosen at first."""
+    made = dashboard.QueryVariable(name).label(label).datasource(SOURCE).query(query)
+    return made.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).multi(True).include_all(True)
 
 
 def encoded(built: dashboard.Dashboard, rows: Rows) -> str:

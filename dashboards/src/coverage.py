@@ -5,20 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from grafana_foundation_sdk.builders import dashboard
-from grafana_foundation_sdk.models.dashboard import VariableRefresh
-
-from dashboards.src.boards import GRAFANA, SOURCE, Look, Panel, Rows, begun, encoded, write_or_check
+from dashboards.src.boards import GRAFANA, Look, Panel, Rows, begun, encoded, variable, write_or_check
 
 DISTRICT = GRAFANA / "coverage_district.json"
 COMMUNITY = GRAFANA / "coverage_community.json"
 
 
 def _rows(of: str, by: str) -> Rows:
-    """`of`: which series; `by`: the label that lines are drawn for."""
+    """`of`: which series, as matchers with a comma behind; `by`: the label that lines are drawn for."""
 
     def points(state: str) -> str:
-        return f'sum(fangkong_coverage_points{{{of}, state="{state}"}})'
+        return f'sum(fangkong_coverage_points{{{of}state="{state}"}})'
 
     def figure(title: str, about: str, part: str, whole: str) -> Panel:
         share = [(f"{points(part)} / {points(whole)}", "")]
@@ -45,7 +42,7 @@ def _rows(of: str, by: str) -> Rows:
                     "The two counts behind every figure: required, installed, working, networked, must be networked, waived.",
                     [
                         (
-                            f'sum by (state) (fangkong_coverage_points{{{of}, state=~"required|installed|working|networked'
+                            f'sum by (state) (fangkong_coverage_points{{{of}state=~"required|installed|working|networked'
                             '|must_network|waived"})',
                             "{{state}}",
                         )
@@ -62,43 +59,53 @@ def _rows(of: str, by: str) -> Rows:
                 Panel(
                     "有效覆盖趋势",
                     "Working requirements; a fall is equipment that stopped.",
-                    [(f'sum by ({by}) (fangkong_coverage_points{{{of}, state="working"}})', f"{{{{{by}}}}}")],
+                    [(f'sum by ({by}) (fangkong_coverage_points{{{of}state="working"}})', f"{{{{{by}}}}}")],
                 ),
                 Panel(
                     "各类设备失联",
                     "Devices that are silent, by kind. All areas of the box.",
-                    [('sum by (kind) (fangkong_coverage_devices{instance=~"$box", state="silent"})', "{{kind}}")],
+                    [('sum by (kind) (fangkong_coverage_devices{state="silent"})', "{{kind}}")],
                 ),
                 Panel(
                     "电池预测",
                     "Devices whose battery is forecast to be empty within 7, 30 and 90 days. All areas of the box.",
-                    [('sum by (days) (fangkong_battery_empty_within{instance=~"$box"})', "{{days}} d")],
+                    [('sum by (days) (fangkong_battery_empty_within)', "{{days}} d")],
                 ),
             ),
         ),
     )  # fmt: skip
 
 
-def _variable(name: str, label: str, query: str) -> dashboard.QueryVariable:
-    made = dashboard.QueryVariable(name).label(label).datasource(SOURCE).query(query)
-    return made.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).multi(True).include_all(True)
+_BOXES = (
+    "网关",
+    (
+        Panel(
+            "各网关状态",
+            "Whether each box answers. Red: alert FangkongScrapeMissing names it after 30 s.",
+            [('up{job="fangkong"}', "{{instance}}")],
+            Look.UP_OR_DOWN,
+        ),
+        Panel(
+            "覆盖率计算",
+            "Whether each box counts. Red: its figures stand still, alert FangkongCoverageStandsStill.",
+            [("fangkong_coverage_up", "{{instance}}")],
+            Look.UP_OR_DOWN,
+        ),
+    ),
+)
 
 
 def district() -> str:
     """All areas of the boxes that are chosen."""
-    box = _variable("box", "网关", "label_values(fangkong_coverage_points, instance)")
-    made = begun("覆盖率(全区)", "fangkong-coverage-district", "Fangkong coverage of a district.").with_variable(box)
-    return encoded(made, _rows('instance=~"$box"', "area"))
+    made = begun("覆盖率(全区)", "fangkong-coverage-district", "Fangkong coverage of a district.")
+    return encoded(made, (*_rows("", "area"), _BOXES))
 
 
 def community() -> str:
     """The area that is chosen."""
-    box = _variable("box", "网关", "label_values(fangkong_coverage_points, instance)")
-    area = _variable("area", "社区", "label_values(fangkong_coverage_points, area)")
+    area = variable("area", "社区", "label_values(fangkong_coverage_points, area)")
     made = begun("覆盖率(社区)", "fangkong-coverage-community", "Fangkong coverage of a community.")
-    return encoded(
-        made.with_variable(box).with_variable(area), _rows('instance=~"$box", area=~"$area"', "instance")
-    )  # fmt: skip
+    return encoded(made.with_variable(area), _rows('area=~"$area", ', "instance"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,6 +31,8 @@ PLAN = (
 """Kinds of sites with their names, and how many points of a kind where there are more than one."""
 KEY_UNITS = frozenset({"bank_branch", "jewelry_store", "cash_heavy_unit", "hazardous_store", "vehicle_cash"})
 DEVICE_KINDS = {"panic": "panic_button", "access_control": "door_controller", "gps": "vehicle_unit"}
+RADIO = {"shed": "radio_code", "bicycle_shed": "radio_code", "material_store": "radio_code"}
+"""Points with plain radio detectors that anybody can copy, and that never check in."""
 MODELS = (("Lanhai 蓝海", "LH-200"), ("Anda 安达", "AD-8"), ("Shouwang 守望", "SW-3"))
 HEARD_WITHIN_S = 86_400.0
 """Nobody plays these devices: a day passes before anybody misses one."""
@@ -72,25 +74,28 @@ def _site(dice: Random, number: int, area: str) -> list[Thing]:
     vendor, model = dice.choice(MODELS)
     devices = [Device(panel, site_id, "报警主机", HEARD_WITHIN_S, "panel", vendor, model)]
     points: list[Point] = []
-    for point_kind, measure in measures.items():
+    for point_kind, (measure, quantity) in measures.items():
         for _ in range(counts.get(point_kind, 1)):
             n = len(points) + 1
-            point = Point(f"{site_id}-p{n:02}", site_id, n, f"{n} 号点位", kind=point_kind)
+            watchers: tuple[tuple[str, int | None], ...] = ()
             if dice.random() >= UNWATCHED_SHARE:
-                device = f"{site_id}-d{n:02}"
-                device_kind = DEVICE_KINDS.get(measure, "detector")
-                vendor, model = dice.choice(MODELS)
-                devices.append(
-                    Device(device, site_id, f"{n} 号设备", HEARD_WITHIN_S, device_kind, vendor, model, parent=panel)
-                )  # fmt: skip
-                point = Point(point.id, site_id, n, point.name, device, None, point_kind)
+                for which in range(quantity):
+                    device = f"{site_id}-d{n:02}{'b' if which else ''}"
+                    device_kind = RADIO.get(point_kind) or DEVICE_KINDS.get(measure, "detector")
+                    vendor, model = dice.choice(MODELS)
+                    devices.append(
+                        Device(device, site_id, f"{n} 号设备", HEARD_WITHIN_S, device_kind, vendor, model, parent=panel)
+                    )  # fmt: skip
+                    watchers += ((device, None),)
+            first, also = (watchers[0][0], watchers[1:]) if watchers else (None, ())
+            point = Point(f"{site_id}-p{n:02}", site_id, n, f"{n} 号点位", first, None, point_kind, also)
             points.append(point)
     return [site, *devices, *points]
 
 
 @cache
-def _measures(kind: str) -> Mapping[str, str]:
-    """The points of a site of this kind, each with the first technical measure that its profile asks for."""
+def _measures(kind: str) -> Mapping[str, tuple[str, int]]:
+    """The points of a site of this kind, each with the first technical measure that its profile asks for, and how many times."""
     profile = next(profile for profile in shipped() if profile.site_kind == kind)
     lines = [line for line in profile.requirements if line.family is Family.TECHNICAL]
-    return {line.point_kind: line.measure for line in reversed(lines)}
+    return {line.point_kind: (line.measure, line.quantity) for line in reversed(lines)}

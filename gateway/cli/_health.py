@@ -93,6 +93,7 @@ def judged(complaints: Mapping[str, str], found: Mapping[str, Series]) -> Iterat
         ("store_up", "event log", "see the log: disk full or failing? 事件存储异常"),
         ("audit_ok", "audit record", "fangkong audit verify 审计记录异常"),
         ("supervision_up", "recorder of states", "see the log: is registry.db writable? 设备状态无法记录"),
+        ("coverage_up", "coverage", "see the log: its figures stand still 覆盖率停止更新"),
     ):
         is_up = all(value for _, value in found.get(name, ()))
         yield Finding(what, "ok", "in order") if is_up else Finding(what, "failed", "not in order", hint)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.cli import demo_families
+from gateway.clock import Clock
+from gateway.coverage.facts import Fact
 from gateway.model import Device, Point, Site
 from gateway.registry import Thing
 
@@ -73,11 +76,18 @@ def where(device: str, zone: int | None) -> tuple[str, int]:
 
 async def enrol(data_dir: Path, *more: Thing) -> None:
     """Write the ledger, with `more` in it."""
+    from gateway.clock import RealClock
+
+    await write([*things(), *more], (), data_dir, RealClock())
+
+
+async def write(ledger: Sequence[Thing], facts: Sequence[Fact], data_dir: Path, clock: Clock) -> None:
+    """What stands in a ledger from the clock's moment on, and what is true of it."""
     from gateway.registry import Registry
 
     data_dir.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, before anything runs
-    registry = await Registry.open(data_dir / "registry.db")
-    await registry.put([*things(), *more])
+    registry = await Registry.open(data_dir / "registry.db", clock)
+    await registry.put(ledger, facts=facts)
     await registry.close()
 
 

@@ -7,15 +7,19 @@ import re
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from gateway.cli.demo_audit import Audit
+from gateway.coverage.counts import stated
 
 HOME_AND_CLEAR = "\x1b[H\x1b[J"
 BOLD, RED, GREEN, YELLOW, PLAIN = "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"
 ASK_WITHIN_S = 0.4
+NODES = ("area:qu", "area:demo")
+"""The sample district, and the community whose devices are played."""
 
 
 def draw(url: str, token: str, folder: Path, audit: Audit, *, kills: int, line_cut: bool) -> None:
@@ -26,10 +30,11 @@ def draw(url: str, token: str, folder: Path, audit: Audit, *, kills: int, line_c
         devices = _ask(url, token, "api/v1/devices?limit=1000")
         events = _ask(url, token, "api/v1/events?newest_first=true&limit=12")
         stored = _stored(url)
+        counted = [f"coverage  {line}" for line in in_words(coverage(url, token))]
     except (OSError, urllib.error.URLError, ValueError):
         lines.append(f"{RED}the gateway does not answer (killed, or starting){PLAIN}")
     else:
-        lines += _state(destinations, devices, events, stored)
+        lines += [*counted, *_state(destinations, devices, events, stored)]
     colour = RED if audit.duplicates else GREEN
     lines += [
         "",
@@ -41,6 +46,25 @@ def draw(url: str, token: str, folder: Path, audit: Audit, *, kills: int, line_c
     ]
     sys.stdout.write(HOME_AND_CLEAR + "\n".join(lines) + "\n")
     sys.stdout.flush()
+
+
+def coverage(url: str, token: str) -> list[Any]:
+    """What the gateway counts of the sample and of the community. Raises OSError, ValueError."""
+    return [_ask(url, token, f"api/v1/coverage?node={node}") for node in NODES]
+
+
+def in_words(answers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line for each node, from what the API says of it."""
+    for answer in answers:
+        counts = answer["counts"]
+        rates = {
+            "installed": stated(counts["installed"], counts["required"], "en"),
+            "working": stated(counts["working"], counts["installed"], "en"),
+            "networked": stated(counts["networked"], counts["must_network"], "en"),
+        }
+        beside = {name: counts[name] for name in ("waived", "overdue", "unsupervised")}
+        said = ", ".join(f"{name} {what}" for name, what in {"required": counts["required"], **rates, **beside}.items())
+        yield f"{answer['name']}: {said}"
 
 
 def _stored(url: str) -> list[tuple[str, str]]:

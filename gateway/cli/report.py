@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli._site_file import FAILED, OK, add_common, data_dir
+from gateway.cli._site_file import FAILED, OK, add_common, audit_of, data_dir, os_actor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from gateway.reports.figures import Known
 
 FORMATS = ("text", "json", "csv", "html", "pdf", "xlsx")
-PAGE_FORMATS = ("html", "json", "pdf")
+PAGE_FORMATS = ("html", "json", "pdf", "xlsx")
 
 
 def add_parser(commands: Commands) -> None:
     from gateway.cli._report_boxes import add_verbs
 
-    parser = commands.add_parser("report", help="coverage, gaps, ledger, monthly bulletin")
+    parser = commands.add_parser("report")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in (
         ("coverage", "required, installed, working and networked, node by node"),
@@ -152,38 +152,59 @@ def format_of(args: argparse.Namespace, formats: Sequence[str]) -> str:
 
 
 async def _bulletin(args: argparse.Namespace) -> int:
-    from gateway.reports import bulletin
-    from gateway.reports.editions import as_published, editions
+    from gateway.errors import GatewayError
+    from gateway.reports.bulletin import Label, public
+    from gateway.reports.editions import as_published, changed, editions
     from gateway.reports.figures import month_figures
-    from gateway.reports.formats import json_bytes, pdf
+    from gateway.reports.formats import json_bytes, pdf, xlsx
+    from gateway.reports.internal import internal
 
     at, month = _when(args)
     known = await known_of(args, month)
     site_file, folder = data_dir(args)
     published = [] if args.at else editions(folder, month)
     if published:
-        known, figures = as_published(published[-1], known, month, folder), published[-1].document["figures"]
-        label = f"{published[-1].state} {published[-1].number} {published[-1].sha256[:12]}"
+        last = published[-1]
+        if why := changed(last, known, month):
+            raise GatewayError(f"{last.path}: {why}; see  fangkong report verify --month {month}")
+        known, figures, label = as_published(last, known, month, folder), last.document["figures"], Label.of(last)
     else:
-        figures, label = month_figures(known, month, at, box=site_file.gateway.name), "草稿 draft"
-    make = bulletin.public if args.edition == "public" else bulletin.internal
-    document, page = make(known, figures, args.node, args.lang, label)
+        figures, label = month_figures(known, month, at, box=site_file.gateway.name), Label()
+    make = public if args.edition == "public" else internal
+    made = make(known, figures, args.node, lang=args.lang, label=label, progress=_progress)
     form = format_of(args, PAGE_FORMATS)
-    write(args, json_bytes(document) if form == "json" else pdf(page) if form == "pdf" else page.encode())
+    if form == "xlsx":
+        write(args, xlsx(made.tables, args.lang))
+    else:
+        write(
+            args,
+            json_bytes(made.document) if form == "json" else pdf(made.page) if form == "pdf" else made.page.encode(),
+        )
     return OK
+
+
+def _progress(done: int, of: int) -> None:
+    """A bar for who looks at it: on a terminal, and not in a file."""
+    import sys
+
+    if sys.stderr.isatty():
+        end = "\r\033[K" if done + 1 >= of else ""
+        print(f"\r{'#' * (done * 30 // of):30} {done}/{of}{end}", end="", file=sys.stderr, flush=True)
 
 
 async def _publish(args: argparse.Namespace) -> int:
     from gateway.clock import RealClock
     from gateway.registry import Registry
-    from gateway.reports.editions import publish
+    from gateway.reports.publishing import publish
 
     known = await known_of(args, args.month)
     site_file, folder = data_dir(args)
-    made, fact = publish(folder, known, args.month, box=site_file.gateway.name, now=RealClock().now())
     registry = await Registry.open(folder / "registry.db")
     try:
-        await registry.record([fact])
+        made = await publish(
+            folder, known, args.month, box=site_file.gateway.name, now=RealClock().now(), record=registry.record,
+            audit=audit_of(args), actor=os_actor(),
+        )  # fmt: skip
     finally:
         await registry.close()
     if args.json:

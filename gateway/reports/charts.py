@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
 from typing import Any
 
 COLOURS = ("#2f6db3", "#4c9f70", "#e0a030", "#c2452d")
+LABEL_PX = 15
+MARGIN = 6
 FONT = '"Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC", sans-serif'
 
 
 def trend(days: Sequence[str], lines: Mapping[str, Sequence[int]], name: str) -> str:
     """Lines over days; few labels, so that they can be read."""
-    pygal = _pygal()
     chart = _chart(
-        pygal.Line, name, legend_at_bottom=True, legend_at_bottom_columns=len(lines), show_minor_x_labels=False
+        _pygal().Line, name, legend_at_bottom=True, legend_at_bottom_columns=len(lines), show_minor_x_labels=False
     )
     chart.x_labels = [day[5:] for day in days]
     chart.x_labels_major = [day[5:] for day in days[:: max(1, len(days) // 4)]]
     most = max((max(line, default=0) for line in lines.values()), default=0)
     least = min((min(line, default=0) for line in lines.values()), default=0)
-    chart.range = (max(0, least - max(1, (most - least) // 2)), most + 1)
+    step = max(1, -(-(most - least + 2) // 4))
+    floor = max(0, (least - 1) // step * step)
+    chart.y_labels = [floor + step * number for number in range(-(-(most - floor) // step) + 1)]
+    chart.range = (floor, chart.y_labels[-1])
     for label, line in lines.items():
         chart.add(label, list(line))
     return _svg(chart)
@@ -28,11 +33,46 @@ def trend(days: Sequence[str], lines: Mapping[str, Sequence[int]], name: str) ->
 
 def bars(classes: Mapping[str, int], name: str) -> str:
     """A bar for each class, its number beside it."""
-    pygal = _pygal()
-    chart = _chart(pygal.HorizontalBar, name, show_legend=False, print_values=True, print_values_position="top")
+    chart = _chart(
+        _pygal().HorizontalBar, name, show_legend=False, print_values=True, print_values_position="top",
+        show_x_labels=False, show_x_guides=False, show_y_guides=False,
+    )  # fmt: skip
+    chart.margin_left = MARGIN + max(map(_unmeasured, classes), default=0)
+    chart.range = (0, max(classes.values(), default=1) * 1.15)  # room for the number at the longest
     chart.x_labels = list(classes)[::-1]
     chart.add("", list(classes.values())[::-1])
     return _svg(chart)
+
+
+def towards(
+    actual: Sequence[tuple[date, int]],
+    target: Sequence[tuple[date, int]],
+    until: date | None,
+    words: Sequence[str],
+    name: str,
+) -> str:
+    """Shares in thousandths: what is installed, what was promised by when, and how it goes on to 100 % at `until`."""
+    chart = _chart(_pygal().DateLine, name, legend_at_bottom=True, legend_at_bottom_columns=3, formatter=None)
+    chart.margin_right = 3 * MARGIN  # half of the last day's label
+    chart.value_formatter = lambda value: f"{value:.0f} %" if float(value).is_integer() else f"{value:.1f} %"
+    chart.x_value_formatter = lambda day: f"{day:%y-%m-%d}"
+    onward = [actual[-1], (until, 1000)] if until and actual else []
+    lines = [actual, target, onward]
+    days = sorted({day for line in lines for day, _ in line})
+    if days:
+        length = (days[-1] - days[0]).days
+        chart.x_labels = sorted({days[0] + timedelta(days=length * quarter // 4) for quarter in range(5)})
+    least = min((share for line in lines for _, share in line), default=0) // 100 * 10
+    chart.y_labels = [least + (100 - least) * part // 4 for part in range(5)]
+    chart.range = (least, 100)
+    for label, line in zip(words, lines, strict=True):
+        chart.add(label, [(day, share / 10) for day, share in line])
+    return _svg(chart)
+
+
+def _unmeasured(text: str) -> int:
+    """Pixels that a text takes beyond what the library reckons: a Chinese character is as wide as two letters."""
+    return round(sum(ord(char) > 0x2E7F for char in text) * LABEL_PX * 0.45)
 
 
 def _pygal() -> Any:
@@ -48,18 +88,22 @@ def _pygal() -> Any:
 def _chart(kind: Any, name: str, **settings: Any) -> Any:
     from pygal.style import Style
 
+    sizes = dict.fromkeys(("label", "major_label", "legend", "value", "value_label"), LABEL_PX)
     style = Style(
-        background="white", plot_background="white", colors=COLOURS, font_family=FONT, label_font_size=15, major_label_font_size=15,
-        legend_font_size=15, value_font_size=15, value_label_font_size=15, opacity=".9", foreground="#1c2430",
-        foreground_strong="#1c2430", foreground_subtle="#8a94a2",
+        background="white", plot_background="white", colors=COLOURS, font_family=FONT, opacity=".9", foreground="#1c2430",
+        foreground_strong="#1c2430", foreground_subtle="#8a94a2", **{f"{name}_font_size": px for name, px in sizes.items()},
     )  # fmt: skip
     chart = kind(
-        js=[], width=560, height=230, style=style, disable_xml_declaration=True, margin=6, truncate_label=-1, dots_size=3,
-        formatter=lambda value: f"{value:.0f}" if float(value).is_integer() else "", **settings,
+        js=[], width=560, height=230, style=style, disable_xml_declaration=True, margin=MARGIN, truncate_label=-1, dots_size=3,
+        **{"formatter": _whole, **settings},
     )  # fmt: skip
     chart.uuid = re.sub(r"\W", "-", name)  # else drawn by lot; a colon would end the selector of its styles
     chart.add_xml_filter(_bare)
     return chart
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}" if float(value).is_integer() else ""
 
 
 def _bare(root: Any) -> Any:

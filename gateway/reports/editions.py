@@ -5,23 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from gateway.config import CoverageSection, ReportsSection
-from gateway.coverage.days import LOCAL, Month
+from gateway.coverage.days import Month
 from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.history import History
 from gateway.errors import GatewayError
-from gateway.history import write_whole
 from gateway.reports import alarms
 from gateway.reports.figures import EPOCH, MS, Known, instant_of, month_figures
-from gateway.reports.scope import ALL, Scope
+from gateway.reports.scope import ALL
 
 FOLDER = "editions"
+FACTS_EACH = 100
+"""So near a fact that was tampered with is named; sixteen letters for each hundred are a ten-thousandth of the record."""
+NODES_NAMED = 10
 _NAME = re.compile(r"([1-9]\d{3}-(?:0[1-9]|1[0-2]))-(\d+)\.json")
 
 
@@ -74,6 +76,10 @@ def editions(folder: Path, month: Month) -> Sequence[Edition]:
     return sorted(found, key=lambda each: each.number)
 
 
+def path_of(folder: Path, month: Month, number: int) -> Path:
+    return folder / FOLDER / f"{month}-{number}.json"
+
+
 def months(folder: Path, known: Known) -> Sequence[Month]:
     """Those of which something is published, by the record or by the files."""
     files = {name[1] for path in (folder / FOLDER).glob("*.json") if (name := _NAME.fullmatch(path.name))}
@@ -82,32 +88,25 @@ def months(folder: Path, known: Known) -> Sequence[Month]:
     )
 
 
+def recorded(known: Known, month: Month) -> Sequence[int]:
+    """The numbers of the editions that the record has."""
+    return sorted(int(number) for _, of, number in known.history.subjects(Sort.EDITION) if of == str(month))
+
+
 def missing(folder: Path, known: Known, month: Month) -> Sequence[Path]:
     """Files of editions that the record has, and the folder has not."""
-    numbers = [subject[2] for subject in known.history.subjects(Sort.EDITION) if subject[1] == str(month)]
-    paths = [folder / FOLDER / f"{month}-{number}.json" for number in sorted(numbers, key=int)]
+    paths = [path_of(folder, month, number) for number in recorded(known, month)]
     return [path for path in paths if not path.exists()]
 
 
-def publish(folder: Path, known: Known, month: Month, *, box: str, now: datetime) -> tuple[Edition, Fact]:
-    """Write the month's next edition, and the fact that says so. Raises GatewayError while the month lasts,
-    and for one at whose end there was no site."""
-    if now < month.end:
-        raise GatewayError(
-            f"{month} is not over yet: it can be published from {month.end:%Y-%m-%d %H:%M} UTC 本月尚未结束"
-        )
-    if not Scope(known.history, instant_of(month, now)).sites:
-        first = min((fact.valid_from for fact in known.facts if fact.sort is Sort.SITE), default=None)
-        since = f"the first is of {first.astimezone(LOCAL):%Y-%m-%d}" if first else "there is none yet"
-        raise GatewayError(
-            f"{month}: the ledger had no site at its end, {since}: nothing to publish 当月台账无场所,无可发布内容"
-        )
-    number = len(editions(folder, month)) + 1
-    rules = known.coverage
+def made(known: Known, month: Month, before: Edition | None, number: int, *, box: str, now: datetime) -> bytes:
+    """An edition: the figures, and all that it takes to derive them again. `before` is the one that it corrects."""
+    rules, figures = known.coverage, month_figures(known, month, instant_of(month, now), box=box)
     document = {
         "number": number,
         "published_ms": (now - EPOCH) // MS,
         "facts": known.facts[-1].id if known.facts else 0,
+        "facts_sha256": digests(known.facts),
         "events": known.alarms.seq,
         "rules": {
             "target_kinds": sorted(rules.target_kinds),
@@ -115,13 +114,39 @@ def publish(folder: Path, known: Known, month: Month, *, box: str, now: datetime
             "proof_min": round(rules.proof_h * 60),
         },
         "reports": known.settings.model_dump(mode="json"),
-        "figures": month_figures(known, month, instant_of(month, now), box=box),
+        "figures": figures,
     }
-    made = Edition(folder / FOLDER / f"{month}-{number}.json", number, canonical(document))
-    made.path.parent.mkdir(mode=0o700, exist_ok=True)
-    write_whole(made.path, made.content)
-    value = {"state": made.state, "hash": made.sha256}
-    return made, Fact(Sort.EDITION, (ALL, str(month), str(number)), value, now, actor="cli")
+    if before is not None:
+        document["corrects"] = {"number": before.number, "sha256": before.sha256}
+        document["changed"] = differences(before.document["figures"]["nodes"], figures["nodes"])
+    return canonical(document)
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """What a correction changes: of each node the counts as [before, after], and the names of what else is another."""
+    found = {}
+    for node in sorted(before.keys() | after.keys()):
+        old, new = before.get(node, {}), after.get(node, {})
+        was, now = old.get("counts", {}), new.get("counts", {})
+        counts = {key: [was.get(key, 0), now.get(key, 0)] for key in now | was if was.get(key, 0) != now.get(key, 0)}
+        other = sorted(key for key in old | new if key != "counts" and old.get(key) != new.get(key))
+        if counts or other:
+            found[node] = {"counts": counts, "other": other}
+    return found
+
+
+def digests(facts: Sequence[Fact]) -> list[str]:
+    """Of each FACTS_EACH facts in the order of the record: the hash by which it is found out where one was tampered with."""
+    lines = [_line(fact) for fact in facts]
+    blocks = (lines[start : start + FACTS_EACH] for start in range(0, len(lines), FACTS_EACH))
+    return [hashlib.sha256("\n".join(block).encode()).hexdigest()[:16] for block in blocks]
+
+
+def _line(fact: Fact) -> str:
+    times = [None if at is None else at.isoformat() for at in (fact.valid_from, fact.valid_to, fact.recorded_at)]
+    value = None if fact.value is None else dict(fact.value)
+    words = [fact.id, fact.sort, fact.subject, value, times, fact.actor, fact.withdraws, fact.key]
+    return json.dumps(words, ensure_ascii=False, sort_keys=True)
 
 
 def as_published(edition: Edition, known: Known, month: Month, folder: Path) -> Known:
@@ -163,18 +188,36 @@ def changed(edition: Edition, known: Known, month: Month) -> str:
 
 def faults(edition: Edition, known: Known, month: Month, folder: Path) -> Sequence[str]:
     """Why an edition is not what was published, or not what follows from the facts; nothing when all is well."""
-    if why := changed(edition, known, month):
-        return [why]
-    figures = edition.document["figures"]
-    at = EPOCH + figures["at_ms"] * MS
+    return [why] if (why := changed(edition, known, month)) else underived(edition, known, month, folder)
+
+
+def underived(edition: Edition, known: Known, month: Month, folder: Path) -> Sequence[str]:
+    """Why it does not follow from facts, events and rules of its day; nothing when it does, byte for byte."""
+    document = edition.document
+    figures, number = document["figures"], document["number"]
     then = as_published(edition, known, month, folder)
-    again = month_figures(then, month, at, box=figures["box"])
-    if canonical(again) == canonical(figures):
+    corrects = document.get("corrects")
+    before = next((each for each in editions(folder, month) if corrects and each.number == corrects["number"]), None)
+    if corrects and (before is None or before.sha256 != corrects["sha256"]):
+        return [f"edition {corrects['number']}, which it corrects, is not as it was 所更正的版本已变"]
+    published = EPOCH + document["published_ms"] * MS
+    if made(then, month, before, number, box=figures["box"], now=published) == edition.content:
         return []
-    differing = [node for node in figures["nodes"] if again["nodes"].get(node) != figures["nodes"][node]]
-    begins_later = again["alarms_since_ms"] != figures["alarms_since_ms"]
-    why = "; events of that time are no longer kept" if begins_later else ""
-    return [f"the facts of that time give other figures for {', '.join(differing) or 'the whole'}{why} 重算不一致"]
+    found = []
+    known_then, now = document["facts_sha256"], digests(then.facts)
+    for block in range(max(len(known_then), len(now))):
+        if known_then[block : block + 1] != now[block : block + 1]:
+            ids = [fact.id for fact in then.facts[block * FACTS_EACH : (block + 1) * FACTS_EACH]] or [0]
+            found.append(f"one of the facts {ids[0]} to {ids[-1]} was changed, added or removed 事实记录被改动")
+            break
+    again = month_figures(then, month, EPOCH + figures["at_ms"] * MS, box=figures["box"])
+    if canonical(again) != canonical(figures):
+        differing = [node for node in figures["nodes"] if again["nodes"].get(node) != figures["nodes"][node]]
+        begins_later = again["alarms_since_ms"] != figures["alarms_since_ms"]
+        why = "; events of that time are no longer kept" if begins_later else ""
+        named = ", ".join(differing[:NODES_NAMED]) or "the whole"
+        found.append(f"the facts of that time give other figures for {named}{why} 重算不一致")
+    return found or ["it is not written as it would be from these facts 重算不一致"]
 
 
 def known_now(known: Known) -> datetime:

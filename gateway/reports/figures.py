@@ -28,9 +28,11 @@ from gateway.reports.forecast import forecast
 from gateway.reports.outages import outages
 from gateway.reports.scope import ALL, Scope, lines
 
-SCHEMA = 1
+SCHEMA = 2
 CURVE_WEEKS = 13
 """A quarter."""
+DWELLINGS = frozenset({"residential_estate", "house_block"})
+"""Kinds of site where people live: what is missing there may be somebody's own."""
 MS = timedelta(milliseconds=1)
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 Node = dict[str, Any]
@@ -137,6 +139,9 @@ class _Month:
             "period": _period(self._periods.get(node, Period())),
             "measures": _measures(mandatory),
             "gaps": _by_class(mandatory),
+            "dwelling": sum(
+                each.family is Family.TECHNICAL and each.required and each.site_kind in DWELLINGS for each in mandatory
+            ),
             "outages": {kind: [len(found), max(found)] for kind, found in sorted(self._outages[node].items())},
             "alarms": self._alarms(sites),
             "alarms_known": int(alarms.knows(day_of(self._month.start))),
@@ -176,13 +181,15 @@ def _measures(verdicts: Sequence[Verdict]) -> dict[str, list[int]]:
     return dict(sorted(found.items()))
 
 
-def _by_class(verdicts: Sequence[Verdict]) -> dict[str, dict[str, int]]:
-    """How many gaps of which sort, of which measure."""
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+def _by_class(verdicts: Sequence[Verdict]) -> dict[str, dict[str, dict[str, int]]]:
+    """How many gaps of technical and of physical measures, of which sort, of which measure."""
+    found: dict[str, dict[str, Counter[str]]] = {str(family): defaultdict(Counter) for family in Family}
     for each in verdicts:
         if each.gap is not None:
-            found[str(each.gap)][each.measure] += 1
-    return {gap: dict(sorted(of.items())) for gap, of in sorted(found.items())}
+            found[str(each.family)][str(each.gap)][each.measure] += 1
+    return {
+        family: {gap: dict(sorted(of.items())) for gap, of in sorted(gaps.items())} for family, gaps in found.items()
+    }
 
 
 def _period(period: Period) -> Mapping[str, int]:

@@ -96,7 +96,10 @@ def xlsx(tables: Sequence[Table], lang: Lang) -> bytes:
         texts = table.texts(lang)
         for row, shown in zip(table.rows, texts, strict=True):
             values = [
-                row[column.key] if column.is_number else text for column, text in zip(table.columns, shown, strict=True)
+                row[column.key]
+                if column.is_number and text in ("", str(row[column.key]))
+                else text  # "<5" is no number
+                for column, text in zip(table.columns, shown, strict=True)
             ]
             sheet.append(values)
             for cell in sheet[sheet.max_row]:

@@ -1,19 +1,22 @@
 """What the public may read: totals of a community, and of its classes those that hold at least k. Checked before it leaves.
 
-Three rules (docs/reports.md). A class with fewer than k is put together with the next smallest until the sum holds k: nothing is
-blank, so nothing can be had by subtracting. A table whose classes cannot be put together (alarms) prints "<k" and no sum.
-A community with fewer than k required points has no figures of its own.
+The rules are those of docs/decisions/0069. A class with fewer than k is put together with the next smallest of its group until the
+sum holds k: no cell is blank, and each group adds up to the difference of two totals, so nothing is left over by subtracting. A table
+whose classes cannot be put together (alarms) prints "<k" and no sum. A community with fewer than k required has no figures of its
+own; where fewer than k are outside dwellings, of two totals that differ by less than k only one is shown.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from gateway.coverage.tickets import INSTALLATION
 from gateway.errors import GatewayError
 
 OTHER = "other"
+NOT_NETWORKED = "not_networked"
 HIDDEN = -1
 """In the place of a number from 1 to k - 1."""
 WORD_MIN = 3
@@ -25,18 +28,18 @@ class NotPublic(GatewayError):
     """A page for the public holds what it must not; it is not written."""
 
 
-def merged(classes: Mapping[str, int], k: int) -> dict[str, int]:
-    """Largest first; the small ones as one, of at least k. All together fewer than k: {"other": HIDDEN}."""
+def merged(classes: Mapping[str, int], k: int, other: str = OTHER) -> dict[str, int]:
+    """Largest first; the small ones as one, of at least k. All together fewer than k: {other: HIDDEN}."""
     ordered = sorted(((count, name) for name, count in classes.items() if count), key=lambda each: (-each[0], each[1]))
     if not ordered:
         return {}
-    kept = [(count, name) for count, name in ordered if count >= k and name != OTHER]
+    kept = [(count, name) for count, name in ordered if count >= k and name != other]
     rest = sum(classes.values()) - sum(count for count, _ in kept)
     while 0 < rest < k and kept:
         rest += kept.pop()[0]
     shown = {name: count for count, name in kept}
     if rest:
-        shown[OTHER] = rest if rest >= k else HIDDEN
+        shown[other] = rest if rest >= k else HIDDEN
     return shown
 
 
@@ -45,29 +48,83 @@ def cell(count: int, k: int) -> int:
     return HIDDEN if 0 < count < k else count
 
 
+def apart(totals: Mapping[str, int], k: int) -> dict[str, int]:
+    """The totals in their order; one that differs from a former by 1 to k - 1 is HIDDEN."""
+    shown: dict[str, int] = {}
+    for name, count in totals.items():
+        is_far = all(not 0 < abs(count - other) < k for other in shown.values() if other != HIDDEN)
+        shown[name] = cell(count, k) if is_far else HIDDEN
+    return shown
+
+
+def groups(node: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Gaps by class; each group adds up to a difference: required - installed, installed - working, physical - physical_ok."""
+    technical, physical = node["gaps"]["technical"], node["gaps"]["physical"]
+    installation = {gap: of for gap, of in technical.items() if gap in INSTALLATION}
+    working = {gap: of for gap, of in technical.items() if gap not in INSTALLATION and gap != NOT_NETWORKED}
+    return {
+        "installation": {f"{gap}.{measure}": n for gap, of in installation.items() for measure, n in of.items()},
+        "working": {f"{gap}.{measure}": n for gap, of in working.items() for measure, n in of.items()},
+        "physical": {gap: sum(of.values()) for gap, of in physical.items()},
+    }
+
+
+def _gaps(node: Mapping[str, Any], counts: Mapping[str, int], k: int) -> dict[str, int]:
+    found = groups(node)
+    if counts["installed"] == HIDDEN:  # where a group begins and the other ends is not shown either
+        found = {"technical": found["installation"] | found["working"], "physical": found["physical"]}
+    shown = {
+        name: count
+        for group, classes in found.items()
+        for name, count in merged(classes, k, f"{OTHER}_{group}").items()
+    }
+    pair = counts["must_network"], counts["networked"]
+    if HIDDEN not in pair and pair[0] - pair[1] >= k:
+        shown[NOT_NETWORKED] = pair[0] - pair[1]  # whatever the reason
+    return shown
+
+
+TOTALS = ("required", "installed", "working", "must_network", "networked")
+
+
 def public(node: Mapping[str, Any], k: int) -> dict[str, Any]:
     """What the public edition is made of, and nothing else."""
-    counts, before = node["counts"], node["before"]
-    totals = ("required", "installed", "working", "must_network", "networked", "waived", "physical", "physical_ok")
-    is_shown = counts["required"] >= k
-    gaps = merged({f"{gap}.{measure}": n for gap, of in node["gaps"].items() for measure, n in of.items()}, k)
+    totals, before = ({name: node[when][name] for name in TOTALS} for when in ("counts", "before"))
+    is_shown = totals["required"] >= k
+    is_exact = is_shown and totals["required"] - node["dwelling"] >= k
+    counts = {name: cell(count, k) for name, count in totals.items()} if is_exact else apart(totals, k)
+    nothing = dict.fromkeys(TOTALS, HIDDEN)
+    counts = counts if is_shown else nothing
+    gaps = _gaps(node, counts, k) if is_shown else {}
+    curve = [row for row in node["curve"] if min(row[1:4]) >= k] if is_exact else []
     return {
         "name": node["name"],
         "is_shown": int(is_shown),
-        "counts": {name: cell(counts[name], k) if is_shown else HIDDEN for name in totals},
-        "before": {name: cell(before[name], k) if is_shown and before["required"] >= k else HIDDEN for name in totals[:5]},
-        "curve": [row[1:4] for row in node["curve"] if min(row[1:4]) >= k] if is_shown else [],
-        "days": [row[0] for row in node["curve"] if min(row[1:4]) >= k] if is_shown else [],
-        "gaps": gaps if is_shown else {},
+        "counts": counts,
+        "waived": cell(node["counts"]["waived"], k) if is_shown else HIDDEN,
+        "before": {name: cell(count, k) for name, count in before.items()} if is_exact and before["required"] >= k else nothing,
+        "curve": [row[1:4] for row in curve],
+        "days": [row[0] for row in curve],
+        "gaps": gaps,
         # The longest one of a class tells of one device; of a class with a handful of outages it tells of none in particular.
         "outages": {kind: longest for kind, (number, longest) in node["outages"].items() if number >= k},
         "alarms": {
             kind: {what: cell(count, k) for what, count in found.items()} for kind, found in node["alarms"].items()
         },
         "alarms_known": node["alarms_known"],
-        "inspections": {name: cell(count, k) for name, count in node["inspections"].items()},
+        "inspections": {"done": cell(node["inspections"]["done"], k)},
         "colour": node["colour"],
     }  # fmt: skip
+
+
+def corrected(found: Mapping[str, Any], changed: Mapping[str, Sequence[int]], k: int) -> dict[str, list[int]]:
+    """Of the totals that a correction changes, before and after, those that were and are shown."""
+    is_exact = bool(found["curve"]) and found["is_shown"]
+    return {
+        name: list(pair)
+        for name, pair in changed.items()
+        if is_exact and found["counts"][name] != HIDDEN and not any(0 < count < k for count in pair)
+    }
 
 
 def check(found: Mapping[str, Any], k: int) -> None:

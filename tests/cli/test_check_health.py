@@ -31,6 +31,7 @@ from tests.gateway.test_mqtt_link import certificate
 NOW = RealClock().now()
 WELL = {
     "store_up": [({}, 1.0)], "audit_ok": [({}, 1.0)], "supervision_up": [({}, 1.0)],
+    "coverage_up": [({}, 1.0)],
     "supervision_lag_seconds": [({}, 0.0)], "store_bytes": [({}, 1e6)], "store_budget_bytes": [({}, 1e9)],
     "shed_events_total": [({"lane": "bulk"}, 0.0)], "connection_up": [({"connection": "bus"}, 1.0)],
     "destination_up": [({"destination": "c"}, 1.0)], "outbox_dead": [({"destination": "c"}, 0.0)],
@@ -47,6 +48,7 @@ def test_a_gateway_that_is_well_has_nothing_to_complain_of() -> None:
         ("store_up", [({}, 0.0)], "event log", "failed"),
         ("audit_ok", [({}, 0.0)], "audit record", "failed"),
         ("supervision_up", [({}, 0.0)], "recorder of states", "failed"),
+        ("coverage_up", [({}, 0.0)], "coverage", "failed"),
         ("supervision_lag_seconds", [({}, LAG_MAX_S + 1)], "recorder lag", "warning"),
         ("store_bytes", [({}, 0.96e9)], "room for events", "warning"),
         ("shed_events_total", [({"lane": "bulk"}, 1.0)], "room for events", "warning"),

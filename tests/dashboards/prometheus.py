@@ -44,13 +44,13 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in content["groups"] for rule in group["rules"]]
 
 
-def board_expressions(board: Path = BOARD) -> list[Expression]:
-    """Every query of a committed board, Grafana's variables replaced by values that match everything."""
+def board_expressions(board: Path = BOARD, *, box: str = ".*") -> list[Expression]:
+    """Every query of a committed board, Grafana's variables but `box` replaced by values that match everything."""
     found = []
     for panel in json.loads(board.read_text(encoding="utf-8"))["panels"]:
         for target in panel.get("targets", ()):
             text = target["expr"].replace("$__rate_interval", "1m").replace("$destination", ".*")
-            text = text.replace("$box", ".*").replace("$area", ".*")
+            text = text.replace("$box", box).replace("$area", ".*")
             found.append(Expression(f"panel {panel['title']}", text))
     return found
 
@@ -82,10 +82,10 @@ def watched(expr: Any) -> list[Any]:
 
 
 class RealPrometheus:
-    """`async with RealPrometheus(target="127.0.0.1:8110") as prom: await prom.query("up")`."""
+    """`async with RealPrometheus("127.0.0.1:8110") as prom: await prom.query("up")`."""
 
-    def __init__(self, target: str) -> None:
-        self._target = target
+    def __init__(self, *targets: str) -> None:
+        self._targets = targets
         self._clock = RealClock()
 
     async def __aenter__(self) -> Self:
@@ -96,7 +96,7 @@ class RealPrometheus:
                 {
                     "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
                     "rule_files": [str(RULES)],
-                    "scrape_configs": [{"job_name": "fangkong", "static_configs": [{"targets": [self._target]}]}],
+                    "scrape_configs": [{"job_name": "fangkong", "static_configs": [{"targets": list(self._targets)}]}],
                 }
             )
         )

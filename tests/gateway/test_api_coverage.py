@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from gateway.api.coverage import LEDGER
 from gateway.assurance import Assurance
 from gateway.config import CoverageSection
 from gateway.coverage.facts import Fact, Sort
+from gateway.errors import StoreError
 from gateway.health import DeviceHealth
 from gateway.logs import logger
 from gateway.metrics import Metrics
 from gateway.model import Area, AreaKind, Device, Point, Site
+from gateway.registry import Registry
 from tests.gateway.api_box import Box, closed_box
 
 LINE = {"measure": "intrusion", "networking": "must"}
@@ -369,3 +371,43 @@ async def test_what_nobody_planned_has_its_grace_before_it_is_a_deficiency(box: 
     await box.assurance.look()
     [gap] = (await box.get("/api/v1/coverage/gaps", kind="school", gap="not_planned")).json()["items"][:1]
     assert gap["deficiency"] == "site:school:not_planned"
+
+
+class Unwell:
+    """A record of facts that fails for as long as it is told to."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry, self.error = registry, None
+
+    error: Exception | None
+
+    async def facts(self, *, after: int = 0) -> Sequence[Fact]:
+        if self.error is not None:
+            raise self.error
+        return await self._registry.facts(after=after)
+
+    async def record(self, facts: Sequence[Fact]) -> None:
+        await self._registry.record(facts)
+
+
+@pytest.mark.parametrize("error", [StoreError("disk I/O error"), ZeroDivisionError("a fault of ours")])
+async def test_a_coverage_that_stands_still_is_shown_and_goes_on_afterwards(box: Box, error: Exception) -> None:
+    record, metrics = Unwell(box.registry), Metrics()
+    assurance = Assurance(record, CoverageSection(), clock=box.clock, metrics=metrics, log=logger())
+
+    async def until(up: int) -> None:
+        async with asyncio.timeout(20):
+            while metrics.registry.get_sample_value("fangkong_coverage_up") != up or not assurance.figures.sites:
+                await box.clock.sleep(0.02)
+
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(assurance.run())
+        await until(1)
+        record.error = error
+        await until(0)
+        assert assurance.error is not None
+        record.error = None
+        await until(1)
+        assert assurance.error is None
+        assert assurance.figures.counts() == box.assurance.figures.counts()
+        running.cancel()

@@ -24,6 +24,14 @@ CLIPPED = """[...document.querySelectorAll("#coverage :is(strong, span, a, td, l
   .filter(e => e.offsetParent && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.textContent.slice(0, 60))"""
 
 
+FULL_CELLS = """[...document.querySelectorAll("#tree .row:not(.point) .cell")].filter(e => {
+  const was = e.lastChild.textContent;
+  e.lastChild.textContent = "100.0 % (10000/10000)";
+  return /^\\d+$/.test(was) ? false : e.scrollWidth > e.clientWidth || e.getBoundingClientRect().right > innerWidth;
+}).map(e => [e.scrollWidth, e.clientWidth])"""
+"""Cells of the tree in which the figures of a whole city would not fit."""
+
+
 @pytest.fixture
 async def parts(tmp_path: Path) -> AsyncIterator[Box]:
     """A district with two street shops: one whole, one with a silent entrance and a waived one; and a bank without anything."""
@@ -96,6 +104,7 @@ async def test_four_figures_with_their_counts_the_tree_and_the_gaps_fit_the_wind
         assert [word for word in words if word not in seen] == []
         assert await page.evaluate(NO_OVERFLOW)
         assert await page.evaluate(CLIPPED) == []
+        assert await page.evaluate(FULL_CELLS) == []
         assert await page.evaluate("document.title") in {"防控网关", "Fangkong gateway"}
         assert HOSTILE in seen
 

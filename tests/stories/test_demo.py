@@ -14,6 +14,11 @@ import pytest
 SUMMARY = re.compile(
     r"DEMO alarms=(\d+) delivered=(\d+) lost=(\d+) duplicates=(\d+) kills=(\d+) first_alarm_s=(\d+\.\d+)"
 )
+SAMPLE = re.compile(r"DEMO coverage 示范区\(示例数据\): required \d{4}, installed 9\d\.\d % .*")
+PLAYED = re.compile(
+    r"DEMO coverage 演示区\(仿真设备\): required (?P<required>\d+), installed [\d.]+ % \((?P<installed>\d+)/\d+\), "
+    r"working [\d.]+ % \((?P<working>\d+)/\d+\), networked [\d.]+ % \((?P<networked>\d+)/(?P<must>\d+)\), .*"
+)
 FAMILIES = {"alarm_json", "dc09", "jt808", "modbus_points", "mqtt_json", "nmea", "osdp", "rf_serial"}
 
 
@@ -40,7 +45,7 @@ def without_mosquitto() -> str:
 async def test_the_demo_kills_its_gateway_and_loses_nothing(tmp_path: Path, broker: str) -> None:
     code, output = await demo(tmp_path, os.environ["PATH"] if broker == "as installed" else without_mosquitto())
 
-    *_, families, last = output.splitlines()
+    *_, sample, played, families, last = output.splitlines()
     summary = SUMMARY.fullmatch(last)
     assert summary, output
     alarms, delivered, lost, duplicates, kills = map(int, summary.groups()[:5])
@@ -48,6 +53,14 @@ async def test_the_demo_kills_its_gateway_and_loses_nothing(tmp_path: Path, brok
     assert alarms == delivered > 5
     shares = dict(re.findall(r"(\w+)=(\d+/\d+)", families))
     assert shares.keys() == FAMILIES
+    assert SAMPLE.fullmatch(sample), output
+    figures = PLAYED.fullmatch(played)
+    assert figures, output
+    required, installed, working, must_network, networked = (
+        int(figures[name]) for name in ("required", "installed", "working", "must", "networked")
+    )
+    assert required - 1 == installed >= working > 0  # nobody has installed the school's gate
+    assert 0 < networked <= must_network == 5  # by alarms that the centre took
     assert all(delivered == raised for delivered, raised in (share.split("/") for share in shares.values())), families
 
 
