@@ -274,7 +274,7 @@ def nodes(facts: Iterable[Fact], at: datetime, known_at: datetime | None = None)
     return {node: +words for node, words in Moment(known(facts, known_at), at).nodes().items()}
 
 
-def _changes(facts: list[Fact]) -> Iterator[datetime]:
+def changes(facts: list[Fact]) -> Iterator[datetime]:
     """Every moment at which any figure may change, and some more."""
     for fact in facts:
         yield fact.valid_from
@@ -296,7 +296,7 @@ def over(facts: Iterable[Fact], start: datetime, end: datetime) -> dict[str, Wor
     """For every node: each count times the milliseconds it held, and `in_duty_ms`, `repair_ms` and `faults` of devices.
     Nodes of which there is nothing to count are left out."""
     facts = known(facts)
-    cuts = sorted({start, end, *(at for at in _changes(facts) if start < at < end)})
+    cuts = sorted({start, end, *(at for at in changes(facts) if start < at < end)})
     before = Moment(facts, start - MS)
     faulty = {device for device in before.in_duty() if before.is_at_fault(device)}
     summed: dict[str, Words] = {}
