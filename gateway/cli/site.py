@@ -1,14 +1,19 @@
-"""`fangkong site add|list`: the places that answer for themselves towards 110."""
+"""`fangkong site add|set|remove|list`: the places that answer for themselves towards 110."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
+from gateway.cli._change import change, remove
 from gateway.cli._site_file import OK, add_common, open_registry, put, show
 
 if TYPE_CHECKING:
     from gateway.cli import Commands
+
+OF_SITE = (
+    "name", "account", "kind", "address", "latitude", "longitude", "contact", "area", "responsible", "opens", "closes",
+)  # fmt: skip
 
 
 def add_parser(commands: Commands) -> None:
@@ -35,6 +40,24 @@ def add_parser(commands: Commands) -> None:
     add.add_argument("--closes", help="its last day")
     add_common(add, _add)
 
+    one = verbs.add_parser("set", help="change what is said of a site; what is not said stays")
+    one.add_argument("id")
+    for name in OF_SITE:
+        one.add_argument(f"--{name}", type=float if name in ("latitude", "longitude") else str)
+    one.add_argument(
+        "--key-unit",
+        dest="is_key_unit",
+        action=argparse.BooleanOptionalAction,
+        help="whether it is a key security unit",
+    )
+    add_common(one, _set)
+
+    gone = verbs.add_parser(
+        "remove", help="take a site with its points and devices out of the ledger; the history stays"
+    )
+    gone.add_argument("id")
+    add_common(gone, _remove)
+
     add_common(verbs.add_parser("list", help="list sites"), _list)
 
 
@@ -54,6 +77,14 @@ async def _add(args: argparse.Namespace) -> int:
     finally:
         await registry.close()
     return OK
+
+
+async def _set(args: argparse.Namespace) -> int:
+    return await change(args, lambda ledger: ledger.sites, (*OF_SITE, "is_key_unit"))
+
+
+async def _remove(args: argparse.Namespace) -> int:
+    return await remove(args, lambda ledger: ledger.sites)
 
 
 async def _list(args: argparse.Namespace) -> int:
