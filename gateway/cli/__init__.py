@@ -1,4 +1,5 @@
-"""The command line, one module per family of commands. Each offers `add_parser(commands)` and imports heavy things late."""
+"""The command line, one module per family of commands. Each offers `add_parser(commands)` for those that
+`gateway.__main__` says are its own, and imports heavy things late."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ TOKEN_DAYS = 90
 
 
 def add_parser(commands: Commands) -> None:
-    account = commands.add_parser("account", help="people who may log in")
+    account = commands.add_parser("account")
     verbs = account.add_subparsers(required=True, metavar="COMMAND")
     add = verbs.add_parser("add", help="a new account; prints the one-time secret its owner exchanges for a password")
     _scope(add, "name", _add)
@@ -37,7 +37,7 @@ def add_parser(commands: Commands) -> None:
         one.add_argument("name")
         add_common(one, command)
 
-    token = commands.add_parser("token", help="programs that may ask")
+    token = commands.add_parser("token")
     verbs = token.add_subparsers(required=True, metavar="COMMAND")
     add = verbs.add_parser("add", help="a new token; it is printed this once")
     add.add_argument("--days", type=int, default=TOKEN_DAYS, help=f"good for so long (default {TOKEN_DAYS})")

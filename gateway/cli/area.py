@@ -15,7 +15,7 @@ MANAGEMENTS = ("managed", "partly", "none")
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("area", help="districts, control zones and communities in the ledger")
+    parser = commands.add_parser("area")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     add = verbs.add_parser("add", help="add an area")
     add.add_argument("id", help="letters, digits, '.', '_', '-'; at most 64")

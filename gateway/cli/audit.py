@@ -19,7 +19,7 @@ LATEST = 50
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("audit", help="who did what")
+    parser = commands.add_parser("audit")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     listing = verbs.add_parser("list", help="the newest acts, oldest first")
     listing.add_argument("--limit", type=int, default=LATEST, help=f"how many (default {LATEST})")

@@ -24,7 +24,6 @@ SILENCE_MAX_S = 30.0
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "capture",
-        help="record what passes over one connection",
         description="Record what passes over one connection of the running gateway; devices and driver notice nothing. "
         "The record of who did what names it. fangkong replay plays it to a driver again.",
     )

@@ -31,7 +31,7 @@ COLUMNS = ("id", "created_at", "state", "act", "device", "zone", "issuer", "reas
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("command", help="have a device do something")
+    parser = commands.add_parser("command")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for act, text in ACTS.items():
         verb = verbs.add_parser(act, help=text)

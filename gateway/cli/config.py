@@ -29,7 +29,7 @@ RESTART_HINT = "stop the gateway, fangkong config apply, start it 需要重启: 
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("config", help="change the site file of a running gateway")
+    parser = commands.add_parser("config")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     diff = verbs.add_parser("diff", help="what another configuration would change and restart")

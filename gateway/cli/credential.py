@@ -19,7 +19,7 @@ is gone. A running gateway takes the new one with the next card."""
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("credential", help="the key of card hashes")
+    parser = commands.add_parser("credential")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     rotate = verbs.add_parser(
         "rotate", help="draw another key", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("deficiency", help="gaps in coverage that somebody has to close")
+    parser = commands.add_parser("deficiency")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     listed = verbs.add_parser("list", help="those that are open, the most urgent first")
     listed.add_argument("--site")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("demo", help="try everything on this machine: no hardware, no root")
+    parser = commands.add_parser("demo")
     parser.add_argument(
         "--seconds",
         type=float,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("device", help="devices in the ledger, and unclaimed ones")
+    parser = commands.add_parser("device")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     add = verbs.add_parser("add", help="add a device before it has reported")

@@ -22,7 +22,7 @@ SECONDS_MAX = 3600.0
 
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
-        "discover", help="propose devices: a Modbus scan, what an MQTT broker has, serial ports"
+        "discover",
     )
     kinds = parser.add_subparsers(title="where", metavar="WHERE", required=True)
     modbus = kinds.add_parser(

@@ -23,7 +23,7 @@ DISK_LEFT_MIN_BYTES = 512 << 20
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("doctor", help="look at this box: files, ports, broker, disk, clock, 110 line")
+    parser = commands.add_parser("doctor")
     add_config(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable findings")
     parser.set_defaults(run=_doctor)

@@ -27,7 +27,7 @@ OUTSIDE = {"driver.py": "{name}.py", "vectors.toml": "{name}.toml", "page.md": "
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("driver", help="begin a new driver")
+    parser = commands.add_parser("driver")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     new = actions.add_parser(
         "new",

@@ -30,7 +30,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Put `explain` on the command line."""
     parser = subparsers.add_parser(
         "explain",
-        help="what a driver makes of a frame",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -17,7 +17,7 @@ TEXT_MAX = 128
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("inspection", help="inspections of physical measures")
+    parser = commands.add_parser("inspection")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     add = verbs.add_parser("add", help="record what an inspection found")
     add.add_argument("point")

@@ -18,7 +18,7 @@ SHOW_EVERY = 500
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("inventory", help="areas, sites, devices and points as one workbook or CSV file")
+    parser = commands.add_parser("inventory")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     load = verbs.add_parser("import", help="add and update everything from FILE (.xlsx or .csv; docs/inventory.md)")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
-        "migrate", help="bring the ledger and the event log up to date (stop the daemon first)"
+        "migrate",
     )
     add_common(parser, _migrate)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("profile", help="what sites of a kind must have (docs/inventory.md)")
+    parser = commands.add_parser("profile")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     add_common(verbs.add_parser("list", help="every version in the record, with its source"), _list)
     check = verbs.add_parser("check", help="check a profile file, write nothing")

@@ -23,7 +23,7 @@ Exit codes: 0 played, 2 the command, a profile or the recording is wrong."""
 
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
-        "replay", help="a driver on recorded traffic", description=DESCRIPTION,
+        "replay", description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("file", metavar="FILE", type=Path, help="as fangkong capture writes it")

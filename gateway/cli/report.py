@@ -24,7 +24,7 @@ PAGE_FORMATS = ("html", "json", "pdf", "xlsx")
 def add_parser(commands: Commands) -> None:
     from gateway.cli._report_boxes import add_verbs
 
-    parser = commands.add_parser("report", help="coverage, gaps, ledger, monthly bulletin")
+    parser = commands.add_parser("report")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in (
         ("coverage", "required, installed, working and networked, node by node"),

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    check = commands.add_parser("check", help="check a site file and everything it names; or all of this box")
+    check = commands.add_parser("check")
     check.add_argument(
         "what", nargs="?", choices=("health",), help="box, lines, backlog, devices and sites as they are now"
     )
     add_config(check)
     check.add_argument("--json", action="store_true", help="machine-readable result")
     check.set_defaults(run=_check)
-    run = commands.add_parser("run", help="run the gateway until SIGTERM")
+    run = commands.add_parser("run")
     add_config(run)
     run.set_defaults(run=_run)
 

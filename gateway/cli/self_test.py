@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("self-test", help="what self-tests found, and which live tests are due")
+    parser = commands.add_parser("self-test")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     listed = verbs.add_parser("list", help="the last result of each point")

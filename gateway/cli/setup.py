@@ -30,7 +30,7 @@ class Answers(NamedTuple):
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("init", help="write a commented site file for a new box")
+    parser = commands.add_parser("init")
     parser.add_argument("--dir", type=Path, default=Path(), help="folder to write into (default: here)")
     parser.add_argument("--yes", action="store_true", help="ask nothing, take the options and defaults")
     parser.add_argument("--force", action="store_true", help="replace an existing site.toml")

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     # No option is ours: with a prefix nobody types, argparse hands on everything, --help too.
     parser = commands.add_parser(
-        "simulate", add_help=False, prefix_chars="\0", help="be the devices of a scenario file (docs/simulators.md)"
+        "simulate",
+        add_help=False,
+        prefix_chars="\0",
     )
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     parser.set_defaults(run=_run)

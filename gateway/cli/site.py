@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("site", help="sites in the ledger")
+    parser = commands.add_parser("site")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     add = verbs.add_parser("add", help="add a site")

@@ -25,7 +25,7 @@ SILENCE_MAX_S = 60.0
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("tail", help="follow events as they come")
+    parser = commands.add_parser("tail")
     parser.add_argument("--lane", choices=LANES, help="only this urgency")
     add_common(parser, _tail)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("target", help="what has to be reached by when")
+    parser = commands.add_parser("target")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, what in (("set", _set, "promise a share"), ("drop", _drop, "take a promise back")):
         verb = verbs.add_parser(name, help=what)

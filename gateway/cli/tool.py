@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "tool",
-        help="bring devices into service: fangkong tool osdp scan /dev/ttyUSB0",
         prefix_chars="\0",
         add_help=False,
     )

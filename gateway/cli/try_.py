@@ -34,7 +34,7 @@ REOPEN_S = 1.0
 
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
-        "try", help="a driver on a real line, live, without site file and database", description=DESCRIPTION,
+        "try", description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("driver", metavar="DRIVER")

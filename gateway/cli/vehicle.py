@@ -21,7 +21,7 @@ KINDS = ("cash_transport", "taxi", "patrol_car")
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("vehicle", help="vehicles in the ledger, and the areas they belong in")
+    parser = commands.add_parser("vehicle")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     enrol = verbs.add_parser("enrol", help="make a device a vehicle, or change what is known of it")

@@ -19,7 +19,7 @@ TEXT_MAX = 128
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("waiver", help="what is not asked of a point for a time")
+    parser = commands.add_parser("waiver")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     add = verbs.add_parser("add", help="waive a measure at a point, from now until a day")
     _subject(add)

@@ -23,7 +23,7 @@ MARKS = {
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("walk-test", help="try out the points of a site without alarming 110")
+    parser = commands.add_parser("walk-test")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     start = verbs.add_parser("start", help="have points be in test, for a time")

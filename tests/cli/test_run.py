@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import fcntl
+import importlib
 import json
 import os
 import re
@@ -22,15 +24,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.__main__ import FAMILIES, main
+from gateway.__main__ import COMMANDS, main
 from gateway.cli.tail import LANES
 from gateway.kinds import Lane
 from tests.conftest import tool
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}  # this checkout and no installed one
-HELP_COSTS_AT_MOST = 6
-"""Bare starts of the interpreter (docs/decisions/0002); 4.7 with the twenty-three families of commands there are."""
+HELP_COSTS_AT_MOST = 5
+"""Bare starts of the interpreter (docs/decisions/0002); 3.0, however many commands there are."""
 FANGKONG_HELP = "from gateway.__main__ import main; main(['--help'])"
 """What the installed command does."""
 ROUNDS = 15
@@ -374,8 +376,7 @@ def free_port() -> int:
 
 def test_help_names_every_command_and_costs_a_few_bare_starts(fangkong: Fangkong, tmp_path: Path) -> None:
     code, said, _ = fangkong("--help")
-    typed = ["init", "check", *(family.rstrip("_").replace("_", "-") for family in FAMILIES[1:])]
-    assert (code, [name for name in typed if name not in said]) == (0, [])
+    assert (code, [name for name in COMMANDS if f"\n    {name}" not in said]) == (0, [])
 
     environment = {**ENVIRONMENT, "PYTHONPYCACHEPREFIX": str(tmp_path)}  # compiled once, as where it is installed
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -391,6 +392,18 @@ def test_help_names_every_command_and_costs_a_few_bare_starts(fangkong: Fangkong
     # In turn, and the ratio of each pair: what slows the machine slows both.
     ratios = [seconds(FANGKONG_HELP) / seconds("pass") for _ in range(ROUNDS)]
     assert statistics.median(ratios) <= HELP_COSTS_AT_MOST, ratios
+
+
+def test_each_command_is_made_by_the_module_it_is_said_to_be_of() -> None:
+    modules = {module for module, _ in COMMANDS.values()}
+    made: dict[str, str] = {}
+    for module in modules:
+        commands = argparse.ArgumentParser().add_subparsers()
+        importlib.import_module(f"gateway.cli.{module}").add_parser(commands)
+        made |= dict.fromkeys(commands.choices, module)
+    assert made == {name: module for name, (module, _) in COMMANDS.items()}
+    files = {path.stem for path in (ROOT / "gateway" / "cli").glob("[a-z]*.py")}
+    assert {name for name in files - modules if not name.startswith("demo_")} == set()
 
 
 @pytest.mark.row("A7")
