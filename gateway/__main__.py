@@ -29,6 +29,7 @@ COMMANDS = {
     "inspection": ("inspection", "inspections of physical measures"),
     "target": ("target", "what has to be reached by when"),
     "area": ("area", "districts, control zones and communities in the ledger"),
+    "point": ("point", "protection points in the ledger, with and without a device"),
     "site": ("site", "sites in the ledger"),
     "device": ("device", "devices in the ledger, and unclaimed ones"),
     "vehicle": ("vehicle", "vehicles in the ledger, and the areas they belong in"),

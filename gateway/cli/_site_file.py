@@ -46,6 +46,12 @@ def run(command: Command, args: argparse.Namespace) -> int:
         else:
             print(error, file=sys.stderr)
         return USAGE
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a folder that cannot be written, a full disk
+        said = f"{error.filename or 'a file'}: {error.strerror or error} 文件无法读写"
+        print(json.dumps({"ok": False, "error": said}, ensure_ascii=False) if args.json else said, file=sys.stderr)
+        return FAILED
     except GatewayError as error:
         print(json.dumps({"ok": False, "error": str(error)}) if args.json else error, file=sys.stderr)
         return FAILED

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from gateway.model import Device, Heard, Point
     from gateway.registry import Registry, Thing
 
+LISTEN_MAX_S = 600
+"""An installer stands before the device; what is triggered later is another one."""
+
 
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("device")
@@ -32,7 +35,9 @@ def add_parser(commands: Commands) -> None:
     claim = verbs.add_parser("claim", help="take a device that reports but is not in the ledger into it")
     _device_arguments(claim, may_listen=True)
     claim.add_argument("--by-trigger", action="store_true", help="take the one that is triggered now; needs --point")
-    claim.add_argument("--within", type=int, default=120, metavar="SECONDS", help="how long to listen, at most 600")
+    claim.add_argument(
+        "--within", type=_seconds, default=120, metavar="SECONDS", help=f"how long to listen, at most {LISTEN_MAX_S}"
+    )
     add_common(claim, _claim)
 
     load = verbs.add_parser("import", help="add and update devices and points from a CSV file (docs/inventory.md)")
@@ -50,6 +55,12 @@ def add_parser(commands: Commands) -> None:
     add_common(one, _show)
 
     add_lifecycle(verbs)
+
+
+def _seconds(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= LISTEN_MAX_S):
+        raise argparse.ArgumentTypeError(f"1 to {LISTEN_MAX_S} seconds are expected, not {text!r}")
+    return int(text)
 
 
 def _device_arguments(parser: argparse.ArgumentParser, *, may_listen: bool = False) -> None:

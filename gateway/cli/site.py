@@ -1,10 +1,11 @@
-"""`fangkong site add|list|show`: the places that answer for themselves towards 110."""
+"""`fangkong site add|set|remove|list|show`: the places that answer for themselves towards 110."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from gateway.cli._change import change, remove
 from gateway.cli._site_file import OK, add_common, open_registry, put, show
 from gateway.cli._standing import counted, figures, requirements
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from gateway.coverage.counts import Counts
     from gateway.model import Site
     from gateway.registry import Registry
+
+OF_SITE = (
+    "name", "account", "kind", "address", "latitude", "longitude", "contact", "area", "responsible", "opens", "closes",
+)  # fmt: skip
 
 
 def add_parser(commands: Commands) -> None:
@@ -39,17 +44,35 @@ def add_parser(commands: Commands) -> None:
     add.add_argument("--closes", help="its last day")
     add_common(add, _add)
 
+    one = verbs.add_parser("set", help="change what is said of a site; what is not said stays")
+    one.add_argument("id")
+    for name in OF_SITE:
+        one.add_argument(f"--{name}", type=float if name in ("latitude", "longitude") else str)
+    one.add_argument(
+        "--key-unit",
+        dest="is_key_unit",
+        action=argparse.BooleanOptionalAction,
+        help="whether it is a key security unit",
+    )
+    add_common(one, _set)
+
+    gone = verbs.add_parser(
+        "remove", help="take a site with its points and devices out of the ledger; the history stays"
+    )
+    gone.add_argument("id")
+    add_common(gone, _remove)
+
     listing = verbs.add_parser("list", help="list sites")
     listing.add_argument("--area", help="those in this area alone, or in one below it")
     listing.add_argument("--kind", help="those of this kind alone")
     listing.add_argument("--coverage", action="store_true", help="with what is required, installed, working, networked")
     add_common(listing, _list)
-    one = verbs.add_parser("show", help="one site")
-    one.add_argument("id")
-    one.add_argument(
+    shown = verbs.add_parser("show", help="one site")
+    shown.add_argument("id")
+    shown.add_argument(
         "--coverage", action="store_true", help="with its figures, and what is asked of each of its points"
     )
-    add_common(one, _show)
+    add_common(shown, _show)
 
 
 async def _add(args: argparse.Namespace) -> int:
@@ -68,6 +91,14 @@ async def _add(args: argparse.Namespace) -> int:
     finally:
         await registry.close()
     return OK
+
+
+async def _set(args: argparse.Namespace) -> int:
+    return await change(args, lambda ledger: ledger.sites, (*OF_SITE, "is_key_unit"))
+
+
+async def _remove(args: argparse.Namespace) -> int:
+    return await remove(args, lambda ledger: ledger.sites)
 
 
 async def _list(args: argparse.Namespace) -> int:

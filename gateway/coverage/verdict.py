@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gateway.coverage.contracts import CONTRACTS, Contract, contract_of
+from gateway.coverage.contracts import CONTRACTS, Contract, contract_of, contracts_of
 from gateway.coverage.facts import ZONE_OF_ALL, Sort
 from gateway.coverage.history import DAY_MS, EVER, NEVER, NOTHING, History, PointRead, SiteRead, Stretch, Subject
 from gateway.coverage.requirements import Duty, Family, Networking, Requirement
+
+if TYPE_CHECKING:
+    from gateway.config import CoverageSection
 
 HOUR_MS = 3_600_000
 TARGET_KINDS = frozenset({"bank_branch", "jewelry_store", "cash_heavy_unit"})
@@ -31,6 +34,12 @@ class Rules:
     """How long a proof of network holds."""
     proof_h: float = 168.0
     contracts: Mapping[str, Contract] = field(default_factory=lambda: CONTRACTS)
+
+    @classmethod
+    def of(cls, section: CoverageSection) -> Rules:
+        """What the site file says of counting."""
+        contracts = contracts_of(section.contract)
+        return cls(frozenset(section.target_kinds), section.proof_key_unit_h, section.proof_h, contracts)
 
     def proof_ms(self, is_key_unit: bool) -> int:
         """How long a proof of network of such a site holds."""
