@@ -22,14 +22,14 @@ async def counted(args: argparse.Namespace, registry: Registry, now: datetime) -
     from gateway.cli._site_file import data_dir
     from gateway.coverage.facts import Sort
     from gateway.coverage.live import Live
-    from gateway.reports.sources import rules_of
+    from gateway.coverage.verdict import Rules
 
     sorts = (
         Sort.PROFILE, Sort.AREA, Sort.SITE, Sort.POINT, Sort.DEVICE, Sort.STAGE, Sort.ACCEPTANCE, Sort.WAIVER, Sort.INSPECTION,
         Sort.HEALTH, Sort.LIVE_TEST, Sort.PROOF,
     )  # fmt: skip
     history = await history_of(registry, *sorts)
-    return Live(history, now, rules=rules_of(data_dir(args)[0].coverage))
+    return Live(history, now, rules=Rules.of(data_dir(args)[0].coverage))
 
 
 def figures(counts: Counts, *, as_json: bool) -> dict[str, Any]:
