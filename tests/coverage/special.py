@@ -10,7 +10,7 @@ from datetime import datetime
 
 from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.requirements import Duty, Family, Networking, Requirement
-from tests.coverage.district import BEFORE, DAY_0, day, district
+from tests.coverage.district import BEFORE, DAY_0, SITES, day, district
 from tests.coverage.ledger import MS, Ledger
 
 MUST = Networking.MUST
@@ -30,6 +30,16 @@ def widened() -> list[Fact]:
     ):  # fmt: skip
         story(ledger)
     return ledger.facts
+
+
+def twelve() -> list[Fact]:
+    """Of the twelve alone, with all areas and profiles."""
+    return [fact for fact in widened() if fact.sort in {Sort.AREA, Sort.PROFILE} or _number(fact) >= SITES]
+
+
+def _number(fact: Fact) -> int:
+    number = fact.subject[0].split("-")[0][1:]
+    return int(number) if number.isdigit() else -1
 
 
 def _yard(ledger: Ledger, site: str, rooms: int, **more: object) -> None:

@@ -9,14 +9,15 @@ import pytest
 
 from gateway.coverage.count import counts, over, tree
 from gateway.coverage.counts import rate
-from gateway.coverage.facts import Fact, Sort
+from gateway.coverage.facts import Fact
 from gateway.coverage.history import History
 from gateway.coverage.verdict import Rules
 from tests.coverage import recount, special
-from tests.coverage.district import QUARTER, SITES, day
+from tests.coverage.district import QUARTER, day
 
 RULES = Rules()
 FACTS = special.widened()
+TWELVE = special.twelve()
 HISTORY = History(FACTS)
 QUARTERLY = over(HISTORY, day(0), day(QUARTER), rules=RULES)
 MS = timedelta(milliseconds=1)
@@ -34,15 +35,6 @@ def test_a_second_hand_counts_the_same_at_fifty_moments() -> None:
     assert len(MOMENTS) == 50
     for at in MOMENTS:
         assert recount.figures(tree(HISTORY, at, rules=RULES)) == recount.nodes(FACTS, at), at
-
-
-def _is_special(fact: Fact) -> bool:
-    """Of the twelve sites, or of all."""
-    number = fact.subject[0].split("-")[0][1:]
-    return fact.sort in {Sort.AREA, Sort.PROFILE} or (number.isdigit() and int(number) >= SITES)
-
-
-TWELVE = [fact for fact in FACTS if _is_special(fact)]
 
 
 def test_a_second_hand_counts_the_twelve_the_same_at_every_edge() -> None:
