@@ -371,6 +371,8 @@ class _Judgement:
                     place, self.point, line, health.gap, health.since, until=view.until, device=name,
                     because=health.because, via=health.via, installed=True, unsupervised=unsupervised,
                 )  # fmt: skip
+            if gap is not None:
+                since = max(since, accepted)  # before, nothing was there to be proved
             if health.is_degraded and not warned:
                 warned, device, because = True, name, health.because
                 since = health.since if gap is None else since

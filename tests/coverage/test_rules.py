@@ -12,7 +12,7 @@ import pytest
 from gateway.coverage.count import counts, over, verdicts
 from gateway.coverage.counts import Counts, rate, stated
 from gateway.coverage.facts import Sort
-from gateway.coverage.history import History
+from gateway.coverage.history import History, moment_of
 from gateway.coverage.period import Period
 from gateway.coverage.requirements import Duty, Family, Networking, Requirement
 from gateway.coverage.verdict import Gap, Rules, Verdict
@@ -202,6 +202,8 @@ def _radio_code() -> None:
 def _networked() -> None:
     shop = Shop()
     shop.facts.pop()
+    [never] = shop.verdicts(START + DAY)
+    assert (never.gap, moment_of(never.since or 0)) == (Gap.NOT_NETWORKED, START)  # since it was accepted
     shop.proof("S", START, "link_up")
     assert shop.counts(START + DAY).networked == 0
     shop.proof("S", START + 2 * DAY, "alarm_accepted")

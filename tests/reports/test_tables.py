@@ -16,6 +16,7 @@ from gateway.config import ReportsSection
 from gateway.coverage.ranking import order, place_of, risk_of
 from gateway.coverage.verdict import TARGET_KINDS
 from gateway.registry import Registry
+from gateway.reports.charts import towards
 from gateway.reports.colour import LEVELS, of_alarms, of_coverage, of_critical
 from gateway.reports.forecast import Forecast, forecast
 from tests.coverage.town import town
@@ -207,3 +208,9 @@ def test_deficiencies_are_ordered_by_risk_then_site_then_gap_then_age() -> None:
     backwards = made[::-1]
 
     assert sorted(backwards, key=lambda each: ticket_order(*each)) == made
+
+
+def test_where_all_is_installed_and_stays_so_the_way_to_the_target_has_its_chart() -> None:
+    weeks = [(DAY + timedelta(weeks=week), 1000) for week in range(13)]
+
+    assert "<svg" in towards(weeks, [(DAY, 1000)], None, ("a", "b", "c"), "n")
