@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli._site_file import OK, add_common, audit_of, open_registry, os_actor, put
+from gateway.cli._site_file import OK, USAGE, add_common, audit_of, open_registry, os_actor, put
 
 if TYPE_CHECKING:
     from gateway.cli import Commands
@@ -89,10 +89,15 @@ async def _export(args: argparse.Namespace) -> int:
 def _sample(args: argparse.Namespace) -> int:
     from gateway.cli._district import district
     from gateway.cli._inventory_file import write_inventory
+    from gateway.errors import ConfigError
     from gateway.registry.checks import join
     from gateway.registry.snapshot import EMPTY
 
-    rows = write_inventory(args.file, join(EMPTY, district(args.seed)))
+    try:
+        rows = write_inventory(args.file, join(EMPTY, district(args.seed)))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return USAGE
     print(f"{rows} rows in {args.file}")
     return OK
 

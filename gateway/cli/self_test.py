@@ -48,11 +48,17 @@ async def _due(args: argparse.Namespace) -> int:
     from gateway.clock import RealClock
     from gateway.coverage.contracts import contract_of, contracts_of
     from gateway.coverage.facts import Sort
+    from gateway.coverage.view import is_out
 
     registry = await open_registry(args)
     try:
         tested = {fact.subject[0]: fact async for page in registry.newest(Sort.LIVE_TEST) for fact in page}
-        devices = [device for device in registry.devices() if args.site in (None, device.site)]
+        stages = {fact.subject[0]: fact.value async for page in registry.newest(Sort.STAGE) for fact in page}
+        devices = [
+            device
+            for device in registry.devices()
+            if args.site in (None, device.site) and not is_out(stages.get(device.id))
+        ]
     finally:
         await registry.close()
     contracts = contracts_of(data_dir(args)[0].coverage.contract)

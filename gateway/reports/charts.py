@@ -65,7 +65,7 @@ def towards(
     if days:
         length = (days[-1] - days[0]).days
         chart.x_labels = sorted({days[0] + timedelta(days=length * quarter // 4) for quarter in range(5)})
-    least = min((share for line in lines for _, share in line), default=0) // 100 * 10
+    least = min(90, min((share for line in lines for _, share in line), default=0) // 100 * 10)  # an axis has a length
     chart.y_labels = [least + (100 - least) * part // 4 for part in range(5)]
     chart.range = (least, 100)
     for label, line in zip(words, lines, strict=True):

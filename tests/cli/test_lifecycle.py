@@ -185,6 +185,23 @@ def test_a_site_goes_with_all_that_is_there_and_its_past_is_still_counted(tmp_pa
     assert bank("site", "add", "b1", "--name", "银行", "--account", "1A2B")[0] == 0
 
 
+def test_who_has_to_be_pressed_is_listed_a_week_before_it_is_due(tmp_path: Path, bank: Fangkong) -> None:
+    for name in ("fresh", "soon", "late", "never", "retired"):
+        bank("device", "add", name, "--site", "b1", "--kind", "panic_button")
+    bank("device", "stage", "retired", "retired")
+    now = RealClock().now()
+    for name, days in (("fresh", 22.9), ("soon", 23.1), ("late", 31), ("retired", 99)):
+        asyncio.run(said(tmp_path, Fact(Sort.LIVE_TEST, (name, ""), {"event": "e"}, now - timedelta(days=days))))
+
+    rows = json.loads(bank("self-test", "due", "--within", "7", "--json")[1])
+    assert [row["device"] for row in rows] == ["late", "never", "soon"]
+    assert [row["device"] for row in json.loads(bank("self-test", "due", "--within", "0", "--json")[1])] == [
+        "late",
+        "never",
+    ]
+    assert json.loads(bank("self-test", "due", "--site", "elsewhere", "--json")[1]) == []
+
+
 def test_who_carries_the_inventory_away_is_known(tmp_path: Path, bank: Fangkong) -> None:
     assert bank("inventory", "export", tmp_path / "all.csv")[0] == 0
 
@@ -232,4 +249,5 @@ def test_a_target_is_set_changed_and_dropped(bank: Fangkong) -> None:
     assert json.loads(bank("target", "list", "--json")[1]) == wanted
     assert "不存在" in bank("target", "set", "area:gone", "2026-12-31", "--percent", "90")[2]
     assert "百分比" in bank("target", "set", "all", "2026-12-31", "--percent", "101")[2]
+    assert bank("target", "drop", "all", "2027-06-30")[0] == 2  # dropped above
     assert "日期" in bank("target", "set", "all", "soon", "--percent", "90")[2]
