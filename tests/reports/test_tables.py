@@ -14,7 +14,7 @@ from openpyxl import load_workbook
 from gateway.__main__ import main
 from gateway.config import ReportsSection
 from gateway.coverage.ranking import order, place_of, risk_of
-from gateway.coverage.verdict import TARGET_KINDS
+from gateway.coverage.view import TARGET_KINDS
 from gateway.registry import Registry
 from gateway.reports.charts import towards
 from gateway.reports.colour import LEVELS, of_alarms, of_coverage, of_critical
