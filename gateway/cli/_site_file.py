@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli import add_config
+from gateway.cli._asked import unknown_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -102,8 +103,11 @@ async def put(
 ) -> Written:
     """Change the ledger: checked, then audited, then written, `facts` with it. Raises ConfigError, StoreError."""
     from gateway.audit import Deed
+    from gateway.clock import RealClock
 
     planned = await registry.put(things, only=only, dry_run=True, report=report)
+    for note in await unknown_kinds(registry, things, RealClock().now()):
+        print(note, file=sys.stderr)
     if dry_run or not (planned.added or planned.updated or facts):
         return planned
     kind = type(things[0]).__name__.lower()

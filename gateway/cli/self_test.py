@@ -48,7 +48,7 @@ async def _due(args: argparse.Namespace) -> int:
     from gateway.clock import RealClock
     from gateway.coverage.contracts import contract_of, contracts_of
     from gateway.coverage.facts import Sort
-    from gateway.coverage.verdict import is_out
+    from gateway.coverage.view import is_out
 
     registry = await open_registry(args)
     try:

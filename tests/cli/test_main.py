@@ -52,3 +52,19 @@ def test_a_terminal_without_chinese_shows_something_else_and_no_traceback(tmp_pa
     )  # fmt: skip
 
     assert (done.returncode, done.stdout, done.stderr) == (0, b"no waivers ????\n", b"")
+
+
+def test_a_mistyped_kind_is_noted_for_nothing_would_be_asked_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site.toml").touch()
+    assert main(["site", "add", "s1", "--name", "a", "--account", "A001", "--kind", "bank_brnch"]) == 0
+    point = ["--point", "p1", "--number", "1", "--point-kind", "counter_panic"]
+    assert main(["device", "add", "d1", "--site", "s1", "--kind", "panic_buton", *point]) == 0
+
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(". ")[2] for line in said] == [
+        'did you mean "bank_branch"? 无此类别的要求',
+        'did you mean "panic_button"? 无此类别的要求',
+    ]

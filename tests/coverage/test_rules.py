@@ -114,6 +114,10 @@ def _replaced_device() -> None:
         Gap.NOT_ACCEPTED,
         None,
     ]
+    shop.say(Sort.ACCEPTANCE, ("P", "D", ""), None, START + DAY)  # as the ledger writes when it is taken off
+    shop.point("P", "S", "counter", "D", at=START + 3 * DAY)
+    shop.accept("P", "D", at=START + 4 * DAY)
+    assert [shop.gap(START + 3 * DAY), shop.gap(START + 4 * DAY)] == [Gap.NOT_ACCEPTED, None]
     two = Shop(Requirement("counter", "panic", quantity=2))
     assert two.gap() is Gap.NOT_INSTALLED
 

@@ -569,10 +569,10 @@ async def test_the_time_the_gateway_was_off_proves_nothing_beyond_the_deadline(
 ) -> None:
     """As it was until its deadline, then silent until it is heard: no better and no worse than what is known."""
     clock = jumping_clock
-    devices = [Device(name, "s1", heard_within_s=3600) for name in ("back", "gone", "early", "new")]
+    devices = [Device(name, "s1", heard_within_s=3600) for name in ("back", "gone", "early", "hurt", "new")]
     async with ledger(tmp_path, clock, *devices) as registry:
         async with box(tmp_path, clock, registry) as here:
-            for device in ("back", "gone", "early"):
+            for device in ("back", "gone", "early", "hurt"):
                 here.health.heard(device, "c1", None)
             await here.recorder.look()
             await here.health.flush()
@@ -580,7 +580,7 @@ async def test_the_time_the_gateway_was_off_proves_nothing_beyond_the_deadline(
         await clock.advance(2 * 3600)
         async with box(tmp_path, clock, registry) as here:
             await clock.advance(10)
-            await here.say(Observation("back", Kind.TELEMETRY))
+            await here.say(Observation("back", Kind.TELEMETRY), Observation("hurt", Kind.TAMPER))
             here.health.heard("early", "c1", None)
             back_at = clock.now()
             await here.recorder.look()
@@ -594,7 +594,7 @@ async def test_the_time_the_gateway_was_off_proves_nothing_beyond_the_deadline(
         value = history.at(Sort.HEALTH, (device, ""), heard_at + timedelta(seconds=after_s))
         return value and value["state"]
 
-    for device in ("back", "gone", "early"):
+    for device in ("back", "gone", "early", "hurt"):
         assert [state(device, after_s) for after_s in (3599, 3601, 7200)] == ["working", "silent", "silent"]
     now_s = (back_at - heard_at).total_seconds() + 61
     assert {device: state(device, now_s) for device in ("back", "gone", "early")} == {
@@ -602,7 +602,7 @@ async def test_the_time_the_gateway_was_off_proves_nothing_beyond_the_deadline(
     }  # fmt: skip
     # And the next start takes up what is so now.
     async with ledger(tmp_path, clock) as registry, box(tmp_path, clock, registry) as here:
-        for device, expected in {"back": "working", "gone": "silent", "early": "working"}.items():
+        for device, expected in {"back": "working", "gone": "silent", "early": "working", "hurt": "fault"}.items():
             standing = here.recorder._conditions.standing(device)
             assert standing is not None
             assert standing.state == expected
