@@ -99,7 +99,8 @@ async def district(folder: Path, clock: JumpingClock) -> AsyncIterator[District]
         routes=[Route("110", frozenset({Lane.LIFE}), proves=True)], heard=lambda device, source: None,
     )  # fmt: skip
     recorder = Recorder(
-        store=store, registry=registry, parents=lambda _: (), last_heard=lambda _: None, lapses=lambda: (), clock=clock, metrics=metrics, log=logger(),
+        store=store, registry=registry, parents=lambda _: (), last_heard=lambda _: None, lapses=lambda: (), clock=clock,
+        metrics=metrics, log=logger(),
     )  # fmt: skip
     proofs = Proofs(store=store, registry=registry, clock=clock, metrics=metrics, log=logger())
     assurance = Assurance(registry, CoverageSection(), clock=clock, metrics=metrics, log=logger())
