@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ COMMANDS = {
     "inspection": ("inspection", "inspections of physical measures"),
     "target": ("target", "what has to be reached by when"),
     "area": ("area", "districts, control zones and communities in the ledger"),
+    "point": ("point", "protection points in the ledger, with and without a device"),
     "site": ("site", "sites in the ledger"),
     "device": ("device", "devices in the ledger, and unclaimed ones"),
     "vehicle": ("vehicle", "vehicles in the ledger, and the areas they belong in"),
@@ -52,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 success, 1 a check failed, 2 usage or configuration."""
     # Until the daemon's own handler stands, an early SIGTERM is an orderly end too: nothing is open yet.
     signal.signal(signal.SIGTERM, _leave)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without Chinese shows question marks, no traceback
+            stream.reconfigure(errors="replace")
     parser = argparse.ArgumentParser(
         prog="fangkong",
         description="Fangkong 防控: devices raise alarms, they are on disk, 110 has them.",
@@ -71,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has seen enough
         sys.stderr.close()
         return 0
+    except OSError as error:  # a folder that cannot be written, a full disk
+        sys.stderr.write(f"{error.filename or typed[0]}: {error.strerror or error} 文件无法读写\n")
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -132,11 +132,6 @@ def _devices(history: History, states: Mapping[str, str], at: datetime) -> Mappi
     return counted
 
 
-def rules_of(section: CoverageSection) -> Rules:
-    """What the site file says of counting."""
-    return Rules(frozenset(section.target_kinds), section.proof_key_unit_h, section.proof_h)
-
-
 class Assurance:
     """Holds the figures in force and the deficiencies."""
 
@@ -145,7 +140,7 @@ class Assurance:
     ) -> None:
         self._record = record
         self._terms = Terms(section.grace_h.model_dump(), section.due_days.model_dump())
-        self._rules = rules_of(section)
+        self._rules = Rules.of(section)
         self._clock = clock
         self._metrics = metrics
         self._log = log

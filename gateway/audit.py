@@ -62,6 +62,8 @@ class Deed(StrEnum):
     CAPTURE = "capture"
     WAIVER = "waiver"
     EDITION = "edition"
+    EXPORT = "export"
+    """The inventory left the box as a file."""
     PRUNED = "pruned"
     """The oldest rows were removed by age; this row says which, so that the rest still proves itself."""
 

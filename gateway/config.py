@@ -204,6 +204,37 @@ class DueSection(Section):
     """A physical measure."""
 
 
+class LiveTestSection(Section):
+    """How often a person must trigger a kind of device; what is not said is as shipped (gateway/coverage/contracts.py)."""
+
+    live_test_days: Days | None = None
+    grace_days: Annotated[int, Field(ge=0, le=366)] | None = None
+    """An overdue live test counts as degraded for so long."""
+
+
+class ContractSection(LiveTestSection):
+    """And how long it may be unheard."""
+
+    heard_within_s: Annotated[float, Field(ge=1, le=31 * 86_400)] | None = None
+
+
+class ContractsSection(Section):
+    """What a kind of device owes, for those that are not as shipped."""
+
+    panel: ContractSection = ContractSection()
+    detector: ContractSection = ContractSection()
+    radio_sensor: ContractSection = ContractSection()
+    radio_code: LiveTestSection = LiveTestSection()
+    """It never checks in."""
+    panic_button: ContractSection = ContractSection()
+    door_controller: ContractSection = ContractSection()
+    perimeter_controller: ContractSection = ContractSection()
+    vehicle_unit: ContractSection = ContractSection()
+    bus_gateway: ContractSection = ContractSection()
+    mqtt_bridge: ContractSection = ContractSection()
+    siren: ContractSection = ContractSection()
+
+
 class CoverageSection(Section):
     """What is counted how, and when a gap becomes somebody's task (docs/coverage.md)."""
 
@@ -217,6 +248,7 @@ class CoverageSection(Section):
     """A key unit is networked for so long after its last proof at the receiving centre."""
     proof_h: Annotated[float, Field(ge=1, le=8784)] = 168.0
     """Any other site."""
+    contract: ContractsSection = ContractsSection()
     grace_h: GraceSection = GraceSection()
     due_days: DueSection = DueSection()
 

@@ -30,6 +30,7 @@ from gateway.commissioning import Commissioning, InTest
 from gateway.commissioning.self_tests import SelfTests
 from gateway.config import StoreSection
 from gateway.configuration import Configuration
+from gateway.coverage.contracts import contracts_of
 from gateway.errors import Busy, GatewayError, StoreError
 from gateway.health import Health
 from gateway.housekeeping import Housekeeping
@@ -228,6 +229,7 @@ class Daemon:
             line_is_up=supervisor.line_is_up,
             behind=supervisor.behind,
             patience_s=vehicles.patience_s,
+            contracts=contracts_of(site.coverage.contract),
         )
         commands = Commands(
             store=store,
@@ -340,7 +342,7 @@ class Daemon:
         )
         return Recorder(
             store=parts.store, registry=parts.registry, parents=parents, last_heard=parts.health.last_heard,
-            clock=self._clock, metrics=self._metrics, log=self._log,
+            lapses=parts.health.lapses, clock=self._clock, metrics=self._metrics, log=self._log,
         )  # fmt: skip
 
     def _site_tests(self, parts: Parts) -> SiteTests:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from gateway.clock import Clock
 from gateway.coverage.contracts import CONTRACTS, Contract, window_s
@@ -33,12 +33,20 @@ TOGETHER_S = 0.2
 """Shortest wait between two looks: of 10 000 devices one comes due every 9 ms, and waking for each would cost more."""
 
 STARTUP_GRACE_S = 30.0
-"""After a start, and after a line came back, a passed deadline waits this long (or the device's own window, if shorter):
-the device could not reach us before."""
+"""After a start, and after a line came back, a passed deadline waits at most this long: the device could not reach us before."""
+
+REACHES_US_S = 15.0
+"""What a device needs after a start to reach us again: to dial, to be polled."""
+
+LATE_SHARE = 0.05
+"""So much later than its contract says a silence may be told, also when it ends just after a start."""
 
 STALL_S = 5.0
 """Between two looks. After longer ones it was us who stood still (a stopped process, a frozen virtual machine): what the
 devices said meanwhile waits at the lines, and passed deadlines wait for it as after a start."""
+
+SAID_AT_ONCE = 250
+"""Silences in one commit: when a town falls silent, ten thousand commits of their own would take a minute of the disk."""
 
 FLUSH_SHARE = 0.05
 """A device's proof of life is written when 5 % of its window has passed since the last writing: what a crash may cost it."""
@@ -80,9 +88,18 @@ class Life:
     looked_at_mono: float | None = None
     """When the heap says to look at it; None: it is not in there."""
     silent: bool = False
+    due_at: datetime | None = None
+    """Its deadline from before the start, until it is heard or called silent."""
     written_mono: float = float("-inf")
     shown: tuple[str, State] | None = None
     """Site and state under which it is counted."""
+
+
+class Lapse(NamedTuple):
+    """A deadline that passed while the gateway was off, or too soon after it: nothing proves how the device was from then on."""
+
+    device: str
+    due_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +151,9 @@ class Health:
         self._counts: Counter[tuple[str, State]] = Counter()
         self._recounted: set[str] = set()
         """Sites whose counts are to be shown anew."""
+        self._lapses: list[Lapse] = []
+        self._gone: list[str] = []
+        """Found silent in this look, and not yet said."""
         self._flushed_mono = self._started_mono = clock.monotonic()
 
     # -- the hot path --------------------------------------------------------------------------------------------------
@@ -159,6 +179,8 @@ class Health:
             self._set_deadline(device, life, now + patience_s)
         if life.silent:
             self._returned.add(device)
+        if life.due_at is not None:
+            self._lapsed(device, life)
         if now - life.written_mono >= (life.within_s or FLUSH_S) * FLUSH_SHARE:
             self._unwritten.add(device)
 
@@ -169,6 +191,18 @@ class Health:
         if at != math.inf and (life.looked_at_mono is None or at < life.looked_at_mono):
             heapq.heappush(self._deadlines, (at, device))
             life.looked_at_mono = at
+
+    def _lapsed(self, device: str, life: Life) -> None:
+        """It is known again how it is; was there a time when it was not?"""
+        due_at, life.due_at = life.due_at, None
+        is_gap = due_at is not None and self._clock.now() - due_at > timedelta(seconds=STARTUP_GRACE_S)
+        if due_at is not None and life.site is not None and (life.silent or is_gap):
+            self._lapses.append(Lapse(device, due_at))
+
+    def lapses(self) -> Sequence[Lapse]:
+        """Those found since the last call."""
+        found, self._lapses = self._lapses, []
+        return found
 
     def _add(self, device: str, connection: str, default_within_s: float | None) -> Life:
         known = self._ledger.device(device)
@@ -208,8 +242,9 @@ class Health:
                 # The driver's own window is known again once the device speaks; until then the old deadline counts.
                 life.within_s = (row.deadline - row.at).total_seconds() if row.at else None
             longest = life.within_s if life.within_s is not None else max(left, STARTUP_GRACE_S)
-            grace = min(STARTUP_GRACE_S, longest)
-            self._set_deadline(row.device, life, now + max(grace, min(left, longest)))
+            self._set_deadline(row.device, life, now + max(grace_s(longest), min(left, longest)))
+            if not life.silent:
+                life.due_at = row.deadline
         self.ledger_changed()
 
     def ledger_changed(self) -> None:
@@ -218,12 +253,14 @@ class Health:
         for device_id, device in enrolled.items():
             life = self._lives.get(device_id) or self._add(device_id, "", None)
             life.site = device.site
-            life.within_s = window_s(device, life.within_s, self._contracts)
+            before_s, life.within_s = life.within_s, window_s(device, life.within_s, self._contracts)
             if life.within_s is None:
                 life.deadline_mono = None  # its silence says nothing, or no longer
             patience_s = self._patience_s(device_id, life.within_s)
-            if patience_s is not None and (life.deadline_mono is None or patience_s == math.inf):
-                self._set_deadline(device_id, life, self._clock.monotonic() + patience_s)
+            is_moved = life.deadline_mono is not None and life.within_s != before_s
+            if patience_s is not None and (life.deadline_mono is None or patience_s == math.inf or is_moved):
+                since = life.heard_mono if is_moved else None  # what it has owed since it spoke, not from today on
+                self._set_deadline(device_id, life, (self._clock.monotonic() if since is None else since) + patience_s)
                 self._unwritten.add(device_id)
         for device_id, life in self._lives.items():
             if device_id not in enrolled:
@@ -239,8 +276,9 @@ class Health:
             await self._clock.sleep(self._until_next())
             if self._clock.monotonic() - looked_mono > STALL_S:
                 self._grant_grace()
-            for device in sorted(self._returned):
-                await self._returned_to_life(device)
+            returned = sorted(self._returned)
+            for start in range(0, len(returned), SAID_AT_ONCE):
+                await self._returned_to_life(returned[start : start + SAID_AT_ONCE])
             await self._check_deadlines()
             if self._clock.monotonic() - self._flushed_mono >= FLUSH_S:
                 await self.flush()
@@ -251,7 +289,7 @@ class Health:
         now = self._clock.monotonic()
         for life in self._lives.values():
             if life.deadline_mono is not None and life.within_s is not None:
-                life.deadline_mono = max(life.deadline_mono, now + min(STARTUP_GRACE_S, life.within_s))
+                life.deadline_mono = max(life.deadline_mono, now + grace_s(life.within_s))
 
     def _until_next(self) -> float:
         if not self._deadlines:
@@ -260,6 +298,7 @@ class Health:
 
     async def _check_deadlines(self) -> None:
         now = self._clock.monotonic()
+        gone = self._gone
         while self._deadlines and self._deadlines[0][0] <= now:
             at, device = heapq.heappop(self._deadlines)
             life = self._lives[device]
@@ -272,13 +311,20 @@ class Health:
                 self._set_deadline(device, life, life.deadline_mono)
             elif life.connection and not self._line_is_up(life.connection):
                 # Its line is down and says so itself, once; the device is not to blame before the line is back.
+                life.due_at = None
                 self._set_deadline(device, life, now + STARTUP_GRACE_S)
             elif (later := await self._while_its_bridge_is_away(device, life, now)) is not None:
+                life.due_at = None
                 self._set_deadline(device, life, later)
             else:
                 life.deadline_mono = None
                 if life.site is not None and not life.silent:
-                    await self._gone_silent(device, life)
+                    gone.append(device)
+            if len(gone) == SAID_AT_ONCE:
+                await self._gone_silent(gone)
+                gone.clear()
+        await self._gone_silent(gone)
+        gone.clear()
 
     async def _while_its_bridge_is_away(self, device: str, life: Life, now: float) -> float | None:
         """When to look again at a device that could not be heard because its bridge is, or was, away; None: it could.
@@ -286,25 +332,33 @@ class Health:
         The bridge's loss is one event of its own. What is behind it is unknown until it is back, and then has its whole
         window to be heard: most radio devices speak once an hour.
         """
-        bridge = self._behind(life.connection, device) if life.connection else None
+        known = self._ledger.device(device)
+        parent = known.parent if known else None
+        bridge = parent or (self._behind(life.connection, device) if life.connection else None)
         if bridge is None:
             return None
-        if await self._is_away(bridge, life):
+        within_s = life.within_s or 0
+        # A driver knows that nothing comes around its bridge; what people call a parent may speak once a day.
+        doubt_s = within_s * LATE_SHARE if parent else math.inf
+        if await self._is_away(bridge, life, now + doubt_s):
             self._away[bridge] = now
             life.heard_mono = None  # unproven
             self._count(life)
             return now + STARTUP_GRACE_S
-        within_s = life.within_s or 0
         back = self._away.get(bridge, -math.inf) + STARTUP_GRACE_S  # at the latest: so often we look
         own_end = self._started_mono if life.heard_mono is None else life.heard_mono + within_s
-        due = max(back + within_s, own_end + BRIDGE_DOUBT_S)
+        due = max(back + within_s, own_end + (0.0 if parent else BRIDGE_DOUBT_S))
         return due if due > now else None
 
-    async def _is_away(self, bridge: str, life: Life) -> bool:
-        """Reported lost, or about to be: nothing has come through it since the device's own last word."""
+    async def _is_away(self, bridge: str, life: Life, until: float) -> bool:
+        """Reported lost, or about to be `until` then: nothing has come through it since the device's own last word."""
+        if bridge in self._gone:
+            return True
         own = self._lives.get(bridge)
-        is_watched = own is not None and own.site is not None and own.deadline_mono is not None
-        if is_watched and own and own.heard_at and life.heard_at and own.heard_at <= life.heard_at:
+        is_due = (
+            own is not None and own.site is not None and own.deadline_mono is not None and own.deadline_mono <= until
+        )
+        if is_due and own and own.heard_at and life.heard_at and own.heard_at <= life.heard_at:
             return True
         try:
             latest = await self._store.latest(bridge)
@@ -312,40 +366,48 @@ class Health:
             return True  # nobody knows; looked at again
         return any(latest.get((kind, None)) in LOST for kind in (Kind.COMM_FAULT, Kind.SILENT))
 
-    async def _gone_silent(self, device: str, life: Life) -> None:
-        if await self._say(device, Qualifier.NEW, life):
-            life.silent = True
-            self._count(life)
-            self._unwritten.add(device)
-        else:
-            self._set_deadline(device, life, self._clock.monotonic() + TICK_S)
+    async def _gone_silent(self, devices: Sequence[str]) -> None:
+        is_said = await self._say(devices, Qualifier.NEW)
+        for device in devices:
+            life = self._lives[device]
+            if is_said:
+                life.silent = True
+                self._lapsed(device, life)
+                self._count(life)
+                self._unwritten.add(device)
+            else:
+                self._set_deadline(device, life, self._clock.monotonic() + TICK_S)
 
-    async def _returned_to_life(self, device: str) -> None:
-        life = self._lives[device]
-        if await self._say(device, Qualifier.RESTORE, life):
-            life.silent = False
-            self._count(life)
-            self._returned.discard(device)
-            self._unwritten.add(device)
+    async def _returned_to_life(self, devices: Sequence[str]) -> None:
+        if await self._say(devices, Qualifier.RESTORE):
+            for device in devices:
+                life = self._lives[device]
+                life.silent = False
+                self._count(life)
+                self._returned.discard(device)
+                self._unwritten.add(device)
 
-    async def _say(self, device: str, qualifier: Qualifier, life: Life) -> bool:
-        """Report the change once, also when a crash came between the event and our own record of it."""
+    async def _say(self, devices: Sequence[str], qualifier: Qualifier) -> bool:
+        """Report the change of each once, all in one commit."""
         try:
-            latest = await self._store.latest(device)
-            told = latest.get((Kind.SILENT, None))
-            if told is qualifier or (told is None and qualifier is Qualifier.RESTORE):
-                return True
-            is_unreachable = latest.get((Kind.COMM_FAULT, None)) in LOST
-            if qualifier is Qualifier.NEW and is_unreachable and not await self._heard_since_its_fault(device, life):
-                return True  # its driver has said so already: one cause, one event
-            last = life.heard_at.isoformat(timespec="seconds") if life.heard_at else None
-            observation = Observation(
-                device, Kind.SILENT, qualifier, values={"last_heard": last, "within_s": life.within_s}
-            )
-            await (await self._report([observation]))
+            words = [await self._word(device, qualifier) for device in devices]
+            if said := [word for word in words if word is not None]:
+                await (await self._report(said))
         except StoreError:
             return False  # tried again at the next look; the store reports its own state
         return True
+
+    async def _word(self, device: str, qualifier: Qualifier) -> Observation | None:
+        """What is to be said; None when it is known, also when a crash came between the event and our own record of it."""
+        life, latest = self._lives[device], await self._store.latest(device)
+        told = latest.get((Kind.SILENT, None))
+        if told is qualifier or (told is None and qualifier is Qualifier.RESTORE):
+            return None
+        is_unreachable = latest.get((Kind.COMM_FAULT, None)) in LOST
+        if qualifier is Qualifier.NEW and is_unreachable and not await self._heard_since_its_fault(device, life):
+            return None  # its driver has said so already: one cause, one event
+        last = life.heard_at.isoformat(timespec="seconds") if life.heard_at else None
+        return Observation(device, Kind.SILENT, qualifier, values={"last_heard": last, "within_s": life.within_s})
 
     async def _heard_since_its_fault(self, device: str, life: Life) -> bool:
         """A last will that came late is contradicted by nobody: who spoke after it and fell silent did so anew."""
@@ -407,6 +469,13 @@ class Health:
             for state in STATES:  # zeros too: an alert can only watch a series that is there
                 self._metrics.devices.labels(site, state).set(self._counts[site, state])
         self._recounted.clear()
+
+
+def grace_s(within_s: float) -> float:
+    """How long a passed deadline waits after a start. Where 5 % of the window is enough for a device to reach us, no longer: then
+    no start delays a silence beyond what is promised."""
+    late_s = within_s * LATE_SHARE
+    return min(STARTUP_GRACE_S, late_s if late_s >= REACHES_US_S else within_s)
 
 
 def state_of(life: Life) -> State:

@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from simulators._clock import Clock, RealClock
+from simulators._desk import Desk
 from simulators._world import Ledger, Option, Simulated, Spec, World
 from simulators.scenario import Planned, Scenario, ScenarioError, acts, devices_of, load, missing
 
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--ledger", type=Path, help="JSON lines: what was raised and what was acknowledged")
     parser.add_argument("--record", type=Path, help="the 110 centre's record, to check [[expect]] against")
     parser.add_argument("--control", metavar="HOST:PORT", help="control port of the 110 centre, for [[centre]]")
+    parser.add_argument("--site-file", type=Path, help="the gateway's, for [[operator]] and [[figure]]")
     parser.add_argument("--check", action="store_true", help="check the file, list the acts, do nothing")
     arguments = parser.parse_args()
     try:
@@ -65,18 +67,23 @@ def _run(arguments: argparse.Namespace) -> int:
     if scenario.expect and arguments.record is None:
         print(f"{arguments.scenario} has [[expect]]: name the 110 centre's record with --record", file=sys.stderr)
         return 2
+    if scenario.needs_desk and arguments.site_file is None:
+        print(f"{arguments.scenario} has [[operator]] or [[figure]]: name the gateway's --site-file", file=sys.stderr)
+        return 2
     clock = RealClock()
+    desk = Desk(scenario, arguments.site_file, clock) if scenario.needs_desk else None
     ledger = Ledger(clock, arguments.ledger)
     world = World(clock, Random(scenario.seed), ledger, run=int(clock.now() * 1000) & 0xFFFFFFFF)
     devices = _devices(scenario, dict(arguments.set), world)
     _check(plan, devices)
     complaints: list[str] = []
     try:
-        asyncio.run(_play(arguments, scenario, clock, devices, plan))
+        asyncio.run(_play(arguments, scenario, clock, devices, plan, desk=desk))
     except* OSError as broken:  # a port that is taken, a centre's control port that nobody serves
         complaints += [str(error) for error in broken.exceptions]
     ledger.close()
     print(f"raised {ledger.raised_count}, acknowledged {ledger.acknowledged_count}")
+    complaints += desk.complaints if desk is not None else ()
     if arguments.record is not None:
         complaints += missing(scenario, _accepted(arguments.record))
     for complaint in complaints:
@@ -124,6 +131,8 @@ async def _play(
     clock: Clock,
     devices: Mapping[str, Simulated],
     plan: Sequence[Planned],
+    *,
+    desk: Desk | None,
 ) -> None:
     stop, quiet = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -137,7 +146,7 @@ async def _play(
                 for line in scenario.centre
                 if arguments.stay or line.at_s < arguments.seconds
             ]
-        acting = group.create_task(_act(clock, devices, plan, arguments.seconds), name="acts")
+        acting = group.create_task(_all(clock, devices, plan, desk, arguments.seconds), name="acts")
         ends = [acting, group.create_task(stop.wait()), group.create_task(quiet.wait())]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         acting.cancel()
@@ -145,6 +154,16 @@ async def _play(
             await stop.wait()
         for task in (*running, *ends):
             task.cancel()
+
+
+async def _all(
+    clock: Clock, devices: Mapping[str, Simulated], plan: Sequence[Planned], desk: Desk | None, until_s: float
+) -> None:
+    """What the devices do, and beside it what the operator does and sees."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_act(clock, devices, plan, until_s))
+        if desk is not None:
+            group.create_task(desk.work(until_s))
 
 
 async def _act(clock: Clock, devices: Mapping[str, Simulated], plan: Sequence[Planned], until_s: float) -> None:

@@ -5,6 +5,8 @@
 [[traffic]]  devices ("a*"), do, zones, every_s (mean), hold_s, from_s, until_s: acts drawn by the seed
 [[centre]]   at_s, send: one line to the control port of the simulated 110 centre
 [[expect]]   account, code, qualifier, zone, count: what the centre's record must hold in the end
+[[operator]] at_s, run: one command of `fangkong` at the gateway's box
+[[figure]]   at_s, within_s, node, of_s, counts, gaps, via, deficiencies: what the gateway must count by then
 """
 
 from __future__ import annotations
@@ -88,6 +90,32 @@ class ExpectTable(Table):
     count: int = Field(1, ge=0)
 
 
+class OperatorTable(Table):
+    """One command of `fangkong`, word by word, without --config. `{today}` and `{tomorrow}` are filled in."""
+
+    at_s: float = Field(ge=0)
+    run: tuple[str, ...] = Field(min_length=1)
+
+
+class FigureTable(Table):
+    """What the gateway must count: looked at from `at_s` on, for at most `within_s`, until all of it is so."""
+
+    at_s: float = Field(ge=0)
+    within_s: float = Field(10, gt=0)
+    node: str = "all"
+    counts: dict[str, int] = {}
+    """As the API names them: required, installed, working, networked, waived, ..."""
+    of_s: float | None = None
+    """The counts of another moment, in seconds from the scenario's begin; left out: of now. One that is to come is as it will
+    be if nothing more happens."""
+    gaps: dict[str, int] | None = None
+    """So many requirements that are not met for this reason."""
+    via: str | None = None
+    """What all that is unreachable is unreachable through."""
+    deficiencies: dict[str, int] | None = None
+    """So many that are open, by their gap."""
+
+
 class Scenario(Table):
     """The whole file."""
 
@@ -97,6 +125,13 @@ class Scenario(Table):
     traffic: tuple[TrafficTable, ...] = ()
     centre: tuple[CentreTable, ...] = ()
     expect: tuple[ExpectTable, ...] = ()
+    operator: tuple[OperatorTable, ...] = ()
+    figure: tuple[FigureTable, ...] = ()
+
+    @property
+    def needs_desk(self) -> bool:
+        """Whether somebody has to sit at the gateway's box."""
+        return bool(self.operator or self.figure)
 
 
 class Planned(Table):

@@ -18,7 +18,7 @@ def _rows(of: str, by: str) -> Rows:
         return f'sum(fangkong_coverage_points{{{of}state="{state}"}})'
 
     def figure(title: str, about: str, part: str, whole: str) -> Panel:
-        share = [(f"{points(part)} / {points(whole)}", "")]
+        share = [(f"floor(1000 * {points(part)} / {points(whole)}) / 1000", "")]  # 9999 of 10000 is not 100 %
         return Panel(title, about, share, Look.NUMBER, "percentunit", warn=1.0, bad=0.95)
 
     def count(title: str, about: str, expression: str) -> Panel:

@@ -57,3 +57,26 @@ async def asked(registry: Registry, point: str, measure: str, now: datetime) -> 
         "one of " + ", ".join(line.measure for line in lines) if lines else "a point that a profile asks for something"
     )
     raise ConfigError([Problem("command line", None, "measure", found[:120], expected, "配置要求中没有该措施")])
+
+
+async def unknown_kinds(registry: Registry, things: Sequence[object], now: datetime) -> Sequence[str]:
+    """A note for each kind that nothing is asked of: mostly a slip, by which a place would require nothing unseen."""
+    import difflib
+
+    from gateway.coverage.contracts import CONTRACTS
+    from gateway.coverage.facts import Sort
+    from gateway.coverage.requirements import profile_of
+    from gateway.model import Device, Point, Site
+
+    profiles = await history_of(registry, Sort.PROFILE)
+    lines = {kind: profiles.at(Sort.PROFILE, (kind,), now) for (kind,) in profiles.subjects(Sort.PROFILE)}
+    asked_points = {
+        line.point_kind for kind, value in lines.items() if value for line in profile_of(kind, value).requirements
+    }
+    notes = []
+    for sort, known in ((Site, set(lines)), (Device, set(CONTRACTS)), (Point, asked_points)):
+        for kind in sorted({each.kind for each in things if isinstance(each, sort)} - known - {""}):
+            near = difflib.get_close_matches(kind, known, n=1)
+            hint = f'did you mean "{near[0]}"? ' if near else ""
+            notes.append(f"note: {sort.__name__.lower()} kind {kind!r}: nothing is asked of it. {hint}无此类别的要求")
+    return notes

@@ -84,7 +84,8 @@ def asked(args: argparse.Namespace, path: str, body: dict[str, Any] | None = Non
     except (HTTPException, ValueError, KeyError):
         said = f"what answers at {site_file.api.listen} ([api] listen) is another program 端口被其他程序占用"
     except (urllib.error.URLError, ConnectionError) as error:
-        said = f"no gateway answers: {error} 服务未运行"
+        why = getattr(error, "reason", error)
+        said = f"no gateway answers at {site_file.api.listen} ({why}): start it with  fangkong run  服务未运行"
     except TimeoutError:
         said = f"the gateway did not answer; {doubt} 服务无响应"
     print(json.dumps({"ok": False, "error": said}, ensure_ascii=False) if args.json else said, file=sys.stderr)

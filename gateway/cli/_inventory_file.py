@@ -9,6 +9,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -315,7 +316,10 @@ def write_inventory(path: Path, ledger: Snapshot) -> int:
         rows = _write_workbook(beside, ledger) if path.suffix.lower() == WORKBOOK else _write_csv(beside, ledger)
         beside.replace(path)
     except OSError as error:
-        raise ConfigError([_unusable(path, str(error), "a file that can be written", "文件无法写入")]) from error
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        found = error.strerror or str(error)
+        raise ConfigError([_unusable(path, found, "a file that can be written", "文件无法写入")]) from error
     return rows
 
 

@@ -21,7 +21,7 @@ def add_verbs(verbs: Verbs, month: Callable[[str], object], formats: Sequence[st
     export.add_argument("--box", help="as the roster of the district knows this box (default [gateway] name)")
     merge = verbs.add_parser("merge", help="the figures of the district from what its boxes exported")
     merge.add_argument("files", type=Path, nargs="+", metavar="FILE|DIR", help="exports of the month")
-    merge.add_argument("--roster", type=Path, required=True, help="CSV or TOML: box, name, area, required")
+    merge.add_argument("--roster", type=Path, required=True, help="CSV or TOML: the boxes that should report")
     merge.add_argument(
         "--last", type=Path, nargs="+", default=[], metavar="FILE|DIR",
         help="exports of earlier months: what a box that does not report must have",

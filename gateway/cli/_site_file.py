@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli import add_config
+from gateway.cli._asked import unknown_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -102,8 +103,11 @@ async def put(
 ) -> Written:
     """Change the ledger: checked, then audited, then written, `facts` with it. Raises ConfigError, StoreError."""
     from gateway.audit import Deed
+    from gateway.clock import RealClock
 
     planned = await registry.put(things, only=only, dry_run=True, report=report)
+    for note in await unknown_kinds(registry, things, RealClock().now()):
+        print(note, file=sys.stderr)
     if dry_run or not (planned.added or planned.updated or facts):
         return planned
     kind = type(things[0]).__name__.lower()
@@ -122,5 +126,18 @@ def show(args: argparse.Namespace, rows: list[dict[str, Any]], *, empty: str) ->
     else:
         from gateway.aligned import aligned
 
-        cells = [[("-" if cell is None else str(cell)) for cell in row.values()] for row in rows]
+        cells = [[_shown(cell) for cell in row.values()] for row in rows]
         print("\n".join(aligned([list(rows[0]), *cells])))
+
+
+def _shown(cell: object) -> str:
+    """For people: moments as the clock on their wall has them."""
+    from datetime import datetime
+
+    from gateway.coverage.days import LOCAL
+
+    if isinstance(cell, datetime):
+        return cell.astimezone(LOCAL).isoformat(" ", "seconds")
+    if isinstance(cell, list):
+        return ", ".join(map(str, cell))
+    return "-" if cell is None else str(cell)

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from gateway.cli._daemon import asked
-from gateway.cli._site_file import FAILED, OK, person, show
+from gateway.cli._site_file import FAILED, OK, open_registry, person, show
 
 if TYPE_CHECKING:
     import argparse
@@ -27,6 +27,7 @@ async def claim(args: argparse.Namespace) -> int:
     if useless := [f"--{name.replace('_', '-')}" for name in OF_THE_PLAN if getattr(args, name) not in (None, "")]:
         expected = f"what stands in the plan of {args.point} already; change that with fangkong point set"
         raise ConfigError([Problem("command line", None, ", ".join(useless), "not needed", expected, "点位已有规划")])
+    await _planned(args)
     begun = asked(args, "triggered")
     if begun is None:
         return FAILED
@@ -55,3 +56,21 @@ async def claim(args: argparse.Namespace) -> int:
     else:
         show(args, [{"point": args.point, **found}], empty="")
     return OK
+
+
+async def _planned(args: argparse.Namespace) -> None:
+    """Before an installer waits for nothing. Raises ConfigError for a point that is not there or has its device."""
+    from gateway.errors import ConfigError, Problem
+
+    registry = await open_registry(args)
+    point = registry.snapshot.points.get(args.point)
+    await registry.close()
+    if point is None or point.device is not None:
+        found = f"{args.point!r} is {f'watched by {point.device} already' if point else 'not in the ledger'}"[:160]
+        raise ConfigError(
+            [
+                Problem(
+                    "command line", None, "--point", found, "a planned point without a device", "点位不存在或已有设备"
+                )
+            ]
+        )

@@ -1,10 +1,11 @@
-"""`fangkong area add|list`: district, control zone, community, each in the former."""
+"""`fangkong area add|set|list`: district, control zone, community, each in the former."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
+from gateway.cli._change import change
 from gateway.cli._site_file import OK, add_common, open_registry, put, show
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ def add_parser(commands: Commands) -> None:
     add.add_argument("--dwellings", type=int, help="of a community")
     add.add_argument("--management", choices=MANAGEMENTS, help="of a community: how it is looked after")
     add_common(add, _add)
+    one = verbs.add_parser("set", help="change what is said of an area; what is not said stays")
+    one.add_argument("id")
+    one.add_argument("--name")
+    one.add_argument("--parent", help="the area it is in")
+    one.add_argument("--dwellings", type=int)
+    one.add_argument("--management", choices=MANAGEMENTS)
+    add_common(one, _set)
     add_common(verbs.add_parser("list", help="list areas"), _list)
 
 
@@ -42,6 +50,13 @@ async def _add(args: argparse.Namespace) -> int:
         await registry.close()
     show(args, [asdict(area)], empty="")
     return OK
+
+
+async def _set(args: argparse.Namespace) -> int:
+    from gateway.model import Management
+
+    args.management = Management(args.management) if args.management else None
+    return await change(args, lambda ledger: ledger.areas, ("name", "parent", "dwellings", "management"))
 
 
 async def _list(args: argparse.Namespace) -> int:

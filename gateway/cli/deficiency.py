@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gateway.coverage.tickets import Ticket, Tickets
     from gateway.registry import Registry
 
+WORDS_MAX = 100
+"""A line in a list."""
+
 
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("deficiency")
@@ -29,12 +32,24 @@ def add_parser(commands: Commands) -> None:
     add_common(one, _show)
     told = verbs.add_parser("told", help="note who was told of it")
     told.add_argument("id")
-    told.add_argument("--whom", required=True, help="a role or an office, never a person's name")
+    told.add_argument("--whom", required=True, type=_role, help="a role or an office, never a person's name")
     add_common(told, _told)
     rectified = verbs.add_parser("rectified", help="say that it was put right; the evidence closes it")
     rectified.add_argument("id")
-    rectified.add_argument("--remark", default="")
+    rectified.add_argument("--remark", default="", type=_words)
     add_common(rectified, _rectified)
+
+
+def _words(text: str) -> str:
+    if not text.isprintable() or len(text) > WORDS_MAX:
+        raise argparse.ArgumentTypeError(f"at most {WORDS_MAX} printable characters are expected, not {text[:40]!r}")
+    return text
+
+
+def _role(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"a role or an office is expected, not {text[:40]!r}")
+    return _words(text)
 
 
 @asynccontextmanager
@@ -56,8 +71,12 @@ async def _list(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from gateway.coverage.ranking import ticket_order
+    from gateway.errors import ConfigError, Problem
 
     async with _record(args) as (registry, tickets):
+        if args.site not in {None, *registry.snapshot.sites, *(each.site for each in tickets)}:
+            found, expected = f"{args.site!r} is not in the ledger"[:160], "a site (fangkong site list)"
+            raise ConfigError([Problem("command line", None, "--site", found, expected, "场所不存在")])
         sites = {site.id: asdict(site) for site in registry.snapshot.sites.values()}
         listed = tickets if args.all else tickets.open()
         chosen = sorted(listed, key=lambda each: ticket_order(each, sites.get(each.site, {})))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli._lifecycle import add_lifecycle
 from gateway.cli._site_file import FAILED, OK, add_common, data_dir, open_registry, put, show
+from gateway.cli._standing import counted, requirements, standing, trends
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from gateway.cli import Commands
     from gateway.model import Device, Heard, Point
     from gateway.registry import Registry, Thing
+
+LISTEN_MAX_S = 600
+"""An installer stands before the device; what is triggered later is another one."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -31,7 +35,9 @@ def add_parser(commands: Commands) -> None:
     claim = verbs.add_parser("claim", help="take a device that reports but is not in the ledger into it")
     _device_arguments(claim, may_listen=True)
     claim.add_argument("--by-trigger", action="store_true", help="take the one that is triggered now; needs --point")
-    claim.add_argument("--within", type=int, default=120, metavar="SECONDS", help="how long to listen, at most 600")
+    claim.add_argument(
+        "--within", type=_seconds, default=120, metavar="SECONDS", help=f"how long to listen, at most {LISTEN_MAX_S}"
+    )
     add_common(claim, _claim)
 
     load = verbs.add_parser("import", help="add and update devices and points from a CSV file (docs/inventory.md)")
@@ -49,6 +55,12 @@ def add_parser(commands: Commands) -> None:
     add_common(one, _show)
 
     add_lifecycle(verbs)
+
+
+def _seconds(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= LISTEN_MAX_S):
+        raise argparse.ArgumentTypeError(f"1 to {LISTEN_MAX_S} seconds are expected, not {text!r}")
+    return int(text)
 
 
 def _device_arguments(parser: argparse.ArgumentParser, *, may_listen: bool = False) -> None:
@@ -166,17 +178,25 @@ def _known_kept(registry: Registry, thing: Thing) -> Thing:
 
 
 async def _list(args: argparse.Namespace) -> int:
+    from gateway.cli._asked import history_of
+    from gateway.clock import RealClock
+    from gateway.coverage.facts import Sort
+
+    now = RealClock().now()
     async with _ledger(args) as registry:
         last = {heard.device: heard for heard in heard_devices(args)}
         rows: list[dict[str, Any]] = []
         if not args.unclaimed:
+            history = await history_of(registry, Sort.STAGE, Sort.HEALTH)
             devices = [device for device in registry.devices() if args.site in (None, device.site)]
             rows += [
-                _row(device.id, device.site, device.name, last.get(device.id))
+                _row(device.id, device.site, device.name, last.get(device.id), standing(history, device.id, now))
                 for device in sorted(devices, key=lambda device: device.id)
             ]
         if args.site is None:
-            rows += [_row(heard.device, None, "(unclaimed 未登记)", heard) for heard in _unclaimed(args, registry)]
+            rows += [
+                _row(heard.device, None, "(unclaimed 未登记)", heard, UNPLANNED) for heard in _unclaimed(args, registry)
+            ]
     show(args, rows, empty="no devices 没有设备")
     return OK
 
@@ -184,28 +204,46 @@ async def _list(args: argparse.Namespace) -> int:
 async def _show(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
+    from gateway.cli._asked import history_of
+    from gateway.clock import RealClock
+    from gateway.coverage.facts import Sort
+
+    now = RealClock().now()
     async with _ledger(args) as registry:
         device = registry.device(args.id)
         heard = next((heard for heard in heard_devices(args) if heard.device == args.id), None)
         if device is None and heard is None:
             print(f"{args.id}: neither in the ledger nor heard 台账中没有,也未收到过")
             return FAILED
-        watched = [point for point in registry.points() if point.device == args.id]
+        live = await counted(args, registry, now)
+        samples = trends(await history_of(registry, Sort.SAMPLE), args.id, now)
+        watched = [point for point in registry.points() if args.id in {of for of, _ in point.watchers}]
         points = [asdict(point) for point in sorted(watched, key=lambda point: point.number)]
-    row = _row(args.id, device.site if device else None, device.name if device else "", heard)
+    ids = {point.id for point in watched}
+    asked = requirements([each for each in live.verdicts() if each.point in ids], as_json=args.json)
+    stands = standing(live.history, args.id, now) if device else UNPLANNED
+    row = _row(args.id, device.site if device else None, device.name if device else "", heard, stands)
     if args.json:
-        print(json.dumps({**row, "points": points}, ensure_ascii=False, default=str))
+        whole = {**row, "points": points, "coverage": asked, "trends": samples}
+        print(json.dumps(whole, ensure_ascii=False, default=str))
     else:
         show(args, [row], empty="")
         show(args, points, empty="no points 没有点位")
+        show(args, asked, empty="nothing is asked of its points 无应装要求")
+        show(args, samples, empty="no measurements 没有测量值")
     return OK
 
 
-def _row(device_id: str, site: str | None, name: str, heard: Heard | None) -> dict[str, Any]:
+UNPLANNED = {"stage": "unplanned", "state": None, "cause": None, "via": None, "since": None}
+"""Nobody has claimed it: it counts for nothing."""
+
+
+def _row(device_id: str, site: str | None, name: str, heard: Heard | None, stands: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": device_id,
         "site": site,
         "name": name,
+        **stands,
         "last_heard": _moment(heard.at if heard else None),
         "deadline": _moment(heard.deadline if heard else None),
     }

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli._site_file import OK, add_common, open_registry, put
+from gateway.cli._site_file import OK, USAGE, add_common, audit_of, open_registry, os_actor, put
 
 if TYPE_CHECKING:
     from gateway.cli import Commands
@@ -72,10 +72,13 @@ async def _import(args: argparse.Namespace) -> int:
 
 
 async def _export(args: argparse.Namespace) -> int:
+    from gateway.audit import Deed
     from gateway.cli._inventory_file import write_inventory
 
     registry = await open_registry(args)
     try:
+        # Before it leaves: who carries all addresses and phones of a district away is to be known.
+        await audit_of(args).record(os_actor(), Deed.EXPORT, "inventory", {"file": args.file.name[:128]})
         rows = write_inventory(args.file, registry.snapshot)
     finally:
         await registry.close()
@@ -86,10 +89,15 @@ async def _export(args: argparse.Namespace) -> int:
 def _sample(args: argparse.Namespace) -> int:
     from gateway.cli._district import district
     from gateway.cli._inventory_file import write_inventory
+    from gateway.errors import ConfigError
     from gateway.registry.checks import join
     from gateway.registry.snapshot import EMPTY
 
-    rows = write_inventory(args.file, join(EMPTY, district(args.seed)))
+    try:
+        rows = write_inventory(args.file, join(EMPTY, district(args.seed)))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return USAGE
     print(f"{rows} rows in {args.file}")
     return OK
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli._site_file import OK, add_common, open_registry, show
+from gateway.cli._site_file import OK, add_common, data_dir, open_registry, show
 
 if TYPE_CHECKING:
     from gateway.cli import Commands
@@ -46,19 +46,26 @@ async def _due(args: argparse.Namespace) -> int:
     from datetime import timedelta
 
     from gateway.clock import RealClock
-    from gateway.coverage.contracts import contract_of
+    from gateway.coverage.contracts import contract_of, contracts_of
     from gateway.coverage.facts import Sort
+    from gateway.coverage.view import is_out
 
     registry = await open_registry(args)
     try:
         tested = {fact.subject[0]: fact async for page in registry.newest(Sort.LIVE_TEST) for fact in page}
-        devices = [device for device in registry.devices() if args.site in (None, device.site)]
+        stages = {fact.subject[0]: fact.value async for page in registry.newest(Sort.STAGE) for fact in page}
+        devices = [
+            device
+            for device in registry.devices()
+            if args.site in (None, device.site) and not is_out(stages.get(device.id))
+        ]
     finally:
         await registry.close()
+    contracts = contracts_of(data_dir(args)[0].coverage.contract)
     soon = RealClock().now() + timedelta(days=args.within)
     rows = []
     for device in sorted(devices, key=lambda device: device.id):
-        every = contract_of(device.kind).live_test_days
+        every = contract_of(device.kind, contracts).live_test_days
         last = tested.get(device.id)
         due = last.valid_from + timedelta(days=every) if last and every else None
         if every is not None and (due is None or due <= soon):

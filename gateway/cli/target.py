@@ -46,6 +46,7 @@ async def _record(args: argparse.Namespace, value: Mapping[str, float] | None) -
     from datetime import date
 
     from gateway.audit import Deed
+    from gateway.cli._asked import history_of
     from gateway.clock import RealClock
     from gateway.coverage.facts import Fact, Sort
     from gateway.errors import ConfigError, Problem
@@ -55,6 +56,7 @@ async def _record(args: argparse.Namespace, value: Mapping[str, float] | None) -
     except ValueError as error:
         problem = Problem("command line", None, "due", f"found {args.due!r}"[:120], "a day like 2026-12-31", "日期不对")
         raise ConfigError([problem]) from error
+    now = RealClock().now()
     registry = await open_registry(args)
     try:
         ledger = registry.snapshot
@@ -63,8 +65,11 @@ async def _record(args: argparse.Namespace, value: Mapping[str, float] | None) -
             expected = "all, or area:ID or site:ID of the ledger"
             found = f"{args.node!r} is not in the ledger"[:120]
             raise ConfigError([Problem("command line", None, "node", found, expected, "区域或场所不存在")])
+        if value is None and (await history_of(registry, Sort.TARGET)).at(Sort.TARGET, (args.node, due), now) is None:
+            found, expected = f"no target by {due}", "one of fangkong target list"
+            raise ConfigError([Problem("command line", None, args.node, found, expected, "没有此目标")])
         await audit_of(args).record(os_actor(), Deed.REGISTRY, f"target {args.node} {due}", value or {})
-        await registry.record([Fact(Sort.TARGET, (args.node, due), value, RealClock().now(), actor=os_actor().id)])
+        await registry.record([Fact(Sort.TARGET, (args.node, due), value, now, actor=os_actor().id)])
     finally:
         await registry.close()
     show(args, [_row((args.node, due), value)], empty="")

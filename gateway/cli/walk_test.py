@@ -140,7 +140,9 @@ def _told(args: argparse.Namespace, found: dict[str, Any] | None) -> int:
         return OK
     show(args, [_line(row) for row in sheet["rows"]], empty="no points 没有点位")
     word = "until 至" if found["running"] else "ended 已于"
-    print(f"{sheet['passed']} of {len(sheet['rows'])} passed 合格; {word} {found['ends']}")
+    print(
+        f"{sheet['passed']} of {len(sheet['rows'])} passed 合格; {word} {_local(found['ends'], '%Y-%m-%d %H:%M:%S')} (UTC+8)"
+    )
     return OK
 
 
@@ -151,7 +153,16 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
         "name": row["name"],
         "device": row["device"],
         "zone": row["zone"],
-        "alarm": row["alarm_at"][11:19],
-        "restore": row["restore_at"][11:19],
+        "alarm": _local(row["alarm_at"], "%H:%M:%S"),
+        "restore": _local(row["restore_at"], "%H:%M:%S"),
         "state": MARKS[row["lacks"]],
     }
+
+
+def _local(moment: str, form: str) -> str:
+    """As the clock on the wall shows it, and as the sheet has it; nothing for a moment that has not come."""
+    from datetime import datetime
+
+    from gateway.coverage.days import LOCAL
+
+    return datetime.fromisoformat(moment).astimezone(LOCAL).strftime(form) if moment else ""

@@ -8,16 +8,21 @@
 | vehicle_unit | 5 min; off duty nobody minds (gateway/rules/vehicles.py) | none |
 | radio_code | none: anybody can have sent it, and it never checks in | every 30 days, its only proof |
 
-A driver knows its own pace: three polls, two heartbeats. What a person wrote at the device itself comes before all.
+A driver knows its own pace: three polls, two heartbeats. The site file may change each row, `[coverage.contract.KIND]`. What a
+person wrote at the device itself comes before all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from gateway.model import Device
+
+if TYPE_CHECKING:
+    from gateway.config import ContractsSection
 
 HOUR_S = 3600.0
 CHECK_IN_S = 25 * HOUR_S
@@ -57,6 +62,12 @@ CONTRACTS: Mapping[str, Contract] = MappingProxyType(
         "siren": DEFAULT,
     }
 )
+
+
+def contracts_of(said: ContractsSection) -> Mapping[str, Contract]:
+    """Of every kind, as the site file changes what is shipped."""
+    changes = said.model_dump(exclude_none=True)
+    return {kind: replace(contract, **changes[kind]) for kind, contract in CONTRACTS.items()}
 
 
 def contract_of(kind: str, contracts: Mapping[str, Contract] = CONTRACTS) -> Contract:

@@ -14,7 +14,8 @@ from gateway.coverage.facts import Sort
 from gateway.coverage.history import History, ms_of
 from gateway.coverage.period import Period, Sweep
 from gateway.coverage.sums import ALL, nodes_of, shape_of, site_counts
-from gateway.coverage.verdict import Rules, Verdict, View, judge_all
+from gateway.coverage.verdict import Verdict, judge_all
+from gateway.coverage.view import Rules, View
 
 __all__ = ["ALL", "add_up", "by_site", "counts", "nodes_of", "over", "tree", "verdicts"]
 

@@ -31,7 +31,8 @@ class Sort(StrEnum):
     STAGE = "stage"
     """(device,): {"stage": one of STAGES}."""
     ACCEPTANCE = "acceptance"
-    """(point, device, zone): {"sheet": hash of the acceptance sheet, "by": role}. Holds for this watcher of this point."""
+    """(point, device, zone): {"sheet": hash of the acceptance sheet, "by": role}. Holds for this watcher of this
+    point; None when it is taken off."""
     WAIVER = "waiver"
     """(point, measure): {"reason", "approver"}; always with an end."""
     INSPECTION = "inspection"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
@@ -222,6 +222,9 @@ class History:
         self.points_of_site: defaultdict[str, set[str]] = defaultdict(set)
         """Every point that was ever at a site; and so on."""
         self.sites_of_point: defaultdict[str, set[str]] = defaultdict(set)
+        self.sites_of_kind: defaultdict[str, set[str]] = defaultdict(set)
+        self.sites_of_area: defaultdict[str, set[str]] = defaultdict(set)
+        self.areas_of_area: defaultdict[str, set[str]] = defaultdict(set)
         self.points_of_device: defaultdict[str, set[str]] = defaultdict(set)
         self.zones_tested: defaultdict[str, set[str]] = defaultdict(set)
         self.zones_judged: defaultdict[str, set[str]] = defaultdict(set)
@@ -253,6 +256,16 @@ class History:
         """The history as it was known at a moment: without what was recorded later."""
         limit = ms_of(known_at)
         return History(fact for fact in self.facts if _recorded(fact) <= limit)
+
+    def sites_below(self, area: str) -> Collection[str]:
+        """Every site that was ever in an area, or in one that was ever in it."""
+        areas, sites = [area], set(self.sites_of_area.get(area, ()))
+        for above in areas:
+            for below in self.areas_of_area.get(above, ()):
+                if below not in areas:
+                    areas.append(below)
+                    sites |= self.sites_of_area.get(below, set())
+        return sites
 
     def _add(self, fact: Fact) -> Iterable[Change]:
         if fact.id and fact.id in self._lines:
@@ -287,7 +300,14 @@ class History:
             self.zones_tested[fact.subject[0]].add(fact.subject[1])
         elif fact.sort is Sort.HEALTH:
             self.zones_judged[fact.subject[0]].add(fact.subject[1])
-        elif fact.sort is Sort.POINT and fact.value is not None:
+        elif fact.value is None:
+            return
+        elif fact.sort is Sort.SITE:
+            self.sites_of_kind[fact.value.get("kind", "")].add(fact.subject[0])
+            self.sites_of_area[fact.value.get("area") or ""].add(fact.subject[0])
+        elif fact.sort is Sort.AREA:
+            self.areas_of_area[fact.value.get("parent") or ""].add(fact.subject[0])
+        elif fact.sort is Sort.POINT:
             point = _point(fact.value)
             self.points_of_site[point.site].add(fact.subject[0])
             self.sites_of_point[fact.subject[0]].add(point.site)

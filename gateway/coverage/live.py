@@ -11,7 +11,8 @@ from gateway.coverage.counts import Counts
 from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.history import NEVER, Change, History, moment_of, ms_of
 from gateway.coverage.sums import ALL, nodes_of, shape_of, site_counts
-from gateway.coverage.verdict import Rules, Verdict, View
+from gateway.coverage.verdict import Verdict, judge, judge_site
+from gateway.coverage.view import Rules, View
 
 Spot = tuple[str, str]
 """("point", id), or ("site", id) for what nobody has planned there and for where it belongs."""
@@ -91,9 +92,9 @@ class Live:
             case Sort.SITE | Sort.PROOF:
                 found = self._whole(name)
             case Sort.PROFILE:
-                found = [spot for (site,) in history.subjects(Sort.SITE) for spot in self._whole(site)]
+                found = [spot for site in history.sites_of_kind.get(name, ()) for spot in self._whole(site)]
             case Sort.AREA:
-                found = [("area", name), *(("site", site) for (site,) in history.subjects(Sort.SITE))]
+                found = [("area", name), *(("site", site) for site in history.sites_below(name))]
             case _:
                 found = []
         return found
@@ -105,13 +106,14 @@ class Live:
         view = View(self.history, self._now, self.rules)
         found: list[Verdict] = []
         sites: set[str] = set()
+        areas: list[str] = []
         for spot in spots:
             self.judged += 1
             sort, name = spot
             if sort == "area":
-                self._area(view, name)
+                areas.append(name)
                 continue
-            new = view.judge(name) if sort == "point" else view.judge_site(name)
+            new = judge(view, name) if sort == "point" else judge_site(view, name)
             if sort == "site":
                 sites.add(name)
                 nodes_of(view, name)  # where it belongs counts for how long this stands
@@ -124,6 +126,8 @@ class Live:
             found += new
         for site in sites:
             self._add_up(view, site)
+        for area in areas:  # once no site is counted in one that is gone
+            self._area(view, area)
         return found
 
     def _look_again(self, spot: Spot, until: int) -> None:
@@ -136,7 +140,7 @@ class Live:
         node = f"area:{area}"
         if view.look(Sort.AREA, (area,)).value is not None:
             self._tree.setdefault(node, Counts())
-        elif not any(node in nodes for _, nodes in self._counts.values()):
+        else:
             self._tree.pop(node, None)
         self._look_again(("area", area), view.until)
 

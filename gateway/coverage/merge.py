@@ -14,7 +14,8 @@ from gateway.coverage.history import History, ms_of
 from gateway.coverage.period import Period
 from gateway.coverage.requirements import Duty
 from gateway.coverage.sums import ALL, counts_of, nodes_of, shape_of
-from gateway.coverage.verdict import Rules, Verdict, View, judge_all
+from gateway.coverage.verdict import Rules, Verdict, judge_all
+from gateway.coverage.view import View
 
 BOXES_MAX = 1000
 """A district of ten million points: more is a mistake of whoever lists them."""

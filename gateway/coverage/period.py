@@ -13,7 +13,8 @@ from gateway.coverage.facts import ZONE_OF_ALL, Sort
 from gateway.coverage.history import History
 from gateway.coverage.requirements import Duty, Family
 from gateway.coverage.sums import ALL, counts_of, nodes_of, shape_of
-from gateway.coverage.verdict import Rules, Verdict, View, is_out
+from gateway.coverage.verdict import Verdict, judge, judge_site
+from gateway.coverage.view import Rules, View, is_out
 
 NONE = Counts()
 
@@ -102,9 +103,9 @@ class Sweep:
     def figures(self) -> Mapping[str, Period]:
         self._name_nodes()
         for (point,) in self.history.subjects(Sort.POINT):
-            self._take(lambda view, point=point: view.judge(point))  # type: ignore[misc]  # a default binds the loop's name
+            self._take(lambda view, point=point: judge(view, point))  # type: ignore[misc]  # a default binds the loop's name
         for site in self._stays:
-            self._take(lambda view, site=site: view.judge_site(site))  # type: ignore[misc]  # as above
+            self._take(lambda view, site=site: judge_site(view, site))  # type: ignore[misc]  # as above
         for stay, shapes in self._shapes.items():
             held = sum((counts_of(shape) * ms for shape, ms in shapes.items()), NONE)
             self._give(stay.nodes, Period(held))
@@ -216,9 +217,8 @@ def _is_accepted(view: View, device: str) -> bool:
         read = view.look(Sort.POINT, (point,)).read
         if read is None or view.place(read.site) is None:
             continue
-        for watcher, zone in read.watchers:
-            if watcher == device and view.look(Sort.ACCEPTANCE, (point, device, zone)).value is not None:
-                return True
+        if any(watcher == device for watcher, *_ in view.accepted(point, read)):
+            return True
     return False
 
 

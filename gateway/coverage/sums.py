@@ -9,7 +9,8 @@ from typing import NamedTuple
 from gateway.coverage.counts import Counts
 from gateway.coverage.facts import Sort
 from gateway.coverage.requirements import Duty, Family
-from gateway.coverage.verdict import Verdict, View
+from gateway.coverage.verdict import Verdict
+from gateway.coverage.view import View
 
 ALL = "all"
 DEPTH_MAX = 8

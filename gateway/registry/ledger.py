@@ -45,6 +45,11 @@ EVER = datetime(2000, 1, 1, tzinfo=UTC)
 BATCH = 500
 """Rows in one INSERT: at most 13 columns each, far below SQLite's 32 766 parameters."""
 
+SHELVES: tuple[tuple[type[Thing], type[Model]], ...] = (
+    (Area, AreaRow), (Site, SiteRow), (Device, DeviceRow), (Point, PointRow), (Geofence, GeofenceRow), (Vehicle, VehicleRow),
+)  # fmt: skip
+"""Parents first."""
+
 Report = Callable[[Thing, Finding], Problem]
 Load = Callable[[BaseDBAsyncClient], Awaitable[None]]
 
@@ -232,6 +237,25 @@ class Registry:
                 self._snapshot = await _load(transaction)
         return written
 
+    async def remove(self, thing: Site | Point, *, actor: str = "cli") -> Sequence[Thing]:
+        """Take out a point, or a site with all that is there; what was true of them stays in the record, and ends now. What is
+        gone. Raises ConfigError."""
+        async with self.transaction() as transaction:
+            before, now = await _load(transaction), self._clock.now()
+            gone = [thing, *(_all_at(before, thing) if isinstance(thing, Site) else ())]
+            for kind, model in reversed(SHELVES):
+                ids = [each.id for each in gone if isinstance(each, kind)]
+                for start in range(0, len(ids), BATCH):
+                    await model.filter(id__in=ids[start : start + BATCH]).using_db(transaction).delete()
+            ends = [
+                replace(fact, value=None) for each in gone if (fact := factlog.fact_of(each, now, actor)) is not None
+            ]
+            bare = [replace(each, device=None, zone=None, also=()) for each in gone if isinstance(each, Point)]
+            await factlog.write(transaction, [*ends, *_no_longer_accepted(before, bare, now, actor)], now)
+            await transaction.execute_query(f"PRAGMA user_version = {before.revision + 1}")
+            self._snapshot = await _load(transaction)
+        return gone
+
     # -- the record of facts -------------------------------------------------------------------------------------------
 
     async def record(self, facts: Sequence[Fact], *, reader: str | None = None, seq: int = 0) -> None:
@@ -330,6 +354,12 @@ def _changes(before: Snapshot, wanted: Sequence[Thing]) -> tuple[list[Thing], Wr
     return changes, Written(added, len(changes) - added, len(wanted) - len(changes))
 
 
+def _all_at(ledger: Snapshot, site: Site) -> list[Thing]:
+    devices = [device for device in ledger.devices.values() if device.site == site.id]
+    vehicles = [ledger.vehicles[device.id] for device in devices if device.id in ledger.vehicles]
+    return [*devices, *vehicles, *(point for point in ledger.points.values() if point.site == site.id)]
+
+
 def _no_longer_accepted(before: Snapshot, changes: Sequence[Thing], now: datetime, actor: str) -> list[Fact]:
     """An acceptance ends with its binding: what returns to a point has to show again that it works there."""
     return [
@@ -388,10 +418,7 @@ async def _load(transaction: BaseDBAsyncClient) -> Snapshot:
 
 
 async def _write(transaction: BaseDBAsyncClient, before: Snapshot, changes: Sequence[Thing]) -> None:
-    shelves: tuple[tuple[type[Thing], type[Model]], ...] = (
-        (Area, AreaRow), (Site, SiteRow), (Device, DeviceRow), (Point, PointRow), (Geofence, GeofenceRow), (Vehicle, VehicleRow),
-    )  # fmt: skip
-    for kind, model in shelves:  # parents first
+    for kind, model in SHELVES:
         new = [thing for thing in changes if isinstance(thing, kind) and _known(before, thing) is None]
         known = [thing for thing in changes if isinstance(thing, kind) and _known(before, thing) is not None]
         if model is PointRow:

@@ -10,6 +10,8 @@ from typing import Any
 COLOURS = ("#2f6db3", "#4c9f70", "#e0a030", "#c2452d")
 LABEL_PX = 15
 MARGIN = 6
+BARS_MIN = 4
+"""A single bar would fill the chart."""
 FONT = '"Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC", sans-serif'
 
 
@@ -39,8 +41,9 @@ def bars(classes: Mapping[str, int], name: str) -> str:
     )  # fmt: skip
     chart.margin_left = MARGIN + max(map(_unmeasured, classes), default=0)
     chart.range = (0, max(classes.values(), default=1) * 1.15)  # room for the number at the longest
-    chart.x_labels = list(classes)[::-1]
-    chart.add("", list(classes.values())[::-1])
+    spare = max(0, BARS_MIN - len(classes))
+    chart.x_labels = [""] * spare + list(classes)[::-1]
+    chart.add("", [None] * spare + list(classes.values())[::-1])
     return _svg(chart)
 
 
@@ -53,7 +56,7 @@ def towards(
 ) -> str:
     """Shares in thousandths: what is installed, what was promised by when, and how it goes on to 100 % at `until`."""
     chart = _chart(_pygal().DateLine, name, legend_at_bottom=True, legend_at_bottom_columns=3, formatter=None)
-    chart.margin_right = 3 * MARGIN  # half of the last day's label
+    chart.margin_right = 5 * MARGIN  # half of the last day's label
     chart.value_formatter = lambda value: f"{value:.0f} %" if float(value).is_integer() else f"{value:.1f} %"
     chart.x_value_formatter = lambda day: f"{day:%y-%m-%d}"
     onward = [actual[-1], (until, 1000)] if until and actual else []
@@ -62,7 +65,7 @@ def towards(
     if days:
         length = (days[-1] - days[0]).days
         chart.x_labels = sorted({days[0] + timedelta(days=length * quarter // 4) for quarter in range(5)})
-    least = min((share for line in lines for _, share in line), default=0) // 100 * 10
+    least = min(90, min((share for line in lines for _, share in line), default=0) // 100 * 10)  # an axis has a length
     chart.y_labels = [least + (100 - least) * part // 4 for part in range(5)]
     chart.range = (least, 100)
     for label, line in zip(words, lines, strict=True):

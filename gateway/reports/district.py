@@ -21,8 +21,16 @@ from gateway.reports.tables import Cell, Column, Report, Table, plain, word_of
 from gateway.reports.words import AREA_KINDS, GAPS, MEASURES, NO_REQUIRED_POINTS, NOT_REPORTED, SITE_KINDS, Lang, Said
 
 HOUR_MS = 3_600_000
-HEADS = {"网关": "box", "名称": "name", "区域": "area", "应装点位": "required"}
+HEADS = {
+    "网关": "box",
+    "名称": "name",
+    "区域": "area",
+    "应装点位": "required",
+    "应联点位": "must_network",
+    "目标单位": "target_units",
+}
 _KEYS = frozenset(HEADS.values())
+_PLANNED = ("required", "must_network", "target_units")
 UNHEARD = Said(
     "。其应装点位计入分母,不计已装。",
     ". What boxes that did not report must have is in the denominators, and nothing of it counts as installed.",
@@ -36,8 +44,8 @@ class Post:
     """A box of the roster."""
 
     box: str
-    required: int
-    """Points that are planned there, as long as it has never reported."""
+    planned: Counts
+    """What must be there, as long as it has never reported: points, those of them that must reach 110, units of the target."""
     name: str = ""
     area: str = ""
     """The id of the area it serves; without, only the total knows of what is planned."""
@@ -72,15 +80,19 @@ def _lines(text: str) -> Iterable[Mapping[str, Any]]:
 
 def _post(where: str, row: Mapping[str, Any]) -> Post:
     if unknown := row.keys() - _KEYS:
-        raise NoExport(f"{where}: {', '.join(sorted(unknown))}: box, name, area, required are expected 未知列")
-    box, required = str(row.get("box", "")).strip(), str(row.get("required", "")).strip()
+        raise NoExport(f"{where}: {', '.join(sorted(unknown))}: {', '.join(HEADS.values())} are expected 未知列")
+    box = str(row.get("box", "")).strip()
     if not box:
         raise NoExport(f"{where}: box: the name in the site file of the box is expected 缺少网关名")
-    if not (required.isascii() and required.isdigit()):
-        raise NoExport(
-            f"{where}: required: the number of points planned at {box} is expected, not {required!r} 应装点位数"
-        )
-    return Post(box, int(required), str(row.get("name", "")).strip(), str(row.get("area", "")).strip())
+    planned = Counts(**{key: _number(f"{where}: {key}", row.get(key, "")) for key in _PLANNED})
+    return Post(box, planned, str(row.get("name", "")).strip(), str(row.get("area", "")).strip())
+
+
+def _number(where: str, cell: object) -> int:
+    text = str(cell).strip()
+    if not (text.isascii() and text.isdigit()):
+        raise NoExport(f"{where}: how many are planned there is expected, 0 if none, not {text!r} 应为数量")
+    return int(text)
 
 
 # -- merging -----------------------------------------------------------------------------------------------------------
@@ -166,7 +178,7 @@ def _places(reports: Iterable[Reported]) -> dict[str, Place]:
 
 def _planned(post: Post, places: Mapping[str, Place]) -> Mapping[str, Counts]:
     start = f"area:{post.area}" if post.area else ALL
-    return dict.fromkeys(up(places, start), Counts(required=post.required))
+    return dict.fromkeys(up(places, start), post.planned)
 
 
 def up(places: Mapping[str, Place], node: str) -> Sequence[str]:

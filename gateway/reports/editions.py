@@ -11,10 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gateway.config import CoverageSection, ReportsSection
+from gateway.config import ContractsSection, CoverageSection, ReportsSection
 from gateway.coverage.days import Month
 from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.history import History
+from gateway.coverage.verdict import Rules
 from gateway.errors import GatewayError
 from gateway.reports import alarms
 from gateway.reports.figures import EPOCH, MS, Known, instant_of, month_figures
@@ -112,6 +113,7 @@ def made(known: Known, month: Month, before: Edition | None, number: int, *, box
             "target_kinds": sorted(rules.target_kinds),
             "proof_key_unit_min": round(rules.proof_key_unit_h * 60),
             "proof_min": round(rules.proof_h * 60),
+            "live_tests": _live_tests(rules),
         },
         "reports": known.settings.model_dump(mode="json"),
         "figures": figures,
@@ -149,6 +151,12 @@ def _line(fact: Fact) -> str:
     return json.dumps(words, ensure_ascii=False, sort_keys=True)
 
 
+def _live_tests(coverage: CoverageSection) -> dict[str, dict[str, int]]:
+    """What the site file changes of the contracts, as far as it is counted: a silence is a fact already."""
+    said = coverage.contract.model_dump(exclude_defaults=True)
+    return {kind: {key: days for key, days in each.items() if key != "heard_within_s"} for kind, each in said.items()}
+
+
 def as_published(edition: Edition, known: Known, month: Month, folder: Path) -> Known:
     """What was known when it was published, and the rules of that day."""
     document = edition.document
@@ -158,10 +166,11 @@ def as_published(edition: Edition, known: Known, month: Month, folder: Path) -> 
         target_kinds=tuple(rules["target_kinds"]),
         proof_key_unit_h=rules["proof_key_unit_min"] / 60,
         proof_h=rules["proof_min"] / 60,
+        contract=ContractsSection(**rules.get("live_tests", {})),
         grace_h=known.coverage.grace_h,
         due_days=known.coverage.due_days,
     )
-    from gateway.reports.sources import log_of, rules_of
+    from gateway.reports.sources import log_of
 
     log = alarms.read(*log_of(folder, month), seq=document["events"])
     settings = ReportsSection(**document["reports"])
@@ -170,7 +179,7 @@ def as_published(edition: Edition, known: Known, month: Month, folder: Path) -> 
         facts=facts,
         history=History(facts),
         alarms=log,
-        rules=rules_of(coverage),
+        rules=Rules.of(coverage),
         coverage=coverage,
         settings=settings,
     )

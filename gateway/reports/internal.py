@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 from gateway.coverage.count import over, tree, verdicts
-from gateway.coverage.counts import Counts, rate
+from gateway.coverage.counts import Counts
 from gateway.coverage.days import Month, day_of
 from gateway.coverage.facts import Sort
 from gateway.reports import charts, gaps, lists
@@ -24,13 +24,12 @@ from gateway.reports.words import (
     FORECASTS,
     GAPS,
     MEASURES,
-    NO_REQUIRED_POINTS,
     Lang,
     Said,
 )
 
 HOUR_MS = 3_600_000
-SITES_SHOWN, GAPS_SHOWN, KINDS_SHOWN = 6, 7, 5
+SITES_SHOWN, GAPS_SHOWN, KINDS_SHOWN = 5, 5, 4
 """On a community's page; all of them are in the lists."""
 
 
@@ -77,9 +76,7 @@ def _sheet(node: Mapping[str, Any], name: str, open_gaps: Sequence[Row], lang: L
     largest = sorted(classes.items(), key=lambda each: -each[1])[:KINDS_SHOWN]
     columns = {column.key: column for column in gaps.COLUMNS}
     shown = ("risk", "site_name", "point_name", "measure", "gap", "since", "responsible", "due", "overdue_days")
-    availability = (
-        rate(period["working_ms"], period["required_ms"]) if period["required_ms"] else NO_REQUIRED_POINTS[lang]
-    )
+    availability = lists.pair([period["working_ms"] // HOUR_MS, period["required_ms"] // HOUR_MS], lang)
     return {
         "name": node["name"], "kind": AREA_KINDS[node["kind"]][lang], "colour": node["colour"],
         "figures": four(node["counts"], node["before"], lang, 0), "waived": node["counts"]["waived"],

@@ -219,6 +219,7 @@ def changes(facts: Sequence[Fact], start: datetime, end: datetime) -> Table:
                     "valid_to": None if fact.valid_to is None else _local(fact.valid_to),
                     "sort": str(fact.sort),
                     "subject": " / ".join(fact.subject),
+                    "what": _what(before.get(key), fact),
                     "change": _change(before.get(key), fact),
                     "actor": fact.actor,
                 }
@@ -231,18 +232,49 @@ def changes(facts: Sequence[Fact], start: datetime, end: datetime) -> Table:
         Column("valid_to", Said("失效时间", "valid to")),
         Column("sort", Said("事项", "about"), word_of(FACTS)),
         Column("subject", Said("对象", "subject")),
-        Column("change", Said("变更", "change")),
+        Column("what", Said("变更", "what"), word_of(CHANGES)),
+        Column("change", Said("内容", "details")),
         Column("actor", Said("操作人", "by")),
     )
     return Table("changes", Said("变更记录", "changes"), columns, rows)
 
 
-def _change(before: Mapping[str, Any] | None, fact: Fact) -> str:
-    """What of the value is another one than before."""
+CHANGES = {
+    "added": Said("新增", "added"),
+    "changed": Said("变更", "changed"),
+    "replaced": Said("更换设备", "replaced"),
+    "retired": Said("报废", "retired"),
+    "removed": Said("移除", "removed"),
+    "withdrawn": Said("撤回", "withdrawn"),
+}
+
+
+def _what(before: Mapping[str, Any] | None, fact: Fact) -> str:
+    """One of CHANGES."""
     if fact.value is None:
-        return f"withdraws no. {fact.withdraws} 撤回" if fact.withdraws else "removed 移除"
+        return "withdrawn" if fact.withdraws else "removed"
+    if fact.sort is Sort.STAGE and fact.value.get("stage") == "retired":
+        return "retired"
+    if before is None:
+        return "added"
+    was, now = before.get("device"), fact.value.get("device")
+    return "replaced" if fact.sort is Sort.POINT and was and now and was != now else "changed"
+
+
+def _change(before: Mapping[str, Any] | None, fact: Fact) -> str:
+    """What of the value is another one than before; of a thing that was replaced, by what."""
+    if fact.value is None:
+        return f"no. {fact.withdraws}" if fact.withdraws else ""
     old = before or {}
-    return "; ".join(f"{name}: {value}" for name, value in fact.value.items() if value and old.get(name) != value)
+    changed = {name: value for name, value in fact.value.items() if value and old.get(name) != value}
+    return "; ".join(
+        f"{name}: {f'{_said(old[name])} → ' if old.get(name) else ''}{_said(value)}" for name, value in changed.items()
+    )
+
+
+def _said(value: Any) -> str:
+    """A list by its length: a profile has two hundred lines."""
+    return str(len(value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _local(moment: datetime) -> str:

@@ -10,7 +10,8 @@ from gateway.coverage.days import Month, day_of
 from gateway.coverage.facts import Sort
 from gateway.coverage.history import DAY_MS, NEVER, ms_of
 from gateway.coverage.requirements import Family
-from gateway.coverage.verdict import Gap, Verdict, View
+from gateway.coverage.verdict import Gap, Verdict
+from gateway.coverage.view import View
 from gateway.reports.figures import Known
 from gateway.reports.scope import Scope
 from gateway.reports.tables import Cell, Column, Row, Table, word_of
@@ -64,11 +65,11 @@ def _lines(view: View, each: Verdict) -> Sequence[Any]:
 
 def _live_tests(view: View, each: Verdict) -> Iterator[dict[str, Any]]:
     """R11, of each accepted watcher that is in service."""
-    for device, zone in view.look(Sort.POINT, (each.point,)).read.watchers:
-        acceptance, unit = view.look(Sort.ACCEPTANCE, (each.point, device, zone)), view.unit(device)
-        if acceptance.value is None or unit.is_out or unit.contract.live_test_days is None:
+    for device, zone, accepted in view.accepted(each.point, view.look(Sort.POINT, (each.point,)).read):
+        unit = view.unit(device)
+        if unit.is_out or unit.contract.live_test_days is None:
             continue
-        last = view.last_test(device, zone, acceptance.start)
+        last = view.last_test(device, zone, accepted)
         yield {
             "work": "live_test", "site": each.site, "point": each.point, "measure": each.measure, "duty": str(each.duty), "device": device,
             "due": day_of(moment(last + round(unit.contract.live_test_days * DAY_MS))).isoformat(),

@@ -25,16 +25,12 @@ async def known(folder: Path, month: Month, coverage: CoverageSection, settings:
     finally:
         await ledger.close()
     counted = alarms.read(*log_of(folder, month))
-    return Known(History(facts), facts, counted, rules_of(coverage), coverage, settings)
+    return Known(History(facts), facts, counted, Rules.of(coverage), coverage, settings)
 
 
 def log_of(folder: Path, month: Month) -> tuple[Path, datetime, datetime]:
     """The event log, and the part of it that a month's figures look at."""
     return folder / "events.db", month.start - timedelta(weeks=WEEKS + 1), month.end
-
-
-def rules_of(coverage: CoverageSection) -> Rules:
-    return Rules(frozenset(coverage.target_kinds), coverage.proof_key_unit_h, coverage.proof_h)
 
 
 async def _all(registry: Registry) -> Sequence[Fact]:

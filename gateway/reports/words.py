@@ -170,6 +170,9 @@ FACTS = _words("""
     ticket      整改单   ticket
     target      目标     target
     edition     通报版本 edition
+    walk_test   步测     walk test
+    self_test   自检     self-test
+    sheet       验收单   acceptance sheet
 """)
 
 COLOURS = _words("""

@@ -3,7 +3,7 @@
 | condition | begins and ends with | state |
 | --- | --- | --- |
 | unreachable | what it is heard through alone is lost: its `parent`, its bridge, its line | unreachable, `via` the topmost lost one |
-| silent | `silent` | silent |
+| silent | `silent`; or its deadline passed while the gateway was off, until it is heard | silent |
 | bypass | `bypass`, where it can be believed | bypassed |
 | tamper, device_fault, loop_fault, antenna_cut, rf_jamming, comm_fault as its driver says it | the same kinds | fault |
 | mains and battery | `ac_loss` or `power_cut`, while `batt_low` stands | fault |
@@ -32,6 +32,8 @@ FAULTS = (
 MAINS = (Kind.AC_LOSS, Kind.POWER_CUT)
 OWN_LINE = "own_line"
 """What a panel says of a second line of its own: who says so is not lost."""
+LAPSED = "lapsed"
+"""Its deadline passed while the gateway was off, and it was not heard since."""
 WEAK_SIGNAL = "weak_signal"
 CLOCK_OFF = "clock_off"
 WARNINGS = (
@@ -83,7 +85,7 @@ Subject = tuple[str, str]
 
 def judged(open_: frozenset[str]) -> tuple[str, str]:
     """State and cause that follow from conditions, without the tree."""
-    if Kind.SILENT in open_:
+    if Kind.SILENT in open_ or LAPSED in open_:
         return "silent", Kind.SILENT.value
     if Kind.BYPASS in open_:
         return "bypassed", Kind.BYPASS.value
@@ -134,7 +136,11 @@ class Conditions:
         if (is_own_name(event.device) and event.driver != OWN) or (event.place is None and not _is_loss(event)):
             return  # nobody has claimed it; but what is claimed may be heard through it alone
         changes = _changes(event)
-        if _proves_life(event) and (event.device, ZONE_OF_ALL) not in self._standing:
+        own = self._standing.get((event.device, ZONE_OF_ALL))
+        if own is not None and LAPSED in own.open and _proves_life(event) and event.received_at >= own.since:
+            begins, ends = changes.get(ZONE_OF_ALL, (NONE, NONE))
+            changes[ZONE_OF_ALL] = (begins, ends | {LAPSED})
+        if _proves_life(event) and own is None:
             changes.setdefault(ZONE_OF_ALL, (NONE, NONE))
         for zone, (begins, ends) in changes.items():
             before = self._standing.get((event.device, zone))
@@ -149,9 +155,21 @@ class Conditions:
         before = self._standing.get((device, ZONE_OF_ALL))
         if before is None:
             yield from self._settle((device, ZONE_OF_ALL), NONE, at, key)
-        elif at > before.since and Kind.COMM_FAULT in before.open:
+        elif at > before.since and (contradicted := before.open & {Kind.COMM_FAULT, LAPSED}):
             # A last will that came late is contradicted by nobody.
-            yield from self._settle((device, ZONE_OF_ALL), before.open - {Kind.COMM_FAULT}, at, key)
+            yield from self._settle((device, ZONE_OF_ALL), before.open - contradicted, at, key)
+
+    def lapsed(self, device: str, due_at: datetime) -> Iterator[Fact]:
+        """Its deadline passed while the gateway was off. What is known of it since then stands after that."""
+        subject, key = (device, ZONE_OF_ALL), f"lapse|{device}|{due_at.timestamp():.3f}"
+        before = self._standing.get(subject)
+        if before is None:
+            return  # silent from the first
+        if before.since <= due_at:
+            yield from self._settle(subject, before.open | {LAPSED}, due_at, key)
+            return
+        yield _health(subject, replace(before, state="silent", cause=Kind.SILENT.value, via="", since=due_at), key)
+        yield _health(subject, before, f"{key}|since")  # the newest is what a start takes up
 
     def moved(self, device: str, now: datetime, key: str) -> Iterator[Fact]:
         """What it is heard through may be another one by now."""
@@ -208,8 +226,7 @@ class Conditions:
             if before is not None and Kind.FLOODING in before.open - open_:
                 for each in sorted(self._zones[device]):
                     yield from self._settle((device, each), self._standing[device, each].open, at, key)
-        value = {"state": now.state, "cause": now.cause, "via": now.via, "open": sorted(open_)}
-        yield Fact(Sort.HEALTH, subject, value, at, key=f"health|{key}|{device}|{zone}")
+        yield _health(subject, now, f"health|{key}|{device}|{zone}")
 
     def _judged(self, subject: Subject, open_: frozenset[str], at: datetime) -> Standing:
         device, zone = subject
@@ -266,6 +283,13 @@ def is_own_name(device: str) -> bool:
     return device == OWN or device.startswith(("connection/", "destination/", "site/"))
 
 
+def _health(subject: Subject, standing: Standing, key: str) -> Fact:
+    value = {
+        "state": standing.state, "cause": standing.cause, "via": standing.via, "open": sorted(standing.open),
+    }  # fmt: skip
+    return Fact(Sort.HEALTH, subject, value, standing.since, key=key)
+
+
 def _zone(zone: int | None) -> str:
     return ZONE_OF_ALL if zone is None else str(zone)
 
@@ -296,6 +320,8 @@ def _changes(event: Event) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
 
 
 def _names(event: Event) -> frozenset[str]:
+    if event.kind is Kind.SILENT and event.qualifier is Qualifier.RESTORE:
+        return frozenset({Kind.SILENT.value, LAPSED})
     if event.kind is not Kind.COMM_FAULT or event.zone is not None:
         return frozenset({event.kind.value})
     if event.qualifier is Qualifier.RESTORE:

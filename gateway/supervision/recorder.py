@@ -50,6 +50,7 @@ class Recorder:
         registry: Registry,
         parents: Parents,
         last_heard: Callable[[str], datetime | None],
+        lapses: Callable[[], Sequence[tuple[str, datetime]]],
         clock: Clock,
         metrics: Metrics,
         log: Logger,
@@ -58,6 +59,7 @@ class Recorder:
         self._registry = registry
         self._parents = parents
         self._last_heard = last_heard
+        self._lapses = lapses
         self._clock = clock
         self._metrics = metrics
         self._log = log
@@ -117,6 +119,9 @@ class Recorder:
                 break
             await self._clock.sleep(PAUSE_S)
         await self._read_stages()
+        await self._write(
+            chain.from_iterable(self._conditions.lapsed(device, due_at) for device, due_at in self._lapses())
+        )
         await self._write(self._sweep())
 
     async def _read_stages(self) -> None:

@@ -46,3 +46,11 @@ def test_what_is_open_is_listed_and_what_people_say_of_it_is_kept(
     assert (code, json.loads(text)[0]["state"]) == (0, "rectified")
     assert "told 物业值班室" in said("show", SILENT.ticket)[1]
     assert said("show", "device:other:silent")[0] == 1
+    shown = said("show", SILENT.ticket)[1]
+    assert " p1 " in shown
+    assert f"{NOW + timedelta(hours=7):%Y-%m-%d %H:%M:%S}+08:00  open" in shown
+    assert said("list", "--site", "s9") == (2, "")
+    for words in (["told", SILENT.ticket, "--whom", " "], ["rectified", SILENT.ticket, "--remark", "x" * 101]):
+        with pytest.raises(SystemExit) as left:
+            said(*words)
+        assert left.value.code == 2

@@ -176,6 +176,14 @@ def test_a_device_is_added_once_with_its_point(fangkong: Fangkong) -> None:
     assert fangkong("device", "show", "nobody")[0] == 1
 
 
+def test_the_second_device_of_a_point_shows_the_point_too(tmp_path: Path, fangkong: Fangkong) -> None:
+    lines = ["table,id,site,number,device", "device,d1,s1,,", "device,d2,s1,,", "point,p1,s1,1,d1", "point,p1,s1,1,d2"]
+    (tmp_path / "two.csv").write_text("\n".join(lines), "utf-8")
+    assert fangkong("inventory", "import", tmp_path / "two.csv")[0] == 0
+
+    assert [each["id"] for each in json.loads(fangkong("device", "show", "d2", "--json")[1])["points"]] == ["p1"]
+
+
 def test_a_device_that_reports_can_be_claimed_and_a_misspelt_one_cannot(tmp_path: Path, fangkong: Fangkong) -> None:
     hear(tmp_path, "zigbee-0815", "known")
     fangkong("device", "add", "known", "--site", "s1")

@@ -13,11 +13,11 @@ import pytest
 
 from gateway.__main__ import main
 from gateway.clock import RealClock
-from gateway.coverage.count import verdicts
+from gateway.coverage.count import counts, verdicts
 from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.history import History
 from gateway.coverage.verdict import Gap, Rules
-from gateway.model import Point
+from gateway.model import Point, Site
 from gateway.registry import Registry, Snapshot
 
 Fangkong = Callable[..., tuple[int, str, str]]
@@ -135,6 +135,81 @@ def test_a_replacement_that_cannot_be_changes_nothing(tmp_path: Path, bank: Fang
     assert not [fact for fact in facts if fact.sort is Sort.STAGE]
 
 
+# -- changed and removed -------------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_said_of_a_site_and_an_area_changes(tmp_path: Path, bank: Fangkong) -> None:
+    said = ("--name", "新名", "--closes", "", "--no-key-unit", "--latitude", "37.5", "--longitude", "121")
+    assert bank("site", "set", "b1", *said)[0] == 0
+    assert bank("area", "set", "d1", "--name", "福山区")[0] == 0
+    ledger, facts = kept(tmp_path)
+
+    assert ledger.sites["b1"] == Site(
+        "b1", "新名", "1A2B", "bank_branch", latitude=37.5, longitude=121.0, area="d1", responsible="保卫科 0535-1"
+    )
+    assert (ledger.areas["d1"].name, ledger.areas["d1"].kind) == ("福山区", "district")
+    names = [fact.value["name"] for fact in facts if fact.sort is Sort.SITE and fact.value]
+    assert names == ["银行", "新名"]
+    assert "账号" in bank("site", "set", "b1", "--account", "xyz")[2]
+    for words in (("site", "set", "gone", "--name", "x"), ("area", "set", "gone"), ("point", "set", "gone")):
+        assert "台账中没有该编号" in bank(*words)[2]
+
+
+def test_a_point_is_planned_without_a_device_changed_and_removed(tmp_path: Path, bank: Fangkong) -> None:
+    assert bank("point", "add", "b1-p2", "--site", "b1", "--number", "2", "--kind", "counter_panic")[0] == 0
+    assert bank("point", "set", "b1-p2", "--name", "二号柜")[0] == 0
+    assert kept(tmp_path)[0].points["b1-p2"] == Point("b1-p2", "b1", 2, "二号柜", kind="counter_panic")
+    assert [row["id"] for row in json.loads(bank("point", "list", "--site", "b1", "--json")[1])] == ["b1-p1", "b1-p2"]
+    assert bank("point", "add", "b1-p3", "--site", "b1", "--number", "2")[0] == 2
+
+    assert bank("point", "remove", "b1-p1")[0] == 0
+    ledger, facts = kept(tmp_path)
+    assert [*ledger.points] == ["b1-p2"]
+    assert [fact.value is None for fact in facts if fact.subject == ("b1-p1",)] == [False, True]
+    assert bank("point", "remove", "b1-p1")[0] == 2
+    assert "removed" in bank("audit", "list", "--json")[1]
+
+
+def test_a_site_goes_with_all_that_is_there_and_its_past_is_still_counted(tmp_path: Path, bank: Fangkong) -> None:
+    bank("site", "add", "b2", "--name", "x", "--account", "2A2B")
+    bank("vehicle", "enrol", "panel-1", "--kind", "taxi")
+    before = RealClock().now()
+    assert bank("site", "remove", "b1")[0] == 0
+    ledger, facts = kept(tmp_path)
+    assert ([*ledger.sites], ledger.points, ledger.devices, ledger.vehicles) == (["b2"], {}, {}, {})
+    history, rules = History(facts), Rules()
+    assert [counts(history, at, rules=rules, node="site:b1").required > 0 for at in (before, RealClock().now())] == [
+        True,
+        False,
+    ]
+    assert bank("site", "add", "b1", "--name", "银行", "--account", "1A2B")[0] == 0
+
+
+def test_who_has_to_be_pressed_is_listed_a_week_before_it_is_due(tmp_path: Path, bank: Fangkong) -> None:
+    for name in ("fresh", "soon", "late", "never", "retired"):
+        bank("device", "add", name, "--site", "b1", "--kind", "panic_button")
+    bank("device", "stage", "retired", "retired")
+    now = RealClock().now()
+    for name, days in (("fresh", 22.9), ("soon", 23.1), ("late", 31), ("retired", 99)):
+        asyncio.run(said(tmp_path, Fact(Sort.LIVE_TEST, (name, ""), {"event": "e"}, now - timedelta(days=days))))
+
+    rows = json.loads(bank("self-test", "due", "--within", "7", "--json")[1])
+    assert [row["device"] for row in rows] == ["late", "never", "soon"]
+    assert [row["device"] for row in json.loads(bank("self-test", "due", "--within", "0", "--json")[1])] == [
+        "late",
+        "never",
+    ]
+    assert json.loads(bank("self-test", "due", "--site", "elsewhere", "--json")[1]) == []
+
+
+def test_who_carries_the_inventory_away_is_known(tmp_path: Path, bank: Fangkong) -> None:
+    assert bank("inventory", "export", tmp_path / "all.csv")[0] == 0
+
+    [*_, newest] = json.loads(bank("audit", "list", "--json")[1])
+    assert (newest["deed"], newest["subject"]) == ("export", "inventory")
+    assert "all.csv" in json.dumps(newest)
+
+
 # -- inspections and targets ---------------------------------------------------------------------------------------------
 
 
@@ -174,4 +249,5 @@ def test_a_target_is_set_changed_and_dropped(bank: Fangkong) -> None:
     assert json.loads(bank("target", "list", "--json")[1]) == wanted
     assert "不存在" in bank("target", "set", "area:gone", "2026-12-31", "--percent", "90")[2]
     assert "百分比" in bank("target", "set", "all", "2026-12-31", "--percent", "101")[2]
+    assert bank("target", "drop", "all", "2027-06-30")[0] == 2  # dropped above
     assert "日期" in bank("target", "set", "all", "soon", "--percent", "90")[2]

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,17 @@ async def test_a_new_zone_of_a_panel_in_the_ledger_is_claimed(desk: Desk) -> Non
     assert desk.box.registry.snapshot.points["planned"].watchers == (("panel", 7),)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--point", "door"], "'door' is watched by panel already"), (["--point", "dor"], "'dor' is not in the ledger"),
+     (["--point", "planned", "--within", "0"], "1 to 600 seconds are expected"), (["--point", "planned", "--within", "601"], "1 to 600")],
+)  # fmt: skip
+async def test_an_installer_does_not_wait_for_what_cannot_be(desk: Desk, words: list[str], said: str) -> None:
+    code, heard = await desk.run("device", "claim", "--by-trigger", *words)
+
+    assert (code, said in heard, "trigger the device" in heard) == (2, True, False)
+
+
 async def test_what_stands_in_the_plan_and_what_the_ledger_does_not_take_is_refused(desk: Desk) -> None:
     code, said = await desk.claim("new-1", None, "--number", "5", "--site", "s1")
     assert (code, "--site, --number: not needed" in said) == (2, True)
@@ -95,11 +107,15 @@ async def test_a_site_is_walked_accepted_and_its_sheet_verified(desk: Desk) -> N
     begun = await desk.run("walk-test", "start", "s1", "--point", "door", "--reason", "handover")
     assert (begun[0], "no alarm yet 未触发" in begun[1]) == (0, True)
     place = Place("s1", "A10B", "阳泗小区", "door", 1, "前门", "")
+    at = desk.box.clock.now()
     for qualifier in (Qualifier.NEW, Qualifier.RESTORE):
         await desk.box.keep(
             event(device="panel", zone=1, kind=Kind.BURGLARY, qualifier=qualifier, test=True, place=place,
-                  received_at=desk.box.clock.now())
+                  received_at=at)
         )  # fmt: skip
+    assert f"{at + timedelta(hours=8):%H:%M:%S}" in (await desk.run("walk-test", "status", "s1"))[1]
+    code, said = await desk.run("walk-test", "sheet", "s1", "--out", str(desk.folder / "no" / "sheet.json"))
+    assert (code, said) == (1, f"{desk.folder / 'no' / 'sheet.json'}: No such file or directory 文件无法读写\n")
     assert (await desk.run("walk-test", "sheet", "s1", "--out", str(sheet)))[0] == 0
     assert "never accepted on this box" in (await desk.run("walk-test", "verify", str(sheet)))[1]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -144,20 +145,23 @@ class Moment:
 
     # -- watchers ------------------------------------------------------------------------------------------------------
 
+    def value_of_device(self, device: str) -> Mapping[str, Any]:
+        return self.value("device", device) or {"kind": ""}
+
     def kind(self, device: str) -> str:
-        return str((self.value("device", device) or {}).get("kind", ""))
+        return str(self.value_of_device(device)["kind"])
 
     def is_in_service(self, device: str) -> bool:
         stage = (self.value("stage", device) or {}).get("stage")
         return self.value("device", device) is not None and stage not in {"out_of_service", "retired"}
 
     def accepted(self, point: str, value: Mapping[str, Any]) -> list[Watcher]:
-        """The point's watchers that are accepted there and in service, in its order, each once."""
+        """The point's watchers that are accepted there and in service, in its order."""
         first = [] if value["device"] is None else [(value["device"], value["zone"])]
         watchers = [(device, "" if zone is None else str(zone)) for device, zone in (*first, *value["also"])]
         return [
             watcher
-            for watcher in dict.fromkeys(watchers)
+            for watcher in watchers
             if self.value("acceptance", point, *watcher) is not None and self.is_in_service(watcher[0])
         ]
 
@@ -228,8 +232,11 @@ class Moment:
         return not states.isdisjoint({"fault", "silent"})
 
     def above_device(self, device: str) -> list[str]:
-        value = self.value("device", device) or {}
+        """The nodes and labels under which a device is counted: at its own site, if that is in the ledger."""
+        value = self.value_of_device(device)
         vendor, model = value["vendor"], value["model"]
+        if self.value("site", value["site"]) is None:
+            return []
         labels = [f"vendor:{vendor}"] if vendor else []
         return [*self.above(value["site"]), *labels, *([f"model:{vendor}/{model}"] if model else [])]
 
@@ -253,12 +260,21 @@ def _words(line: Mapping[str, Any], *, waived: bool = False, ok: bool = False, *
     return [*words, "required", *(["must_network"] if must else []), *said]
 
 
+def figures(found: Mapping[str, Any]) -> dict[str, Words]:
+    """The engine's answer, in the words of this one: each node with what is not 0."""
+    flat = {}
+    for node, value in found.items():
+        words = asdict(value)
+        flat[node] = Counter({word: number for word, number in (words.pop("held", {}) | words).items() if number})
+    return flat
+
+
 def nodes(facts: Iterable[Fact], at: datetime, known_at: datetime | None = None) -> dict[str, Words]:
     """The counts of every node at a moment, as known then or at the end."""
-    return Moment(known(facts, known_at), at).nodes()
+    return {node: +words for node, words in Moment(known(facts, known_at), at).nodes().items()}
 
 
-def _changes(facts: list[Fact]) -> Iterator[datetime]:
+def changes(facts: list[Fact]) -> Iterator[datetime]:
     """Every moment at which any figure may change, and some more."""
     for fact in facts:
         yield fact.valid_from
@@ -277,9 +293,10 @@ def _changes(facts: list[Fact]) -> Iterator[datetime]:
 
 
 def over(facts: Iterable[Fact], start: datetime, end: datetime) -> dict[str, Words]:
-    """For every node: each count times the milliseconds it held, and `in_duty_ms`, `repair_ms` and `faults` of devices."""
+    """For every node: each count times the milliseconds it held, and `in_duty_ms`, `repair_ms` and `faults` of devices.
+    Nodes of which there is nothing to count are left out."""
     facts = known(facts)
-    cuts = sorted({start, end, *(at for at in _changes(facts) if start < at < end)})
+    cuts = sorted({start, end, *(at for at in changes(facts) if start < at < end)})
     before = Moment(facts, start - MS)
     faulty = {device for device in before.in_duty() if before.is_at_fault(device)}
     summed: dict[str, Words] = {}
@@ -296,4 +313,4 @@ def over(facts: Iterable[Fact], start: datetime, end: datetime) -> dict[str, Wor
                 count["repair_ms"] += ms * (device in now_faulty)
                 count["faults"] += device in now_faulty and device not in faulty
         faulty = now_faulty
-    return summed
+    return {node: +words for node, words in summed.items() if +words}

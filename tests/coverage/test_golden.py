@@ -1,4 +1,4 @@
-"""The golden district: 1000 points, a scripted quarter; by a second hand, and by hand."""
+"""The golden district: 1000 points and twelve sites beside them, a scripted quarter; by a second hand, and by hand."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import pytest
 
 from gateway.coverage.count import counts, over, tree
 from gateway.coverage.counts import rate
+from gateway.coverage.facts import Fact
 from gateway.coverage.history import History
 from gateway.coverage.verdict import Rules
-from tests.coverage import recount
-from tests.coverage.district import QUARTER, day, district
+from tests.coverage import recount, special
+from tests.coverage.district import QUARTER, day
 
 RULES = Rules()
-FACTS = district()
+FACTS = special.widened()
+TWELVE = special.twelve()
 HISTORY = History(FACTS)
+QUARTERLY = over(HISTORY, day(0), day(QUARTER), rules=RULES)
 MS = timedelta(milliseconds=1)
 
 # What changes is looked at on its very edge; the rest of the fifty moments is spread over the quarter.
@@ -31,10 +34,44 @@ MOMENTS = [
 def test_a_second_hand_counts_the_same_at_fifty_moments() -> None:
     assert len(MOMENTS) == 50
     for at in MOMENTS:
-        by_engine, by_hand = tree(HISTORY, at, rules=RULES), recount.nodes(FACTS, at)
-        assert by_engine.keys() == by_hand.keys()
-        for node, found in by_engine.items():
-            assert asdict(found) == {word: by_hand[node].get(word, 0) for word in asdict(found)}, (node, at)
+        assert recount.figures(tree(HISTORY, at, rules=RULES)) == recount.nodes(FACTS, at), at
+
+
+def test_a_second_hand_counts_the_twelve_the_same_at_every_edge() -> None:
+    """At each moment at which any of them changes, a millisecond before, and as it was known then."""
+    history = History(TWELVE)
+    for at in sorted({edge for fact in TWELVE for edge in recount.changes([fact]) if day(0) <= edge < day(QUARTER)}):
+        for moment, known_at in ((at - MS, None), (at, None), (at, at)):
+            seen = history if known_at is None else history.as_known(known_at)
+            by_engine = recount.figures(tree(seen, moment, rules=RULES))
+            assert by_engine == recount.nodes(TWELVE, moment, known_at), (moment, known_at)
+
+
+@pytest.mark.parametrize(("facts", "start", "end"), [(TWELVE, 0, QUARTER), (FACTS, 28, 38)], ids=["twelve", "all"])
+def test_a_second_hand_adds_up_the_same(facts: list[Fact], start: int, end: int) -> None:
+    by_engine = recount.figures(over(History(facts), day(start), day(end), rules=RULES))
+    by_hand = recount.over(facts, day(start), day(end))
+    assert {node: found for node, found in by_engine.items() if found} == by_hand
+
+
+@pytest.mark.parametrize(("node", "at", "counted"), special.BY_HAND)
+def test_the_twelve_by_hand(node: str, at: datetime, counted: dict[str, int]) -> None:
+    found = asdict(counts(HISTORY, at, rules=RULES, node=node))
+    assert {word: found[word] for word in counted} == counted
+
+
+@pytest.mark.parametrize(("node", "at", "known_at", "counted"), special.AS_KNOWN)
+def test_the_twelve_by_hand_as_they_were_known(
+    node: str, at: datetime, known_at: datetime, counted: dict[str, int]
+) -> None:
+    found = asdict(counts(History(TWELVE).as_known(known_at), at, rules=RULES, node=node))
+    assert {word: found[word] for word in counted} == counted
+
+
+@pytest.mark.parametrize(("node", "summed"), special.OVER_THE_QUARTER)
+def test_the_quarter_of_the_twelve_by_hand(node: str, summed: dict[str, int]) -> None:
+    found = recount.figures(QUARTERLY)[node]
+    assert {word: found[word] for word in summed} == summed
 
 
 # -- by hand -----------------------------------------------------------------------------------------------------------
@@ -89,22 +126,22 @@ BY_HAND = [
 
 @pytest.mark.parametrize(("at", "word", "number"), BY_HAND)
 def test_worked_by_hand(at: datetime, word: str, number: int) -> None:
-    assert asdict(counts(HISTORY, at, rules=RULES))[word] == number
+    assert asdict(counts(HISTORY, at, rules=RULES, node="area:D"))[word] == number
 
 
 def test_what_was_thought_on_day_15() -> None:
     """The mistake about panel 12 was withdrawn on day 16: 779 - 12 as known before."""
     known_at, at = day(16) - MS, day(15, 12)
-    found = counts(HISTORY.as_known(known_at), at, rules=RULES)
+    found = counts(HISTORY.as_known(known_at), at, rules=RULES, node="area:D")
     assert found.working == 767
-    assert counts(HISTORY.as_known(day(16)), at, rules=RULES).working == 779
-    assert asdict(found)["working"] == recount.nodes(FACTS, at, known_at)["all"]["working"]
+    assert counts(HISTORY.as_known(day(16)), at, rules=RULES, node="area:D").working == 779
+    assert asdict(found)["working"] == recount.nodes(FACTS, at, known_at)["area:D"]["working"]
 
 
 def test_the_quarter_by_hand() -> None:
     """Figures over time, in hours."""
     hour = 3_600_000
-    figures = over(HISTORY, day(0), day(QUARTER), rules=RULES)
+    figures = QUARTERLY
     bank = figures["site:S5"]
     # 16 requirements x 92 days x 24 h
     assert bank.held.required == 16 * 92 * 24 * hour == 35_328 * hour

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.coverage.count import over, tree
 from gateway.coverage.counts import Counts
@@ -13,11 +15,13 @@ from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.history import History
 from gateway.coverage.merge import BOXES_MAX, DENOMINATORS, Expected, Export, merge
 from gateway.coverage.verdict import Rules
-from tests.coverage.district import day, district
+from tests.coverage.district import SITES, day, district
 from tests.coverage.ledger import MS
+from tests.coverage.special import twelve
 
 RULES = Rules()
 FACTS = district()
+TWELVE = twelve()
 START, END = day(31), day(61)
 BOXES = 40
 NEVER_BEFORE = {f"box-{box}": Expected() for box in range(BOXES)}
@@ -55,6 +59,23 @@ def test_forty_exports_are_one_recount_over_all_facts(exports: list[Export]) -> 
     assert merged.missing == {}
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=12, max_size=12))
+def test_whatever_sites_a_box_has_the_merged_figures_are_the_same(box_of: list[int]) -> None:
+    facts, history = TWELVE, History(TWELVE)
+    exports = [
+        Export.of(
+            str(box),
+            History(fact for fact in facts if (site := _site_of(fact)) is None or box_of[site - SITES] == box),
+            day(0), day(62), rules=RULES,
+        )
+        for box in sorted(set(box_of))
+    ]  # fmt: skip
+    merged = merge(exports, {export.box: Expected() for export in exports})
+    assert merged.counts == tree(history, day(62) - MS, rules=RULES)
+    assert merged.periods == over(history, day(0), day(62), rules=RULES)
+
+
 def test_what_a_missing_box_must_have_stays_in_the_denominators(exports: list[Export]) -> None:
     last = {export.box: Expected(replace(export, start=day(0), end=day(31))) for export in exports}
     whole = merge(exports, last)
@@ -85,7 +106,7 @@ def test_what_is_planned_at_a_box_that_never_reported_is_in_the_denominators(exp
 def test_what_does_not_fit_is_refused_by_name(exports: list[Export]) -> None:
     one, two = exports[:2]
     both = {"box-0": Expected(), "box-1": Expected()}
-    for given, expected, said in (
+    for handed, expected, said in (
         ([one, one], both, "box box-0 has reported twice"),
         ([one, replace(two, end=day(62))], both, "the same period"),
         ([], both, "found: none"),
@@ -94,7 +115,7 @@ def test_what_does_not_fit_is_refused_by_name(exports: list[Export]) -> None:
         ([one], dict.fromkeys(map(str, range(BOXES_MAX + 1)), Expected()), "at most 1000"),
     ):
         with pytest.raises(ValueError, match=said):
-            merge(given, expected)
+            merge(handed, expected)
     with pytest.raises(ValueError, match="not an export of a box"):
         Export.read({"box": "1"})
     written = one.written()

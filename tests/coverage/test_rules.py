@@ -12,7 +12,7 @@ import pytest
 from gateway.coverage.count import counts, over, verdicts
 from gateway.coverage.counts import Counts, rate, stated
 from gateway.coverage.facts import Sort
-from gateway.coverage.history import History
+from gateway.coverage.history import History, moment_of
 from gateway.coverage.period import Period
 from gateway.coverage.requirements import Duty, Family, Networking, Requirement
 from gateway.coverage.verdict import Gap, Rules, Verdict
@@ -114,6 +114,10 @@ def _replaced_device() -> None:
         Gap.NOT_ACCEPTED,
         None,
     ]
+    shop.say(Sort.ACCEPTANCE, ("P", "D", ""), None, START + DAY)  # as the ledger writes when it is taken off
+    shop.point("P", "S", "counter", "D", at=START + 3 * DAY)
+    shop.accept("P", "D", at=START + 4 * DAY)
+    assert [shop.gap(START + 3 * DAY), shop.gap(START + 4 * DAY)] == [Gap.NOT_ACCEPTED, None]
     two = Shop(Requirement("counter", "panic", quantity=2))
     assert two.gap() is Gap.NOT_INSTALLED
 
@@ -202,6 +206,8 @@ def _radio_code() -> None:
 def _networked() -> None:
     shop = Shop()
     shop.facts.pop()
+    [never] = shop.verdicts(START + DAY)
+    assert (never.gap, moment_of(never.since or 0)) == (Gap.NOT_NETWORKED, START)  # since it was accepted
     shop.proof("S", START, "link_up")
     assert shop.counts(START + DAY).networked == 0
     shop.proof("S", START + 2 * DAY, "alarm_accepted")

@@ -13,7 +13,9 @@ from random import Random
 
 import pytest
 
+from gateway.access import GATEWAY
 from gateway.assurance import Assurance
+from gateway.audit import Audit
 from gateway.config import CoverageSection, ReportsSection
 from gateway.coverage.days import Month
 from gateway.coverage.facts import Fact, Sort
@@ -24,8 +26,10 @@ from gateway.logs import logger
 from gateway.metrics import Metrics
 from gateway.model import Area, AreaKind, DeliveryState, Device, Observation, Point, Site
 from gateway.registry import Registry
-from gateway.reports import bulletin
-from gateway.reports.editions import faults, publish
+from gateway.reports.bulletin import Label, public
+from gateway.reports.editions import faults
+from gateway.reports.internal import internal
+from gateway.reports.publishing import publish
 from gateway.reports.sources import known
 from gateway.store.sqlite import SqliteStore
 from gateway.supervision.proofs import Proofs
@@ -95,7 +99,8 @@ async def district(folder: Path, clock: JumpingClock) -> AsyncIterator[District]
         routes=[Route("110", frozenset({Lane.LIFE}), proves=True)], heard=lambda device, source: None,
     )  # fmt: skip
     recorder = Recorder(
-        store=store, registry=registry, parents=lambda _: (), last_heard=lambda _: None, clock=clock, metrics=metrics, log=logger(),
+        store=store, registry=registry, parents=lambda _: (), last_heard=lambda _: None, lapses=lambda: (), clock=clock,
+        metrics=metrics, log=logger(),
     )  # fmt: skip
     proofs = Proofs(store=store, registry=registry, clock=clock, metrics=metrics, log=logger())
     assurance = Assurance(registry, CoverageSection(), clock=clock, metrics=metrics, log=logger())
@@ -197,11 +202,14 @@ async def test_a_month_of_a_thousand_devices_and_its_bulletin(
         clock.jump_wall(3600)
 
         about = await known(tmp_path, MONTH, CoverageSection(), ReportsSection())
-        edition, fact = publish(tmp_path, about, MONTH, box="box", now=clock.now())
-        await place.registry.record([fact])
+        edition = await publish(
+            tmp_path, about, MONTH, box="box", now=clock.now(), record=place.registry.record,
+            audit=Audit(tmp_path / "audit.db", clock), actor=GATEWAY,
+        )  # fmt: skip
         figures = edition.document["figures"]
-        _, page = bulletin.public(about, figures, None, "zh", edition.state)
-        _, office = bulletin.internal(about, figures, None, "zh", edition.state)
+        label = Label.of(edition)
+        page = public(about, figures, None, lang="zh", label=label).page
+        office = internal(about, figures, None, lang="zh", label=label).page
         took = time.process_time() - began
         again = await known(tmp_path, MONTH, CoverageSection(), ReportsSection())
         assert faults(edition, again, MONTH, tmp_path) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from random import Random
 
-from gateway.coverage.facts import STATES, Fact
+from gateway.coverage.facts import STATES, Fact, Sort
 from gateway.coverage.requirements import Duty, Family, Networking, Requirement
 from tests.coverage.ledger import MS, START, Ledger
 
@@ -13,20 +13,23 @@ KINDS = ("panel", "panic_button", "radio_code", "detector")
 POINT_KINDS = ("counter", "counter_panic", "entrance")
 
 
+LINES = (
+    Requirement("counter_panic", "panic", networking=Networking.MUST, every_site=True),
+    Requirement("counter", "intrusion", quantity=2),
+    Requirement("counter", "seismic", shared=True),
+    Requirement("entrance", "access_control", duty=Duty.ADVISED),
+    Requirement("entrance", "security_door", family=Family.PHYSICAL),
+)
+
+
 def _profiles(ledger: Ledger) -> None:
-    ledger.profile(
-        "jewelry_store",
-        Requirement("counter_panic", "panic", networking=Networking.MUST, every_site=True),
-        Requirement("counter", "intrusion", quantity=2),
-        Requirement("counter", "seismic", shared=True),
-        Requirement("entrance", "access_control", duty=Duty.ADVISED),
-        Requirement("entrance", "security_door", family=Family.PHYSICAL),
-    )
+    ledger.profile("jewelry_store", *LINES)
     ledger.profile("school", Requirement("entrance", "access_control"), Requirement("counter_panic", "panic"))
 
 
-def town(seed: int, happenings: int) -> list[Fact]:
-    """Five sites, twenty points, sixteen devices; then so many happenings within sixty days."""
+def town(seed: int, happenings: int, *, is_reorganised: bool = False) -> list[Fact]:
+    """Five sites, twenty points, sixteen devices; then so many happenings within sixty days, and, where it is reorganised,
+    a tenth as many changes of its areas and profiles, things taken from the ledger among them."""
     random, ledger = Random(seed), Ledger()
     _profiles(ledger)
     ledger.area("Z", "control_zone")
@@ -51,6 +54,8 @@ def town(seed: int, happenings: int) -> list[Fact]:
             ledger.accept(f"P{number}", device, "" if zone is None else str(zone))
     for _ in range(happenings):
         _happen(ledger, random)
+    for _ in range(happenings // 10 if is_reorganised else 0):
+        _reorganise(ledger, random)
     return ledger.facts
 
 
@@ -85,3 +90,20 @@ def _happen(ledger: Ledger, random: Random) -> None:
         case _:
             ledger.withdraw(random.choice(ledger.facts[-40:]), late)
     ledger.recorded(before, max(late, at + MS))
+
+
+def _reorganise(ledger: Ledger, random: Random) -> None:
+    at = START + timedelta(days=random.randrange(60), milliseconds=random.randrange(86_400_000))
+    before = len(ledger.facts)
+    match random.randrange(4):
+        case 0:
+            area = random.choice(("Y", "Z", "C0", "C1"))
+            ledger.area(area, "control_zone", random.choice(("Y", "Z", "C1", "nowhere", None)), at)
+        case 1:
+            ledger.profile(random.choice(("jewelry_store", "school")), *random.sample(LINES, 4), version="2", at=at)
+        case 2:
+            ledger.say(Sort.AREA, (random.choice(("C0", "C1", "Z")),), None, at)
+        case _:
+            sort, name = random.choice(((Sort.SITE, "S"), (Sort.POINT, "P"), (Sort.DEVICE, "D")))
+            ledger.say(sort, (f"{name}{random.randrange(5)}",), None, at)
+    ledger.recorded(before, at + random.choice((1, 25)) * timedelta(days=1))

@@ -79,6 +79,7 @@ async def found():
     await registry.close()
 asyncio.run(found())
 END
+fangkong area add fkq-1 --name 东关街道 --kind control_zone
 """
 BEFORE = {
     "docs/api.md": RUNNING_BOX,

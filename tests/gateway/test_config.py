@@ -99,6 +99,17 @@ TABLE = {
     ),
     "a storm without measure": ("[storms]\n\nwindow_s = 3600\n", 3, "storms.window_s", "found 3600", ""),
     "fewer presses than must arrive": ("[storms]\n\nlife_burst = 9\n", 3, "storms.life_burst", "found 9", ""),
+    "a contract of no kind": (
+        "[coverage.contract.radio_sensr]\nheard_within_s = 60\n", 1, "coverage.contract.radio_sensr", "unknown key",
+        'did you mean "radio_sensor"?',
+    ),
+    "a contract of a code": (
+        "[coverage.contract.radio_code]\nheard_within_s = 60\n", 2, "coverage.contract.radio_code.heard_within_s",
+        "unknown key", "",
+    ),
+    "a contract of no time": (
+        "[coverage.contract.siren]\nheard_within_s = 0\n", 2, "coverage.contract.siren.heard_within_s", "found 0", "",
+    ),
     "unknown lane": (
         CENTRE.replace("[destination.settings]", 'lanes = ["life", "alarms"]\n[destination.settings]'),
         4, "destination.0.lanes.1", "found 'alarms'", "",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.coverage.contracts import CONTRACTS, Contract, contract_of, window_s
+from gateway.config import ContractsSection
+from gateway.coverage.contracts import CONTRACTS, Contract, contract_of, contracts_of, window_s
 from gateway.model import Device
 from tests.conftest import JumpingClock
 from tests.gateway.test_health import box
@@ -36,6 +37,15 @@ def test_how_long_a_device_may_be_unheard(device: Device | None, expected_s: flo
 def test_a_kind_of_the_site_file_comes_before_the_one_of_the_trade() -> None:
     ours = CONTRACTS | {"radio_sensor": Contract(heard_within_s=3960)}
     assert window_s(Device("a", "s1", kind="radio_sensor"), POLLED_S, ours) == 3960
+
+
+def test_the_site_file_knows_every_kind_and_changes_what_it_says() -> None:
+    assert set(ContractsSection.model_fields) == set(CONTRACTS)
+    assert contracts_of(ContractsSection()) == CONTRACTS
+    said = ContractsSection.model_validate({"radio_sensor": {"heard_within_s": 3960}, "siren": {"live_test_days": 90}})
+    assert contracts_of(said) == CONTRACTS | {
+        "radio_sensor": Contract(heard_within_s=3960), "siren": Contract(live_test_days=90),
+    }  # fmt: skip
 
 
 def test_what_is_silent_by_nature_is_tested_live() -> None:

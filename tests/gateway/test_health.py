@@ -15,11 +15,12 @@ from types import MappingProxyType
 
 import pytest
 
-from gateway.health import FLUSH_S, STARTUP_GRACE_S, STATES, Health, Report
+from gateway.health import FLUSH_S, SAID_AT_ONCE, STARTUP_GRACE_S, STATES, Health, Report
 from gateway.ids import EventIds
 from gateway.intake import Intake, Source
 from gateway.metrics import Metrics
 from gateway.model import Device, Event, Kind, Observation, Place, Qualifier
+from gateway.receipt import Receipt
 from gateway.store import EventFilter
 from gateway.store.sqlite import SqliteStore
 from tests.conftest import JumpingClock
@@ -243,6 +244,24 @@ async def test_the_drivers_window_counts_where_the_ledger_has_none(tmp_path: Pat
         assert await here.told() == [("a001", Qualifier.NEW)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "own_s", "silent_after_s"), [("panic_button", None, 99_000), ("", 40.0, 40), ("", None, 90)]
+)
+async def test_a_claimed_device_owes_what_it_is_claimed_as_from_when_it_last_spoke(
+    tmp_path: Path, jumping_clock: JumpingClock, kind: str, own_s: float | None, silent_after_s: float
+) -> None:
+    async with box(tmp_path, jumping_clock) as here:
+        here.health.heard("btn", "c1", 90.0)
+        await jumping_clock.advance(10)
+        here.health._ledger._devices["btn"] = Device("btn", "s1", heard_within_s=own_s, kind=kind)  # type: ignore[attr-defined]  # the test's own ledger
+        here.health.ledger_changed()
+
+        await jumping_clock.advance(silent_after_s - 11)
+        assert await here.told() == []
+        await jumping_clock.advance(2)
+        assert await here.told() == [("btn", Qualifier.NEW)]
+
+
 async def test_every_state_of_a_site_is_shown_zeros_too(tmp_path: Path, jumping_clock: JumpingClock) -> None:
     """An alert can only watch a series that is there."""
     async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=3600)) as here:
@@ -451,3 +470,67 @@ async def test_patience_may_grow_and_shrink_and_end(tmp_path: Path, jumping_cloc
         await jumping_clock.advance(2)
         assert (await here.told())[2:] == [("van", Qualifier.NEW)]
         assert len(here.health._deadlines) <= 3, "a heap that grows with every change"
+
+
+async def test_what_is_behind_a_lost_parent_of_the_ledger_is_not_called_silent(
+    tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    """Also when the child falls due a moment before it; once the parent is back, the child has its whole window."""
+    panel, sensor = (
+        Device("panel", "s1", heard_within_s=101),
+        Device("a-sensor", "s1", heard_within_s=100, parent="panel"),
+    )
+    async with box(tmp_path, jumping_clock, panel, sensor) as here:
+        here.health.heard("a-sensor", "c1", None)
+        here.health.heard("panel", "c1", None)
+        await jumping_clock.advance(1000)
+        assert await here.told() == [("panel", Qualifier.NEW)]
+
+        here.health.heard("panel", "c1", None)
+        await jumping_clock.advance(90)
+        here.health.heard("panel", "c1", None)
+        assert await here.told() == [("panel", Qualifier.NEW), ("panel", Qualifier.RESTORE)]
+        await jumping_clock.advance(50)
+        assert (await here.told())[2:] == [("a-sensor", Qualifier.NEW)]
+
+
+async def test_a_parent_that_works_excuses_nobody(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    """A panel that speaks once a day says nothing of a sensor that should every 100 s."""
+    panel, sensor = (
+        Device("panel", "s1", heard_within_s=90_000),
+        Device("a-sensor", "s1", heard_within_s=100, parent="panel"),
+    )
+    async with box(tmp_path, jumping_clock, panel, sensor) as here:
+        here.health.heard("panel", "c1", None)
+        await jumping_clock.advance(10)
+        here.health.heard("a-sensor", "c1", None)
+        await jumping_clock.advance(105)
+        assert await here.told() == [("a-sensor", Qualifier.NEW)]
+
+
+async def test_the_silence_of_a_town_costs_a_commit_for_each_250(
+    tmp_path: Path, jumping_clock: JumpingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = [Device(f"d{number:04}", "s1", heard_within_s=100) for number in range(10_000)]
+    sizes: list[int] = []
+    async with box(tmp_path, jumping_clock, *town) as here:
+        report = here.health._report
+
+        async def counted(observations: Sequence[Observation]) -> Receipt:
+            sizes.append(len(observations))
+            return await report(observations)
+
+        monkeypatch.setattr(here.health, "_report", counted)
+        for device in town:
+            here.health.heard(device.id, "c1", None)
+        await jumping_clock.advance(101)
+        for _ in range(10):
+            await jumping_clock.settle()  # a commit takes some turns of the loop
+        assert sizes == [SAID_AT_ONCE] * (10_000 // SAID_AT_ONCE)
+        for device in town:
+            here.health.heard(device.id, "c1", None)
+        await jumping_clock.advance(5)
+        for _ in range(10):
+            await jumping_clock.settle()
+        assert sizes == [SAID_AT_ONCE] * (2 * 10_000 // SAID_AT_ONCE)
+        assert {state.state for state in here.health.states()} == {"heard"}

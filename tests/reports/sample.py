@@ -22,7 +22,8 @@ from gateway.coverage.history import History
 from gateway.coverage.profile_file import shipped
 from gateway.coverage.requirements import Family
 from gateway.coverage.tickets import Terms, Tickets, changes, rectified, told
-from gateway.coverage.verdict import TARGET_KINDS, Rules
+from gateway.coverage.verdict import Rules
+from gateway.coverage.view import TARGET_KINDS
 from gateway.kinds import FACTS, Kind
 from gateway.model import Area, Device, Point, Site
 from gateway.registry import Registry

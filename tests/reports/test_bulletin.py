@@ -63,6 +63,23 @@ def test_what_was_published_stays_and_a_late_fact_makes_a_correction(box: Path) 
     assert after < before
 
 
+def test_what_was_published_under_other_contracts_is_derived_by_those(box: Path) -> None:
+    """Every detector tested live once a day: none was, so none worked."""
+    site_file = box / "site.toml"
+    usual = site_file.read_text()
+    site_file.write_text(
+        usual + "\n[coverage.contract.detector]\nlive_test_days = 1\ngrace_days = 0\nheard_within_s = 60.5\n"
+    )
+    assert report(box, "publish") == 0
+
+    site_file.write_text(usual)
+    assert report(box, "verify") == 0
+    assert report(box, "publish") == 0
+    strict, lax = (json.loads((box / "var" / "editions" / f"2026-02-{n}.json").read_bytes()) for n in (1, 2))
+    assert strict["rules"]["live_tests"] == {"detector": {"live_test_days": 1, "grace_days": 0}}
+    assert strict["figures"] != lax["figures"]
+
+
 def test_an_edition_that_was_changed_by_hand_is_found_out(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(box, "publish") == 0
     path = box / "var" / "editions" / "2026-02-1.json"

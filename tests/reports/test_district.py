@@ -34,6 +34,7 @@ from tests.coverage.ledger import START, Ledger
 MONTH = Month(2026, 1)
 BOXES = 40
 GONE = "box-7"
+HEAD = "box,required,must_network,target_units\n"
 
 
 def happened(box: int) -> list[Fact]:
@@ -86,8 +87,10 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("district")
     for box in range(BOXES):
         box_with(folder / f"at-{box}", f"box-{box}", happened(box))
-    lines = [f"box-{box},{box}号,C{box % 6},25" for box in range(BOXES)]
-    (folder / "roster.csv").write_text("\n".join(["网关,名称,区域,应装点位", *lines]), encoding="utf-8-sig")
+    lines = [f"box-{box},{box}号,C{box % 6},25,9,2" for box in range(BOXES)]
+    (folder / "roster.csv").write_text(
+        "\n".join(["网关,名称,区域,应装点位,应联点位,目标单位", *lines]), encoding="utf-8-sig"
+    )
     return folder
 
 
@@ -136,6 +139,8 @@ def test_a_box_that_is_missing_is_printed_and_stays_in_the_denominator(sent: Pat
     for node in ("all", "area:Q", "area:Z1", "area:C1"):
         assert nodes[node]["required"] == whole[node]["required"] - here["required"] + 25
         assert nodes[node]["installed"] == whole[node]["installed"] - here["installed"]
+        assert nodes[node]["must_network"] == whole[node]["must_network"] - here["must_network"] + 9
+        assert nodes[node]["target"][1] == whole[node]["target"][1] - here["target"][1] + 2
     page = merged(sent, GONE, form="html").decode()
     assert "已上报 39, 未上报 1: box-7。其应装点位计入分母" in page
     assert "<td>未上报</td>" in page
@@ -221,7 +226,9 @@ def test_another_month_a_double_and_a_stranger_are_refused(
     sent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(sent / "box-1.json", tmp_path / "copy.json")
-    (tmp_path / "roster.toml").write_text('[[box]]\nbox = "box-2"\nrequired = 4\n', encoding="utf-8")
+    (tmp_path / "roster.toml").write_text(
+        '[[box]]\nbox = "box-2"\nrequired = 4\nmust_network = 0\ntarget_units = 1\n', encoding="utf-8"
+    )
     common = ["--roster", str(sent / "roster.csv")]
 
     def told(*words: str) -> str:
@@ -240,12 +247,16 @@ def test_another_month_a_double_and_a_stranger_are_refused(
 @pytest.mark.parametrize(
     ("roster", "said"),
     [
-        ("box,required\nbox-1,4\nbox-1,4\n", "box no. 2: box-1 is there twice"),
-        ("box,required\nbox-1,many\n", "the number of points planned at box-1 is expected, not 'many'"),
-        ("box,required\n,4\n", "box no. 1: box: the name"),
-        ("box,points\nbox-1,4\n", "points: box, name, area, required are expected"),
-        ("box,required\n", "0 boxes; 1 to 1000 are expected"),
-        ("box,required\n" + "".join(f"b{n},1\n" for n in range(1001)), "1001 boxes; 1 to 1000"),
+        (f"{HEAD}box-1,4,0,0\nbox-1,4,0,0\n", "box no. 2: box-1 is there twice"),
+        (
+            f"{HEAD}box-1,many,0,0\n",
+            "box no. 1: required: how many are planned there is expected, 0 if none, not 'many'",
+        ),
+        (f"{HEAD}box-1,4,,0\n", "box no. 1: must_network: how many"),
+        (f"{HEAD},4,0,0\n", "box no. 1: box: the name"),
+        ("box,points\nbox-1,4\n", "points: box, name, area, required, must_network, target_units are expected"),
+        (HEAD, "0 boxes; 1 to 1000 are expected"),
+        (HEAD + "".join(f"b{n},1,0,0\n" for n in range(1001)), "1001 boxes; 1 to 1000"),
     ],
 )
 def test_a_roster_is_checked_line_by_line(

@@ -14,8 +14,9 @@ from openpyxl import load_workbook
 from gateway.__main__ import main
 from gateway.config import ReportsSection
 from gateway.coverage.ranking import order, place_of, risk_of
-from gateway.coverage.verdict import TARGET_KINDS
+from gateway.coverage.view import TARGET_KINDS
 from gateway.registry import Registry
+from gateway.reports.charts import towards
 from gateway.reports.colour import LEVELS, of_alarms, of_coverage, of_critical
 from gateway.reports.forecast import Forecast, forecast
 from tests.coverage.town import town
@@ -183,3 +184,33 @@ def test_order_is_by_risk_then_site_then_duty_then_gap_then_age() -> None:
     assert sorted(backwards, key=rank) == made
     assert place_of({"kind": "mall", "is_key_unit": True}) == place_of({"kind": "key_unit_other"})
     assert risk_of(made[6], {"is_key_unit": True}, TARGET_KINDS) == "high"
+
+
+def test_deficiencies_are_ordered_by_risk_then_site_then_gap_then_age() -> None:
+    from datetime import UTC, datetime
+
+    from gateway.coverage.ranking import ticket_order
+    from gateway.coverage.tickets import Risk, Ticket
+
+    old, new = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 10, 2, tzinfo=UTC)
+    wanted = [
+        ("bank_branch", Risk.HIGH, "target", new),
+        ("bank_branch", Risk.HIGH, "silent", old),
+        ("bank_branch", Risk.HIGH, "silent", new),
+        ("residential_estate", Risk.HIGH, "untested", old),
+        ("school", Risk.MEDIUM, "fault", old),
+        ("bank_branch", Risk.LOW, "not_inspected", old),
+    ]
+    made = [
+        (Ticket(f"t{number}", "S", gap, "", risk, "", (), opened, DAY, 1), {"kind": kind})
+        for number, (kind, risk, gap, opened) in enumerate(wanted)
+    ]
+    backwards = made[::-1]
+
+    assert sorted(backwards, key=lambda each: ticket_order(*each)) == made
+
+
+def test_where_all_is_installed_and_stays_so_the_way_to_the_target_has_its_chart() -> None:
+    weeks = [(DAY + timedelta(weeks=week), 1000) for week in range(13)]
+
+    assert "<svg" in towards(weeks, [(DAY, 1000)], None, ("a", "b", "c"), "n")

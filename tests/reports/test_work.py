@@ -18,12 +18,12 @@ from gateway.coverage.facts import Fact
 from gateway.coverage.history import History
 from gateway.coverage.requirements import Duty, Family, Requirement
 from gateway.coverage.tickets import rectified, told
+from gateway.coverage.verdict import Rules
 from gateway.reports import notice, schedule
 from gateway.reports.alarms import Alarms
 from gateway.reports.figures import Known
 from gateway.reports.office import Asked, report
 from gateway.reports.pages import report_page
-from gateway.reports.sources import rules_of
 from tests.coverage.ledger import Ledger
 from tests.coverage.town import town
 from tests.gateway.api_box import Box, closed_box
@@ -35,7 +35,7 @@ DAY = timedelta(days=1)
 
 def known(facts: Sequence[Fact]) -> Known:
     section = CoverageSection()
-    return Known(History(facts), facts, Alarms(), rules_of(section), section, ReportsSection())
+    return Known(History(facts), facts, Alarms(), Rules.of(section), section, ReportsSection())
 
 
 async def all_of(api: Box, path: str) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.cli.demo_community import SITE_FILE, enrol
+from gateway.coverage.facts import Fact
 from gateway.registry import Registry, Thing
 
 ROOT = Path(__file__).parents[2]
@@ -131,6 +132,15 @@ class Box(Api):
         registry = await Registry.open(self.folder / "var" / "registry.db")
         await registry.put(things)
         await registry.close()
+
+    async def facts(self) -> list[Fact]:
+        """All that the gateway has recorded, read beside it."""
+        registry = await Registry.open(self.folder / "var" / "registry.db")
+        found: list[Fact] = []
+        while page := await registry.facts(after=found[-1].id if found else 0):
+            found += page
+        await registry.close()
+        return found
 
     async def start(self, *, wait: bool = True) -> None:
         if not (self.var / "registry.db").exists():  # on a disk that SQLite cannot reach from outside

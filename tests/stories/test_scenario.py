@@ -93,3 +93,46 @@ async def test_expectations_without_a_record_are_refused_not_passed_over(tmp_pat
     assert code == 2
     assert "--record" in complaints
     assert (await play(*arguments, "--check"))[0] == 0
+
+
+DESK = """\
+seed = 1
+
+[[device]]
+simulator = "alarm_json"
+id = "a001"
+connect = "{mqtt}"
+
+[[operator]]
+at_s = 0
+run = ["site", "add", "x", "--name", "x", "--account", "NOT-HEX"]
+
+[[figure]]
+at_s = 0.1
+within_s = 0.2
+counts = { required = 1000000 }
+
+[[figure]]
+at_s = 0.2
+within_s = 0.2
+node = "site:nowhere"
+deficiencies = { silent = 1 }
+"""
+
+
+async def test_what_an_operator_cannot_do_and_figures_that_do_not_come_are_told(tmp_path: Path) -> None:
+    scenario = tmp_path / "desk.toml"
+    scenario.write_text(DESK)
+    async with town(tmp_path) as place:
+        settings = (scenario, "--seconds", "1", f"--set=mqtt={place.box.broker_url}")
+        assert (await play(*settings))[::2] == (
+            2, f"{scenario} has [[operator]] or [[figure]]: name the gateway's --site-file\n"
+        )  # fmt: skip
+
+        code, _, complaints = await play(*settings, "--site-file", place.box.folder / "site.toml", within_s=60)
+
+    [refused, count, tickets] = complaints.splitlines()
+    assert code == 1
+    assert refused.startswith("0 s: fangkong site add x --name x --account NOT-HEX: exit code 2: ")
+    assert count.startswith("0.1 s, all: required: expected 1000000, the gateway has ")
+    assert tickets == "0.2 s, site:nowhere: deficiencies silent: expected 1, the gateway has 0"
