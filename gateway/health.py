@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, Protocol, get_args
 
 from gateway.clock import Clock
-from gateway.coverage.contracts import CONTRACTS, Contract, window_s
+from gateway.coverage.contracts import CONTRACTS, FIRST_WORD_S, Contract, window_s
 from gateway.errors import StoreError
 from gateway.kinds import Kind, Qualifier
 from gateway.metrics import Metrics
@@ -173,7 +173,7 @@ class Health:
             if len(self._lives) >= LIVES_MAX:
                 return
             life = self._add(device, connection, default_within_s)
-        elif life.within_s is None and life.heard_mono is None:
+        elif life.heard_at is None or (life.within_s is None and life.heard_mono is None):
             life.within_s = self._window(device, default_within_s)
         now = self._clock.monotonic()
         if life.heard_mono is None:
@@ -183,8 +183,7 @@ class Health:
         life.heard_at = self._clock.now()
         life.connection = connection
         patience_s = self._patience_s(device, life.within_s)
-        if patience_s is not None:
-            self._set_deadline(device, life, now + patience_s)
+        self._set_deadline(device, life, now + (math.inf if patience_s is None else patience_s))
         if life.silent:
             self._returned.add(device)
         if life.due_at is not None:
@@ -248,7 +247,7 @@ class Health:
             left = (row.deadline - now_wall).total_seconds()
             if life.within_s is None:
                 # The driver's own window is known again once the device speaks; until then the old deadline counts.
-                life.within_s = (row.deadline - row.at).total_seconds() if row.at else None
+                life.within_s = (row.deadline - row.at).total_seconds() if row.at else FIRST_WORD_S
             longest = life.within_s if life.within_s is not None else max(left, STARTUP_GRACE_S)
             self._set_deadline(row.device, life, now + max(grace_s(longest), min(left, longest)))
             if not life.silent:
@@ -264,7 +263,8 @@ class Health:
         for device_id, device in enrolled.items():
             life = self._lives.get(device_id) or self._add(device_id, "", None)
             life.site = device.site
-            before_s, life.within_s = life.within_s, window_s(device, life.within_s, self._contracts)
+            before_s = FIRST_WORD_S if life.within_s is None and life.heard_at is None else life.within_s
+            life.within_s = window_s(device, before_s, self._contracts)
             if life.within_s is None:
                 life.deadline_mono = None  # its silence says nothing, or no longer
             patience_s = self._patience_s(device_id, life.within_s)

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 import pytest
 
+from gateway.coverage.contracts import FIRST_WORD_S
 from gateway.health import FLUSH_S, LATE_SHARE, SAID_AT_ONCE, STARTUP_GRACE_S, STATES, Health, Report
 from gateway.ids import EventIds
 from gateway.intake import Intake, Source
@@ -113,6 +114,32 @@ async def test_an_enrolled_device_never_heard_is_silent_too(tmp_path: Path, jump
         await jumping_clock.advance(106)
 
         assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+async def test_whose_pace_only_its_driver_knows_owes_its_first_word_within_a_day(
+    tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    """No start gives more time; a code that anybody can send owes none, and who has spoken owes what his driver says."""
+    devices = [
+        Device("mute", "s1"),
+        Device("code", "s1", kind="radio_code"),
+        Device("speaks", "s1"),
+        Device("free", "s1"),
+    ]
+    async with box(tmp_path, jumping_clock, *devices) as here:
+        await jumping_clock.advance(FIRST_WORD_S / 2)
+    for _ in range(3):
+        async with box(tmp_path, jumping_clock, *devices) as here:
+            here.health.heard("speaks", "c1", FIRST_WORD_S)
+            here.health.heard("free", "c1", None)
+            await jumping_clock.advance(FIRST_WORD_S / 10)
+    async with box(tmp_path, jumping_clock, *devices) as here:
+        await jumping_clock.advance(FIRST_WORD_S * 0.19)
+        assert await here.told() == []
+        await jumping_clock.advance(FIRST_WORD_S * 0.02)
+        assert await here.told() == [("mute", Qualifier.NEW)]
+        await jumping_clock.advance(FIRST_WORD_S)
+        assert await here.told() == [("mute", Qualifier.NEW), ("speaks", Qualifier.NEW)]
 
 
 async def test_restarts_every_ten_minutes_grant_no_new_life(tmp_path: Path, jumping_clock: JumpingClock) -> None:
