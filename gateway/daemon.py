@@ -130,7 +130,9 @@ class Daemon:
             parts = await self._build(stack)
             keeping = self._housekeeping(parts)
             async with asyncio.TaskGroup() as group:
-                api = group.create_task(self._serve_api(parts), name="api")
+                # Alarms before pages: the road is open before anything is begun that only looks at it.
+                north = group.create_task(parts.north.run(self._plan), name="destinations")
+                south = group.create_task(parts.south.run(self._plan), name="connections")
                 inside = [
                     group.create_task(parts.intake.keep_rejects(), name="rejects"),
                     group.create_task(parts.intake.sum_up(), name="storms"),
@@ -149,11 +151,12 @@ class Daemon:
                     group.create_task(keeping.watch_audit(), name="audit"),
                     group.create_task(self._invite(parts.accounts), name="first log-in"),
                 ]
-                north = group.create_task(parts.north.run(self._plan), name="destinations")
-                south = group.create_task(parts.south.run(self._plan), name="connections")
                 configuration = group.create_task(self.configuration.run(), name="configuration")
                 await keeping.tell_damage()
                 await keeping.look_back()
+                # Fifty routes are a tenth of a second of work, while devices say again what nobody took during the start.
+                app = await asyncio.to_thread(create_app, self._looks(parts))
+                api = group.create_task(serve(app, parts.api_socket), name="api")
                 # What stands now stays: 75 000 objects and the register, which no collection needs to walk again. It cost 4 us
                 # an event in a flood, and pauses of 30 ms.
                 gc.freeze()
@@ -310,8 +313,8 @@ class Daemon:
 
     # -- running -------------------------------------------------------------------------------------------------------
 
-    async def _serve_api(self, parts: Parts) -> None:
-        looks = Looks(
+    def _looks(self, parts: Parts) -> Looks:
+        return Looks(
             store=parts.store,
             registry=parts.registry,
             health=parts.health,
@@ -329,7 +332,6 @@ class Daemon:
             version=VERSION,
             checks=partial(self._checks, parts),
         )
-        await serve(create_app(looks), parts.api_socket)
 
     def _recorder(self, parts: Parts) -> Recorder:
         parents = partial(

@@ -128,7 +128,7 @@ async def put(
 def show(args: argparse.Namespace, rows: list[dict[str, Any]], *, empty: str) -> None:
     """Rows as JSON, or as columns for people."""
     if args.json:
-        print(json.dumps(rows, ensure_ascii=False, default=str))
+        print(dumped(rows))
     elif not rows:
         print(empty)
     else:
@@ -138,14 +138,26 @@ def show(args: argparse.Namespace, rows: list[dict[str, Any]], *, empty: str) ->
         print("\n".join(aligned([list(rows[0]), *cells])))
 
 
+def dumped(value: object) -> str:
+    """As JSON, a moment to the second with its offset."""
+    return json.dumps(value, ensure_ascii=False, default=_stamped)
+
+
+def _stamped(value: object) -> str:
+    from datetime import datetime
+
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
+
+
 def _shown(cell: object) -> str:
-    """For people: moments as the clock on their wall has them."""
+    """For people: moments as the clock on their wall has them, nothing as a dash."""
     from datetime import datetime
 
     from gateway.coverage.days import LOCAL
 
     if isinstance(cell, datetime):
         return cell.astimezone(LOCAL).isoformat(" ", "seconds")
-    if isinstance(cell, list):
-        return ", ".join(map(str, cell))
+    if isinstance(cell, list | tuple):
+        between = " " if isinstance(cell, tuple) and not any(isinstance(each, tuple) for each in cell) else ", "
+        return between.join(map(_shown, cell)) or "-"
     return "-" if cell is None else str(cell)

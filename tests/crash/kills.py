@@ -6,13 +6,15 @@ import asyncio
 import json
 import signal
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
+from math import inf
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.cli.demo_audit import ACCEPTED, Audit, balance
 from simulators._world import Simulated
@@ -66,7 +68,10 @@ class Report:
     distinct: int
     new_key_duplicates: int
     repeats_by_kill: int
+    still_on_the_line: int
+    """Of those, frames that reached 110 after the kill: no gateway could have known their answer."""
     repeats_by_line: int
+    """Others: the line or 110 lost the answer, or came too late with it; killed or not, they would have gone again."""
     most_by_one_kill: int
     restarts_s: tuple[float, ...]
     """From the start of a process to the first acknowledgement by it."""
@@ -96,6 +101,10 @@ class Report:
             ("acknowledged and lost", f"{self.audit.lost}"),
             ("doubled under a new key", f"{self.doubled}"),
             ("repeats on the wire by kills", f"{self.repeats_by_kill}, {self.repeats_by_kill / self.kills:.2f} a kill"),
+            (
+                "of them on the line at the kill",
+                f"{self.still_on_the_line}, {self.still_on_the_line / self.kills:.2f} a kill",
+            ),
             ("most by one kill", f"{self.most_by_one_kill}"),
             ("repeats by faults of the line", f"{self.repeats_by_line}"),
             (
@@ -129,13 +138,20 @@ async def run(
     return _report(story, kills, seed)
 
 
+class Life(NamedTuple):
+    """Of one gateway, by the clock on the wall; the last one ends in order."""
+
+    started_at: float
+    killed_at: float
+
+
 class _Story:
     def __init__(self, place: Town, seed: int, signals: Sequence[int]) -> None:
         self._signals = signals
         self.place = place
         self.clock, self.ledger = place.world.clock, place.world.ledger
         self._random = Random(seed)
-        self.killed_at: list[float] = []
+        self.lives: list[Life] = []
         self.restarts_s: list[float] = []
         self.load_s = 0.0
         self.acknowledged_under_load = 0
@@ -153,7 +169,7 @@ class _Story:
         self.acknowledged_under_load = self.ledger.acknowledged_count
 
     async def _live_and_die(self) -> None:
-        began = self.clock.monotonic()
+        began, started_at = self.clock.monotonic(), self.clock.now()
         await self.place.start()
         if self._random.random() < KILLED_STARTING:
             await self.clock.sleep(self._random.uniform(0, STARTING_S))
@@ -168,7 +184,7 @@ class _Story:
             )
             self.restarts_s.append(self.clock.monotonic() - began)
             await self.clock.sleep(self._random.uniform(0, ALIVE_S))
-        self.killed_at.append(self.clock.now())
+        self.lives.append(Life(started_at, self.clock.now()))
         await self._die()
 
     async def _die(self) -> None:
@@ -184,6 +200,7 @@ class _Story:
         place = self.place
         place.centre.behave()
         place.to_110.faults = place.to_broker.faults = Faults()
+        self.lives.append(Life(self.clock.now(), inf))
         await place.start()
         await until(
             lambda: self.ledger.acknowledged_count == self.ledger.raised_count,
@@ -235,7 +252,7 @@ def _report(story: _Story, kills: int, seed: int) -> Report:
     place = story.place
     audit = balance(rows(place.ledger_file), rows(place.record_file), where)
     of_devices = (row for row in rows(place.record_file) if row["account"] != OWN_ACCOUNT)
-    by_kill, by_line, distinct = _repeats(of_devices, story.killed_at)
+    repeats = _repeats(of_devices, story.lives)
     return Report(
         seed=seed,
         kills=kills,
@@ -244,21 +261,34 @@ def _report(story: _Story, kills: int, seed: int) -> Report:
         acknowledged=story.ledger.acknowledged_count,
         acknowledged_under_load=story.acknowledged_under_load,
         audit=audit,
-        distinct=distinct,
+        distinct=repeats.distinct,
         new_key_duplicates=place.centre.audit.new_key_duplicates,
-        repeats_by_kill=sum(by_kill.values()),
-        repeats_by_line=by_line,
-        most_by_one_kill=max(by_kill.values(), default=0),
+        repeats_by_kill=repeats.by_kill.total(),
+        still_on_the_line=repeats.still_on_the_line,
+        repeats_by_line=repeats.by_line,
+        most_by_one_kill=max(repeats.by_kill.values(), default=0),
         restarts_s=tuple(story.restarts_s),
     )
 
 
-def _repeats(record: Iterator[Mapping[str, Any]], killed_at: list[float]) -> tuple[dict[int, int], int, int]:
-    """Frames of known keys that a kill caused, by that kill; those that the line caused; and the keys taken."""
+@dataclass(slots=True)
+class Repeats:
+    """Frames of known keys."""
+
+    by_kill: Counter[int] = field(default_factory=Counter)
+    """By the life it ended."""
+    still_on_the_line: int = 0
+    by_line: int = 0
+    distinct: int = 0
+    """The keys taken."""
+
+
+def _repeats(record: Iterable[Mapping[str, Any]], lives: Sequence[Life]) -> Repeats:
+    """Who caused each. A frame belongs to the life that sent it; what it sent last may arrive after its end."""
+    found = Repeats()
     seen: dict[str, Mapping[str, Any]] = {}
     taken: set[str] = set()
-    by_kill: dict[int, int] = {}
-    by_line = 0
+    starts = [life.started_at for life in lives]
     for row in record:
         if row["code"] is None:
             continue
@@ -267,10 +297,12 @@ def _repeats(record: Iterator[Mapping[str, Any]], killed_at: list[float]) -> tup
         before, seen[row["key"]] = seen.get(row["key"]), row
         if before is None:
             continue
-        kill = bisect_right(killed_at, before["t"])  # the first one after it
-        was_answered = before["misbehaviour"] is None and killed_at[kill : kill + 1] < [before["t"] + ANSWER_WITHIN_S]
-        if was_answered and kill < bisect_right(killed_at, row["t"]):
-            by_kill[kill] = by_kill.get(kill, 0) + 1
+        sent_by, sent_again_by = bisect_right(starts, before["t"]), bisect_right(starts, row["t"])
+        out_s = lives[sent_by - 1].killed_at - before["t"]
+        if sent_by < sent_again_by and before["misbehaviour"] is None and out_s < ANSWER_WITHIN_S:
+            found.by_kill[sent_by] += 1
+            found.still_on_the_line += out_s < 0
         else:
-            by_line += 1
-    return by_kill, by_line, len(taken)
+            found.by_line += 1
+    found.distinct = len(taken)
+    return found

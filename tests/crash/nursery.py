@@ -24,12 +24,23 @@ from typing import Any, NoReturn, Self
 
 ROOT = Path(__file__).parents[2]
 SHARED = (
+    "_strptime",
     "aiosqlite",
     "drivers.alarm_json",
+    "encodings.idna",
     "gateway.__main__",
     "gateway.cli.run",
     "gateway.daemon",
     "gateway.forwarders.dc09",
+    "gateway.registry.migrations.0001_initial",
+    "gateway.registry.migrations.0002_access",
+    "gateway.registry.migrations.0003_vehicles",
+    "gateway.registry.migrations.0004_coverage",
+    "gateway.registry.migrations.0005_newest_facts",
+    "importlib.resources.readers",
+    "pydantic.v1",
+    "tortoise.backends.sqlite",
+    "uvicorn.lifespan.off",
     "uvicorn.lifespan.on",
     "uvicorn.loops.uvloop",
     "uvicorn.protocols.http.h11_impl",

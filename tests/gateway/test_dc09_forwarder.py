@@ -28,6 +28,7 @@ from gateway.forwarders import _outbox, dc09
 from gateway.forwarders.dc09 import Settings
 from gateway.forwarders.dc09._conversation import Conversation
 from gateway.forwarders.dc09._line import LIFE_RETRY_MOST_S
+from gateway.forwarders.dc09._window import ANSWERS_A_PLACE, FIRST
 from gateway.model import DeliveryState, Kind, Lane, Position, Qualifier, TimeQuality
 from gateway.store.sqlite import FILE_NAME, SqliteStore
 from tests.conftest import JumpingClock
@@ -672,18 +673,19 @@ async def test_numbers_wrap_and_pass_over_open_ones(rig: Rig, desk: Desk) -> Non
 
 
 async def test_one_frame_is_out_per_account_and_many_accounts_at_once(rig: Rig, desk: Desk) -> None:
-    desk.script.append(ack)
+    answers = (8 - FIRST) * ANSWERS_A_PLACE  # answers that open the whole window
+    desk.script += [ack] * answers
     desk.otherwise = silence
     async with rig.forwarding(desk.port, window=8, answer_within_s=60, null_every_s=600):
-        await rig.append(rig.event(1, account="A00"))
-        await rig.until_states(accepted=1)
-        await rig.append(*(rig.event(n, account=f"A{n % 20:02d}") for n in range(100)))
-        await rig.until(lambda: len(desk.events) == 8)
+        await rig.append(*(rig.event(n, account=f"A{n % 20:02d}") for n in range(1, answers + 1)))
+        await rig.until_states(accepted=answers)
+        await rig.append(*(rig.event(n, account=f"A{n % 20:02d}") for n in range(300, 400)))
+        await rig.until(lambda: len(desk.events) == answers + 7)
         life = rig.event(999, account="FFF", kind=Kind.PANIC, lane=Lane.LIFE)
         await rig.append(life)
-        await rig.until(lambda: len(desk.events) == 9)
+        await rig.until(lambda: len(desk.events) == answers + 8)
 
-    accounts = [frame.account.acct for frame in desk.events[1:]]
+    accounts = [frame.account.acct for frame in desk.events[answers:]]
     assert len(set(accounts)) == 8
     assert desk.zones[-1] == 999  # the last place of the window is kept for the life lane
 

@@ -262,6 +262,30 @@ async def test_a_claimed_device_owes_what_it_is_claimed_as_from_when_it_last_spo
         assert await here.told() == [("btn", Qualifier.NEW)]
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_once_a_person_takes_a_window_back_the_drivers_counts(
+    tmp_path: Path, jumping_clock: JumpingClock, is_restarted: bool
+) -> None:
+    ledger = {own_s: Device("a001", "s1", heard_within_s=own_s) for own_s in (None, 5_000.0)}
+    async with box(tmp_path, jumping_clock, ledger[None]) as here:
+        here.health.heard("a001", "c1", 90.0)
+        here.health._ledger._devices["a001"] = ledger[5_000.0]  # type: ignore[attr-defined]  # the test's own ledger
+        here.health.ledger_changed()
+        await jumping_clock.advance(200)
+        assert await here.told() == []
+        if not is_restarted:
+            here.health.heard("a001", "c1", 90.0)
+            here.health._ledger._devices["a001"] = ledger[None]  # type: ignore[attr-defined]  # the test's own ledger
+            here.health.ledger_changed()
+            await jumping_clock.advance(95)
+            assert await here.told() == [("a001", Qualifier.NEW)]
+    if is_restarted:
+        async with box(tmp_path, jumping_clock, ledger[None]) as here:
+            here.health.heard("a001", "c1", 90.0)
+            await jumping_clock.advance(95)
+            assert await here.told() == [("a001", Qualifier.NEW)]
+
+
 async def test_every_state_of_a_site_is_shown_zeros_too(tmp_path: Path, jumping_clock: JumpingClock) -> None:
     """An alert can only watch a series that is there."""
     async with box(tmp_path, jumping_clock, Device("a001", "s1", heard_within_s=3600)) as here:

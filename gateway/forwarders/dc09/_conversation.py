@@ -21,6 +21,7 @@ from gateway.forwarders._outbox import Outbox
 from gateway.forwarders.dc09._message import event_message, null_message
 from gateway.forwarders.dc09._receiver import Receiver
 from gateway.forwarders.dc09._settings import Keys, Settings, number_of
+from gateway.forwarders.dc09._window import Window
 from gateway.model import Delivery, Lane
 
 READ_BYTES = 65_536  # a thousand answers
@@ -59,6 +60,7 @@ class Conversation:
         outlet: Outlet,
         *,
         receiver: Receiver,
+        window: Window,
         settings: Settings,
         keys: Keys,
         outbox: Outbox,
@@ -66,6 +68,7 @@ class Conversation:
         writer: asyncio.StreamWriter,
     ) -> None:
         self._receiver = receiver
+        self._window = window
         self._outlet = outlet
         self._settings = settings
         self._keys = keys
@@ -133,7 +136,7 @@ class Conversation:
     def _choose(self) -> Sequence[Delivery]:
         """As many rows as the window takes; its last place is for the life lane."""
         rows: list[Delivery] = []
-        window = self._settings.window if self.is_proven else 1
+        window = self._window.size if self.is_proven else 1
         while (room := window - len(self._out) - len(rows)) > 0:
             row = self._outbox.take(LANES if room > 1 or window == 1 else (Lane.LIFE,))
             if row is None:
@@ -216,6 +219,7 @@ class Conversation:
         self._count(answer.token.lower())
         del self._out[_key(answer)]
         self._is_alive()
+        self._window.answered()
         if sent.row is None:
             self._let_go(sent)
         elif answer.token == dc09.DUH:

@@ -11,6 +11,7 @@ from gateway.forwarders._outbox import Outbox
 from gateway.forwarders.dc09._conversation import ANSWERS, Conversation, NoAnswerInTime
 from gateway.forwarders.dc09._receiver import Receiver, first_of
 from gateway.forwarders.dc09._settings import Keys, Settings
+from gateway.forwarders.dc09._window import Window
 from gateway.kinds import Lane
 
 LIFE_RETRY_MOST_S = 2.0  # a receiver that is back after an hour must not be found a minute later by somebody's panic
@@ -25,6 +26,7 @@ class Line:
         self._keys = keys
         self._outbox = outbox
         self._receiver = Receiver(outlet, outbox.trouble, address=settings.connect)
+        self._window = Window(settings.window)
         self._backoff = Backoff(outlet.random)
         self._begin_with_null = False
         for answer in ANSWERS:
@@ -55,6 +57,7 @@ class Line:
         return Conversation(
             self._outlet,
             receiver=self._receiver,
+            window=self._window,
             settings=self._settings,
             keys=self._keys,
             outbox=self._outbox,

@@ -31,7 +31,7 @@ class Settings(Section):
     extended: Annotated[str, Field(pattern=r"^[IXYJ]*$")] = "IXYJ"
     """Which optional extended data the receiver understands; H is always sent."""
     window: Annotated[int, Field(ge=1, le=256)] = 32
-    """Accounts with a frame on the way at a time; one of these places is kept for the life lane."""
+    """Accounts with a frame on the way at a time, at most: fewer soon after a start. One place is kept for the life lane."""
     answer_within_s: Annotated[float, Field(ge=1, le=60)] = 5.0
     null_every_s: Annotated[float, Field(ge=1, le=86_400)] = 10.0
     """Supervision of a quiet line; with the answer deadline it bounds how long a dead line goes unnoticed."""
