@@ -88,6 +88,8 @@ class Life:
     connection: str
     site: str | None
     """Of an enrolled device; None: nobody has claimed it."""
+    driver_s: float | None = None
+    """The window its driver says, also while the ledger or its kind says another."""
     heard_at: datetime | None = None
     heard_mono: float | None = None
     deadline_mono: float | None = None
@@ -173,7 +175,8 @@ class Health:
             if len(self._lives) >= LIVES_MAX:
                 return
             life = self._add(device, connection, default_within_s)
-        elif life.heard_at is None or (life.within_s is None and life.heard_mono is None):
+        elif life.heard_at is None or (life.heard_mono is None and default_within_s is not None):
+            life.driver_s = default_within_s
             life.within_s = self._window(device, default_within_s)
         now = self._clock.monotonic()
         if life.heard_mono is None:
@@ -213,7 +216,8 @@ class Health:
 
     def _add(self, device: str, connection: str, default_within_s: float | None) -> Life:
         known = self._ledger.device(device)
-        life = Life(self._window(device, default_within_s), connection, known.site if known else None)
+        site = known.site if known else None
+        life = Life(self._window(device, default_within_s), connection, site, default_within_s)
         self._lives[device] = life
         self._count(life)
         return life
@@ -245,9 +249,9 @@ class Health:
             if row.deadline is None:
                 continue
             left = (row.deadline - now_wall).total_seconds()
-            if life.within_s is None:
-                # The driver's own window is known again once the device speaks; until then the old deadline counts.
-                life.within_s = (row.deadline - row.at).total_seconds() if row.at else FIRST_WORD_S
+            # The driver's own window is known again once the device speaks; until then the old deadline counts.
+            life.driver_s = (row.deadline - row.at).total_seconds() if row.at else FIRST_WORD_S
+            life.within_s = self._window(row.device, life.driver_s)
             longest = life.within_s if life.within_s is not None else max(left, STARTUP_GRACE_S)
             self._set_deadline(row.device, life, now + max(grace_s(longest), min(left, longest)))
             if not life.silent:
@@ -263,8 +267,9 @@ class Health:
         for device_id, device in enrolled.items():
             life = self._lives.get(device_id) or self._add(device_id, "", None)
             life.site = device.site
-            before_s = FIRST_WORD_S if life.within_s is None and life.heard_at is None else life.within_s
-            life.within_s = window_s(device, before_s, self._contracts)
+            if life.driver_s is None and life.heard_at is None:
+                life.driver_s = FIRST_WORD_S
+            before_s, life.within_s = life.within_s, window_s(device, life.driver_s, self._contracts)
             if life.within_s is None:
                 life.deadline_mono = None  # its silence says nothing, or no longer
             patience_s = self._patience_s(device_id, life.within_s)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.access import Actor
-    from gateway.audit import Audit
+    from gateway.audit import Audit, Deed
     from gateway.config import SiteFile
     from gateway.coverage.facts import Fact
     from gateway.registry import Registry, Report, Thing, Written
@@ -100,8 +100,12 @@ async def put(
     dry_run: bool = False,
     report: Report | None = None,
     facts: Sequence[Fact] = (),
+    deeds: Sequence[tuple[Deed, str]] = (),
 ) -> Written:
-    """Change the ledger: checked, then audited, then written, `facts` with it. Raises ConfigError, StoreError."""
+    """Change the ledger: checked, then audited, then written, `facts` with it. Raises ConfigError, StoreError.
+
+    `deeds`, with their subjects, are those that facts are beside a change of things.
+    """
     from gateway.audit import Deed
     from gateway.clock import RealClock
 
@@ -110,17 +114,21 @@ async def put(
         print(note, file=sys.stderr)
     if dry_run or not (planned.added or planned.updated or facts):
         return planned
-    kind = type(things[0]).__name__.lower()
-    subject = f"{kind} {things[0].id}" + (f" and {len(things) - 1} more" if things[1:] else "")
-    counts = {"added": planned.added, "updated": planned.updated}
-    await audit_of(args).record(os_actor(), Deed.REGISTRY, subject, counts)
+    audit = audit_of(args)
+    for deed, subject in deeds:
+        await audit.record(os_actor(), deed, subject)
+    if planned.added or planned.updated or not deeds:
+        kind = type(things[0]).__name__.lower()
+        subject = f"{kind} {things[0].id}" + (f" and {len(things) - 1} more" if things[1:] else "")
+        counts = {"added": planned.added, "updated": planned.updated}
+        await audit.record(os_actor(), Deed.REGISTRY, subject, counts)
     return await registry.put(things, only=only, report=report, facts=facts)
 
 
 def show(args: argparse.Namespace, rows: list[dict[str, Any]], *, empty: str) -> None:
     """Rows as JSON, or as columns for people."""
     if args.json:
-        print(json.dumps(rows, ensure_ascii=False, default=str))
+        print(dumped(rows))
     elif not rows:
         print(empty)
     else:
@@ -130,14 +138,26 @@ def show(args: argparse.Namespace, rows: list[dict[str, Any]], *, empty: str) ->
         print("\n".join(aligned([list(rows[0]), *cells])))
 
 
+def dumped(value: object) -> str:
+    """As JSON, a moment to the second with its offset."""
+    return json.dumps(value, ensure_ascii=False, default=_stamped)
+
+
+def _stamped(value: object) -> str:
+    from datetime import datetime
+
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
+
+
 def _shown(cell: object) -> str:
-    """For people: moments as the clock on their wall has them."""
+    """For people: moments as the clock on their wall has them, nothing as a dash."""
     from datetime import datetime
 
     from gateway.coverage.days import LOCAL
 
     if isinstance(cell, datetime):
         return cell.astimezone(LOCAL).isoformat(" ", "seconds")
-    if isinstance(cell, list):
-        return ", ".join(map(str, cell))
+    if isinstance(cell, list | tuple):
+        between = " " if isinstance(cell, tuple) and not any(isinstance(each, tuple) for each in cell) else ", "
+        return between.join(map(_shown, cell)) or "-"
     return "-" if cell is None else str(cell)

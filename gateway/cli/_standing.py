@@ -108,7 +108,7 @@ def trends(samples: History, device: str, now: datetime) -> list[dict[str, Any]]
         row = {
             "quantity": quantity,
             "value": value,
-            "at": at.isoformat(timespec="seconds"),
+            "at": at,
             "days_to_empty": None,
             "why": None,
         }
@@ -120,8 +120,7 @@ def trends(samples: History, device: str, now: datetime) -> list[dict[str, Any]]
     return found
 
 
-def _moment(ms: int | None) -> str | None:
+def _moment(ms: int | None) -> datetime | None:
     from gateway.coverage.history import moment_of
 
-    at = None if ms is None else moment_of(ms)
-    return at.isoformat(timespec="seconds") if at else None
+    return None if ms is None else moment_of(ms)

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli._lifecycle import add_lifecycle
-from gateway.cli._site_file import FAILED, OK, add_common, data_dir, open_registry, put, show
+from gateway.cli._site_file import FAILED, OK, add_common, data_dir, dumped, open_registry, put, show
 from gateway.cli._standing import counted, requirements, standing, trends
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from datetime import datetime
 
     from gateway.cli import Commands
     from gateway.model import Device, Heard, Point
@@ -225,7 +224,7 @@ async def _show(args: argparse.Namespace) -> int:
     row = _row(args.id, device.site if device else None, device.name if device else "", heard, stands)
     if args.json:
         whole = {**row, "points": points, "coverage": asked, "trends": samples}
-        print(json.dumps(whole, ensure_ascii=False, default=str))
+        print(dumped(whole))
     else:
         show(args, [row], empty="")
         show(args, points, empty="no points 没有点位")
@@ -244,13 +243,9 @@ def _row(device_id: str, site: str | None, name: str, heard: Heard | None, stand
         "site": site,
         "name": name,
         **stands,
-        "last_heard": _moment(heard.at if heard else None),
-        "deadline": _moment(heard.deadline if heard else None),
+        "last_heard": heard.at if heard else None,
+        "deadline": heard.deadline if heard else None,
     }
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return moment.isoformat(timespec="seconds") if moment else None
 
 
 def _unclaimed(args: argparse.Namespace, registry: Registry) -> list[Heard]:

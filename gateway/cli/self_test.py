@@ -70,7 +70,6 @@ async def _due(args: argparse.Namespace) -> int:
         due = last.valid_from + timedelta(days=every) if last and every else None
         if every is not None and (due is None or due <= soon):
             rows.append({"device": device.id, "site": device.site, "kind": device.kind,
-                         "last": last.valid_from.isoformat(timespec="seconds") if last else None,
-                         "due": due.isoformat(timespec="seconds") if due else "now"})  # fmt: skip
+                         "last": last.valid_from if last else None, "due": due or "now"})  # fmt: skip
     show(args, rows, empty="nothing is due 没有到期的实测")
     return OK

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli._change import change, remove
-from gateway.cli._site_file import OK, add_common, open_registry, put, show
+from gateway.cli._site_file import OK, add_common, dumped, open_registry, put, show
 from gateway.cli._standing import counted, figures, requirements
 
 if TYPE_CHECKING:
@@ -126,7 +126,6 @@ async def _list(args: argparse.Namespace) -> int:
 
 
 async def _show(args: argparse.Namespace) -> int:
-    import json
     from dataclasses import asdict
 
     from gateway.clock import RealClock
@@ -139,12 +138,12 @@ async def _show(args: argparse.Namespace) -> int:
         await registry.close()
     row = asdict(site)
     if live is None:
-        print(json.dumps(row, ensure_ascii=False)) if args.json else show(args, [row], empty="")
+        print(dumped(row)) if args.json else show(args, [row], empty="")
         return OK
     counts = live.counts(f"site:{site.id}")
     asked = requirements([each for each in live.verdicts() if each.site == site.id], as_json=args.json)
     if args.json:
-        print(json.dumps({**row, **figures(counts, as_json=True), "points": asked}, ensure_ascii=False))
+        print(dumped({**row, **figures(counts, as_json=True), "points": asked}))
     else:
         show(args, [_counted_row(site, counts, as_json=False)], empty="")
         show(args, asked, empty="nothing is asked of this site 无应装点位")

@@ -167,8 +167,9 @@ class _Judgement:
             if gap is not None:
                 since = max(since, accepted)  # before, nothing was there to be proved
             if health.is_degraded and not warned:
-                warned, device, because = True, name, health.because
-                since = health.since if gap is None else since
+                warned = True
+                if gap is None:  # a missing proof is not explained by the warning of a device
+                    device, because, since = name, health.because, health.since
             elif gap is None and not warned:
                 since = max(since, health.since)
             overdue = overdue or health.is_overdue

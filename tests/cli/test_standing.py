@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from gateway.__main__ import main
 from gateway.clock import RealClock
+from gateway.coverage.days import LOCAL
 from gateway.coverage.facts import Fact, Sort
 from gateway.model import Area, AreaKind, Device, Point, Site
 from gateway.registry import Registry
@@ -128,6 +131,32 @@ def test_a_device_is_listed_and_shown_with_its_stage_state_trend_and_coverage(fa
     assert "in_service" in said
     assert row(said, "battery_pct")[-2:] == ["9", "-"]
     assert "no measurements" in fangkong("device", "show", "d1")[1]
+
+
+@pytest.mark.parametrize(
+    "words", [("device", "list"), ("device", "show", "d2"), ("site", "show", "shop", "--coverage")]
+)
+def test_people_read_local_time_and_machines_read_an_offset(fangkong: Fangkong, words: tuple[str, ...]) -> None:
+    stamps = re.findall(r'"(?:since|at)": "([^"]+)"', fangkong(*words, "--json")[1])
+    moments = [datetime.fromisoformat(stamp) for stamp in stamps]
+    said = fangkong(*words)[1]
+
+    assert moments
+    assert all(moment.utcoffset() == timedelta() for moment in moments)
+    assert all(f"{moment.astimezone(LOCAL):%Y-%m-%d %H:%M:%S}+08:00" in said for moment in moments)
+    assert "+00:00" not in said
+
+
+def test_further_watchers_of_a_point_are_words_and_none_is_a_dash(fangkong: Fangkong, tmp_path: Path) -> None:
+    async def watched_twice() -> None:
+        registry = await Registry.open(tmp_path / "var" / "registry.db")
+        await registry.put([replace(registry.snapshot.points["p1"], also=(("d2", 5), ("d3", 4)))])
+        await registry.close()
+
+    assert "()" not in fangkong("device", "show", "d1")[1]
+    assert row(fangkong("point", "list")[1], "p1")[-1].strip() == "-"
+    asyncio.run(watched_twice())
+    assert row(fangkong("point", "list")[1], "p1")[-1].strip() == "d2 5, d3 4"
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,9 @@ def _networked() -> None:
     assert (never.gap, moment_of(never.since or 0)) == (Gap.NOT_NETWORKED, START)  # since it was accepted
     shop.proof("S", START, "link_up")
     assert shop.counts(START + DAY).networked == 0
+    shop.health("D", "degraded", START, cause="battery")
+    [warned] = shop.verdicts(START + DAY)
+    assert (warned.degraded, warned.gap, warned.device, warned.because) == (True, Gap.NOT_NETWORKED, "", "")
     shop.proof("S", START + 2 * DAY, "alarm_accepted")
     shop.health("D", "fault", START + 3 * DAY)
     assert (shop.counts(START + 2 * DAY).networked, shop.counts(START + 3 * DAY).networked) == (1, 0)

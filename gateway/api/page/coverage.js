@@ -89,8 +89,7 @@ function standing(each) {
   return [word(each.networked ? "online" : "unproved"), "ok"];
 }
 
-// What a site lacks towards 110 is not explained by a warning of one device.
-const why = (each) => each.gap === "not_networked" ? "" : [called("because", each.because), each.via ? `${word("via")} ${each.via}` : "", each.device].filter(Boolean).join(" · ");
+const why = (each) => [called("because", each.because), each.via ? `${word("via")} ${each.via}` : "", each.device].filter(Boolean).join(" · ");
 
 function pointRow(each) {
   const [state, kind] = standing(each);
