@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from tempfile import gettempdir
+from typing import TYPE_CHECKING, Any
 
 from gateway.cli._device_csv import FILE_MAX_BYTES, PROBLEMS_MAX, text_of
 from gateway.errors import ConfigError, Problem
 from gateway.model import Area, AreaKind, Device, Management, Point, Site
 from gateway.registry import Finding, Snapshot, Thing
+
+if TYPE_CHECKING:
+    from openpyxl import Workbook
 
 ROWS_MAX = 250_000
 """Every point of the largest ledger with a second watcher, and all devices and sites."""
@@ -319,7 +323,8 @@ def write_inventory(path: Path, ledger: Snapshot) -> int:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
         found = error.strerror or str(error)
-        raise ConfigError([_unusable(path, found, "a file that can be written", "文件无法写入")]) from error
+        room = f", and room in {gettempdir()} for its sheets" if path.suffix.lower() == WORKBOOK else ""
+        raise ConfigError([_unusable(path, found, f"a file that can be written{room}", "文件无法写入")]) from error
     return rows
 
 
@@ -376,21 +381,40 @@ def _write_csv(path: Path, ledger: Snapshot) -> int:
 
 def _write_workbook(path: Path, ledger: Snapshot) -> int:
     from openpyxl import Workbook
-    from openpyxl.cell import WriteOnlyCell
 
     book = Workbook(write_only=True)
-    count = 0
-    for sheet in SHEETS:
-        page = book.create_sheet(sheet.name)
-        page.append(list(sheet.columns))
-        for row in rows_of(ledger, sheet):
-            cells = []
-            for text in row:
-                cell = WriteOnlyCell(page, value=text or None)
-                if text:
-                    cell.data_type = "s"  # "=1" and "#N/A" are texts here, never a formula or an error
-                cells.append(cell)
-            page.append(cells)
-            count += 1
-    book.save(path)
+    try:
+        count = sum(_write_sheet(book, ledger, sheet) for sheet in SHEETS)
+        book.save(content := io.BytesIO())  # a zip archive on a full disk would complain as well
+    except OSError:
+        _abandon(book)
+        raise
+    path.write_bytes(content.getvalue())
     return count
+
+
+def _write_sheet(book: Workbook, ledger: Snapshot, sheet: Sheet) -> int:
+    from openpyxl.cell import WriteOnlyCell
+
+    page = book.create_sheet(sheet.name)
+    page.append(list(sheet.columns))
+    count = 0
+    for row in rows_of(ledger, sheet):
+        cells = []
+        for text in row:
+            cell = WriteOnlyCell(page, value=text or None)
+            if text:
+                cell.data_type = "s"  # "=1" and "#N/A" are texts here, never a formula or an error
+            cells.append(cell)
+        page.append(cells)
+        count += 1
+    return count
+
+
+def _abandon(book: Workbook) -> None:
+    """Close its sheets, which lie on a full disk: left to the garbage collector, each would complain on the terminal."""
+    from openpyxl.utils.exceptions import WorkbookAlreadySaved
+
+    for page in book.worksheets:
+        with suppress(OSError, WorkbookAlreadySaved):
+            page.close()
