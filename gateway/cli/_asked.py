@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gateway.coverage.history import History
     from gateway.coverage.requirements import Requirement
     from gateway.model import Point
-    from gateway.registry import Registry
+    from gateway.registry import Registry, Snapshot
 
 
 async def history_of(registry: Registry, *sorts: Sort) -> History:
@@ -28,35 +28,14 @@ async def history_of(registry: Registry, *sorts: Sort) -> History:
     return history
 
 
-def asked_of(registry: Registry, profiles: History, point: Point, now: datetime) -> Sequence[Requirement]:
+def asked_of(ledger: Snapshot, profiles: History, point: Point, now: datetime) -> Sequence[Requirement]:
     """What the profile of its site asks of a point; nothing of one whose site has none."""
     from gateway.coverage.facts import Sort
-    from gateway.coverage.requirements import profile_of
+    from gateway.coverage.history import ms_of
 
-    kind = registry.snapshot.sites[point.site].kind
-    value = profiles.at(Sort.PROFILE, (kind,), now)
-    lines = profile_of(kind, value).requirements if value is not None else ()
-    return [line for line in lines if line.point_kind == point.kind]
-
-
-async def asked(registry: Registry, point: str, measure: str, now: datetime) -> Requirement:
-    """The requirement that this is. Raises ConfigError when the point is unknown or no profile asks it for this."""
-    from gateway.coverage.facts import Sort
-    from gateway.errors import ConfigError, Problem
-
-    known = registry.snapshot.points.get(point)
-    if known is None:
-        found = f"{point!r} is not in the ledger"
-        raise ConfigError([Problem("command line", None, "point", found, "a point of the ledger", "点位不存在")])
-    lines = asked_of(registry, await history_of(registry, Sort.PROFILE), known, now)
-    for line in lines:
-        if line.measure == measure:
-            return line
-    found = f"{measure!r} is not asked of a point of kind {known.kind or '(none)'}"
-    expected = (
-        "one of " + ", ".join(line.measure for line in lines) if lines else "a point that a profile asks for something"
-    )
-    raise ConfigError([Problem("command line", None, "measure", found[:120], expected, "配置要求中没有该措施")])
+    site = ledger.sites.get(point.site)  # of a file that is not yet checked it may be missing
+    profile = profiles.look(Sort.PROFILE, (site.kind,), ms_of(now)).read if site is not None else None
+    return profile.get(point.kind, ()) if profile is not None else ()
 
 
 async def unknown_kinds(registry: Registry, things: Sequence[object], now: datetime) -> Sequence[str]:

@@ -11,11 +11,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import date, datetime
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli._device_csv import FILE_MAX_BYTES, PROBLEMS_MAX, text_of
+from gateway.cli._statements import Inspection, Statement, Waiver
 from gateway.errors import ConfigError, Problem
 from gateway.model import Area, AreaKind, Device, Management, Point, Site
 from gateway.registry import Finding, Snapshot, Thing
@@ -29,6 +31,8 @@ UNPACKED_MAX_BYTES = 1 << 30
 """A workbook is a zip archive: of the largest inventory some 200 MB, of a malicious one without end."""
 WORKBOOK, CSV = ".xlsx", ".csv"
 TABLE = "table"
+
+Entry = Thing | Statement
 
 
 def _flag(text: str) -> bool:
@@ -53,6 +57,17 @@ _READERS: Mapping[str, tuple[Callable[[str], Any], str, str]] = {
         "one of " + ", ".join(Management) + ", or nothing",
         "管理方式不对",
     ),
+    "day": (date.fromisoformat, "a day like 2026-10-01", "应为 2026-10-01 这样的日期"),
+    "maybe_day": (
+        lambda text: date.fromisoformat(text) if text else None,
+        "a day like 2026-10-01, or nothing",
+        "应为 2026-10-01 这样的日期",
+    ),
+    "result": (
+        {"ok": "ok", "合格": "ok", "failed": "failed", "不合格": "failed"}.__getitem__,
+        "ok or failed",
+        "应填 合格 或 不合格",
+    ),
 }
 
 
@@ -62,11 +77,11 @@ class Sheet:
 
     name: str
     zh: str
-    kind: type[Thing]
+    kind: type[Entry]
     columns: Mapping[str, tuple[str, str]]
     """Field: heading in Chinese, name of its reader."""
     needed: tuple[str, ...]
-    """Of a new thing."""
+    """Of what is new; the first tells which it is."""
 
 
 SHEETS = (
@@ -88,7 +103,17 @@ SHEETS = (
         "id": ("编号", "text"), "site": ("场所", "text"), "number": ("序号", "whole"), "name": ("名称", "text"),
         "kind": ("类别", "text"), "device": ("设备", "maybe"), "zone": ("防区", "maybe_whole"),
     }, ("id", "site", "number")),
+    Sheet("waivers", "豁免", Waiver, {
+        "point": ("点位", "text"), "measure": ("措施", "text"), "reason": ("理由", "text"), "approver": ("批准部门", "text"),
+        "from": ("起始日", "maybe_day"), "until": ("截止日", "day"),
+    }, ("point", "measure", "reason", "approver", "until")),
+    Sheet("inspections", "检查", Inspection, {
+        "point": ("点位", "text"), "measure": ("措施", "text"), "date": ("日期", "day"), "result": ("结果", "result"),
+        "by": ("检查岗位", "text"), "remark": ("备注", "text"),
+    }, ("point", "measure", "date", "result", "by")),
 )  # fmt: skip
+_FIELDS = {"from": "since", "date": "day"}
+"""Where a column is not named as its field: Python keeps the word for itself."""
 _COLUMNS = tuple(dict.fromkeys(column for sheet in SHEETS for column in sheet.columns))
 """Of the one CSV: those that have a name in common share a column."""
 _SHEET_OF = {name: sheet for sheet in SHEETS for name in (sheet.name, sheet.name.removesuffix("s"), sheet.zh)}
@@ -105,18 +130,26 @@ class Inventory:
     """What a file says, and where it says it."""
 
     file: str
-    things: dict[tuple[type[Thing], str], Thing] = field(default_factory=dict)
-    places: dict[tuple[type[Thing], str], tuple[Sheet, int]] = field(default_factory=dict)
+    entries: dict[tuple[type[Entry], str], Entry] = field(default_factory=dict)
+    places: dict[tuple[type[Entry], str], tuple[Sheet, int]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def things(self) -> Sequence[Thing]:
+        return [entry for entry in self.entries.values() if not isinstance(entry, Statement)]
+
+    @property
+    def statements(self) -> Sequence[Statement]:
+        return [entry for entry in self.entries.values() if isinstance(entry, Statement)]
 
     def complain(self, at: tuple[Sheet | None, int], column: str, found: str, expected: str, zh: str) -> None:
         if len(self.problems) < PROBLEMS_MAX:
             sheet, line = at
             self.problems.append(Problem(self.file, line, _place(self.file, sheet, column), found, expected, zh))
 
-    def report(self, thing: Thing, finding: Finding) -> Problem:
+    def report(self, entry: Entry, finding: Finding) -> Problem:
         """A finding of the ledger, told by sheet, row and column."""
-        sheet, line = self.places[type(thing), thing.id]
+        sheet, line = self.places[type(entry), entry.id]
         column = "device" if finding.field == "also" else finding.field
         place = _place(self.file, sheet, column)
         return Problem(self.file, line, place, finding.found, finding.expected, finding.zh)
@@ -156,40 +189,45 @@ def _take(found: Inventory, ledger: Snapshot, sheet: Sheet, line: int, row: Mapp
             said[column] = read(text)
         except (ValueError, KeyError, OverflowError):
             found.complain((sheet, line), column, f"found {text!r}"[:120], expected, zh)
-    key = (sheet.kind, row.get("id", ""))
-    known = _shelf(ledger, sheet).get(key[1])
+    known = _shelf(ledger, sheet).get(row.get("id", ""))
     for column in sheet.needed:
-        if column not in row and (known is None or column == "id"):
+        if column not in row and (known is None or column == sheet.needed[0]):
             found.complain((sheet, line), column, "missing", "this column, for what is new", "缺少该列")
     if len(found.problems) > before:
         return
-    thing = replace(known, **said) if known is not None else sheet.kind(**{"name": ""} | said)
-    if isinstance(thing, Point) and "device" in said:
-        thing = replace(thing, zone=said.get("zone"), also=())
-    earlier = found.things.get(key)
+    entry: Entry = replace(known, **said) if known is not None else _new(sheet, said)
+    if isinstance(entry, Point) and "device" in said:
+        entry = replace(entry, zone=said.get("zone"), also=())
+    key = (sheet.kind, entry.id)
+    earlier = found.entries.get(key)
     if earlier is not None:
-        thing = _watched_too(found, earlier, thing, sheet, line)
-    found.things[key] = thing
+        entry = _watched_too(found, earlier, entry, sheet, line)
+    found.entries[key] = entry
     found.places.setdefault(key, (sheet, line))
 
 
-def _watched_too(found: Inventory, earlier: Thing, thing: Thing, sheet: Sheet, line: int) -> Thing:
+def _new(sheet: Sheet, said: Mapping[str, Any]) -> Entry:
+    nameless = {"name": ""} if "name" in sheet.columns else {}
+    return sheet.kind(**nameless | {_FIELDS.get(column, column): value for column, value in said.items()})
+
+
+def _watched_too(found: Inventory, earlier: Entry, entry: Entry, sheet: Sheet, line: int) -> Entry:
     """A point in several rows has several watchers; everything else stands in one row, or in rows that agree."""
-    if isinstance(earlier, Point) and isinstance(thing, Point):
-        bare = replace(thing, device=earlier.device, zone=earlier.zone, also=earlier.also)
-        if bare == earlier and earlier.device is not None and thing.device is not None:
-            watcher = (thing.device, thing.zone)
+    if isinstance(earlier, Point) and isinstance(entry, Point):
+        bare = replace(entry, device=earlier.device, zone=earlier.zone, also=earlier.also)
+        if bare == earlier and earlier.device is not None and entry.device is not None:
+            watcher = (entry.device, entry.zone)
             return earlier if watcher in earlier.watchers else replace(earlier, also=(*earlier.also, watcher))
-    if earlier != thing:
-        differs = f"{thing.id!r} differs from row {found.places[sheet.kind, thing.id][1]}"
-        found.complain((sheet, line), "id", differs, "the same in every row", "同一编号在各行内容须一致")
+    if earlier != entry:
+        differs = f"{entry.id!r} differs from row {found.places[sheet.kind, entry.id][1]}"
+        found.complain((sheet, line), sheet.needed[0], differs, "the same in every row", "同一编号在各行内容须一致")
     return earlier
 
 
 def _shelf(ledger: Snapshot, sheet: Sheet) -> Mapping[str, Any]:
-    return {"areas": ledger.areas, "sites": ledger.sites, "devices": ledger.devices, "points": ledger.points}[
-        sheet.name
-    ]
+    """What the ledger has of it: of statements nothing, they are facts."""
+    shelves = {"areas": ledger.areas, "sites": ledger.sites, "devices": ledger.devices, "points": ledger.points}
+    return shelves.get(sheet.name, {})
 
 
 def _csv_rows(path: Path, found: Inventory) -> Iterator[Row]:
@@ -214,8 +252,9 @@ def _csv_rows(path: Path, found: Inventory) -> Iterator[Row]:
             name = cells[header.index(TABLE)].strip()
             sheet = _SHEET_OF.get(name)
             if sheet is None:
-                expected = "one of area, site, device, point"
-                found.complain((None, line), TABLE, f"found {name!r}"[:120], expected, "应为 区域、场所、设备 或 点位")
+                expected = "one of " + ", ".join(each.name.removesuffix("s") for each in SHEETS)
+                zh = "应为 " + "、".join(each.zh for each in SHEETS)
+                found.complain((None, line), TABLE, f"found {name!r}"[:120], expected, zh)
                 continue
             if sheet.name not in heads:
                 shared = [column for column in header if column in _COLUMNS or column == TABLE]
@@ -261,7 +300,7 @@ def _workbook_rows(path: Path, found: Inventory) -> Iterator[Row]:
     try:
         titles = {sheet.title: _SHEET_OF.get(sheet.title.strip().lower()) for sheet in book.worksheets}
         if not any(titles.values()):
-            expected = "sheets named areas, sites, devices, points"
+            expected = "sheets named " + ", ".join(each.name for each in SHEETS)
             raise ConfigError([_unusable(path, f"sheets {', '.join(titles)}"[:120], expected, "缺少工作表")])
         for title, sheet in titles.items():
             if sheet is not None:  # any other sheet is the author's own
@@ -291,8 +330,6 @@ def _sheet_rows(rows: Iterable[Sequence[object]], sheet: Sheet, found: Inventory
 
 def _cell(value: object) -> str:
     """What a person sees in a cell."""
-    from datetime import date, datetime
-
     if value is None:
         return ""
     if isinstance(value, datetime):
@@ -313,11 +350,12 @@ def _unusable(path: Path, found: str, expected: str, zh: str) -> Problem:
 # -- out ---------------------------------------------------------------------------------------------------------------
 
 
-def write_inventory(path: Path, ledger: Snapshot) -> int:
+def write_inventory(path: Path, ledger: Snapshot, statements: Sequence[Statement] = ()) -> int:
     """Write all of it, beside the file and then in its place; the number of rows. Raises ConfigError."""
     beside = path.with_name(f".{path.name}.new")
     try:
-        rows = _write_workbook(beside, ledger) if path.suffix.lower() == WORKBOOK else _write_csv(beside, ledger)
+        write = _write_workbook if path.suffix.lower() == WORKBOOK else _write_csv
+        rows = write(beside, ledger, statements)
         beside.replace(path)
     except OSError as error:
         with suppress(OSError):
@@ -328,11 +366,12 @@ def write_inventory(path: Path, ledger: Snapshot) -> int:
     return rows
 
 
-def rows_of(ledger: Snapshot, sheet: Sheet) -> Iterator[list[str]]:
+def _rows_of(sheet: Sheet, ledger: Snapshot, statements: Sequence[Statement]) -> Iterator[list[str]]:
     """Every row of a sheet, in the order of ids."""
-    for _, thing in sorted(_shelf(ledger, sheet).items()):
-        for watcher in (thing.watchers or ((None, None),)) if isinstance(thing, Point) else (None,):
-            values = {column: getattr(thing, column) for column in sheet.columns}
+    said = (entry for entry in statements if isinstance(entry, sheet.kind))
+    for entry in (*(thing for _, thing in sorted(_shelf(ledger, sheet).items())), *said):
+        for watcher in (entry.watchers or ((None, None),)) if isinstance(entry, Point) else (None,):
+            values = {column: getattr(entry, _FIELDS.get(column, column)) for column in sheet.columns}
             if watcher is not None:
                 values["device"], values["zone"] = watcher
             yield [_shown(value) for value in values.values()]
@@ -363,14 +402,14 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _write_csv(path: Path, ledger: Snapshot) -> int:
+def _write_csv(path: Path, ledger: Snapshot, statements: Sequence[Statement]) -> int:
     count = 0
     with path.open("w", encoding="utf-8-sig", newline="") as file:  # the mark is for Chinese spreadsheet programs
         writer = csv.writer(file)
         writer.writerow((TABLE, *_COLUMNS))
         for sheet in SHEETS:
             at = [_COLUMNS.index(column) for column in sheet.columns]
-            for row in rows_of(ledger, sheet):
+            for row in _rows_of(sheet, ledger, statements):
                 cells = [""] * len(_COLUMNS)
                 for index, text in zip(at, row, strict=True):
                     cells[index] = _guarded(text)
@@ -379,12 +418,12 @@ def _write_csv(path: Path, ledger: Snapshot) -> int:
     return count
 
 
-def _write_workbook(path: Path, ledger: Snapshot) -> int:
+def _write_workbook(path: Path, ledger: Snapshot, statements: Sequence[Statement]) -> int:
     from openpyxl import Workbook
 
     book = Workbook(write_only=True)
     try:
-        count = sum(_write_sheet(book, ledger, sheet) for sheet in SHEETS)
+        count = sum(_write_sheet(book, sheet, _rows_of(sheet, ledger, statements)) for sheet in SHEETS)
         book.save(content := io.BytesIO())  # a zip archive on a full disk would complain as well
     except OSError:
         _abandon(book)
@@ -393,13 +432,13 @@ def _write_workbook(path: Path, ledger: Snapshot) -> int:
     return count
 
 
-def _write_sheet(book: Workbook, ledger: Snapshot, sheet: Sheet) -> int:
+def _write_sheet(book: Workbook, sheet: Sheet, rows: Iterable[Sequence[str]]) -> int:
     from openpyxl.cell import WriteOnlyCell
 
     page = book.create_sheet(sheet.name)
     page.append(list(sheet.columns))
     count = 0
-    for row in rows_of(ledger, sheet):
+    for row in rows:
         cells = []
         for text in row:
             cell = WriteOnlyCell(page, value=text or None)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.access import Actor
-    from gateway.audit import Audit
+    from gateway.audit import Audit, Deed
     from gateway.config import SiteFile
     from gateway.coverage.facts import Fact
     from gateway.registry import Registry, Report, Thing, Written
@@ -100,8 +100,12 @@ async def put(
     dry_run: bool = False,
     report: Report | None = None,
     facts: Sequence[Fact] = (),
+    deeds: Sequence[tuple[Deed, str]] = (),
 ) -> Written:
-    """Change the ledger: checked, then audited, then written, `facts` with it. Raises ConfigError, StoreError."""
+    """Change the ledger: checked, then audited, then written, `facts` with it. Raises ConfigError, StoreError.
+
+    `deeds`, with their subjects, are those that facts are beside a change of things.
+    """
     from gateway.audit import Deed
     from gateway.clock import RealClock
 
@@ -110,10 +114,14 @@ async def put(
         print(note, file=sys.stderr)
     if dry_run or not (planned.added or planned.updated or facts):
         return planned
-    kind = type(things[0]).__name__.lower()
-    subject = f"{kind} {things[0].id}" + (f" and {len(things) - 1} more" if things[1:] else "")
-    counts = {"added": planned.added, "updated": planned.updated}
-    await audit_of(args).record(os_actor(), Deed.REGISTRY, subject, counts)
+    audit = audit_of(args)
+    for deed, subject in deeds:
+        await audit.record(os_actor(), deed, subject)
+    if planned.added or planned.updated or not deeds:
+        kind = type(things[0]).__name__.lower()
+        subject = f"{kind} {things[0].id}" + (f" and {len(things) - 1} more" if things[1:] else "")
+        counts = {"added": planned.added, "updated": planned.updated}
+        await audit.record(os_actor(), Deed.REGISTRY, subject, counts)
     return await registry.put(things, only=only, report=report, facts=facts)
 
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from gateway.cli import Commands
     from gateway.coverage.history import Stretch
 
-TEXT_MAX = 128
-
 
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("inspection")
@@ -37,44 +35,34 @@ async def _add(args: argparse.Namespace) -> int:
     from datetime import date, timedelta
 
     from gateway.audit import Deed
-    from gateway.cli._asked import asked
+    from gateway.cli._asked import history_of
+    from gateway.cli._statements import Inspection, on_command_line, weigh
     from gateway.clock import RealClock
-    from gateway.coverage.days import day_of, start_of
-    from gateway.coverage.facts import Fact, Sort
-    from gateway.coverage.requirements import Family
+    from gateway.coverage.days import day_of
+    from gateway.coverage.facts import Sort
     from gateway.errors import ConfigError, Problem
 
     now = RealClock().now()
-    problems = [
-        Problem("command line", None, key, f"found {text!r}"[:120], f"at most {TEXT_MAX} printable characters", "文字过长或为空")
-        for key, text in (("--by", args.by), ("--remark", args.remark or "-"))
-        if not (text.strip() and text.isprintable() and len(text) <= TEXT_MAX)
-    ]  # fmt: skip
     try:
         day = date.fromisoformat(args.on) if args.on else day_of(now)
-    except ValueError:
-        day = date.max
-    if day > day_of(now):
+    except ValueError as error:
         expected = "a day like 2026-10-01, not after today"
-        problems.append(Problem("command line", None, "--on", f"found {args.on!r}"[:120], expected, "检查日期不对"))
-    if problems:
-        raise ConfigError(problems)
-    value = {"ok": args.result == "ok", "by": args.by, "remark": args.remark}
-    begins = now if day == day_of(now) else start_of(day)
+        problem = Problem("command line", None, "--on", f"found {args.on!r}"[:120], expected, "检查日期不对")
+        raise ConfigError([problem]) from error
+    said = Inspection(args.point, args.measure, day, args.result, args.by, args.remark)
     registry = await open_registry(args)
     try:
-        line = await asked(registry, args.point, args.measure, now)
-        if line.family is not Family.PHYSICAL:
-            found, expected = f"{args.measure!r} is technical", "a physical measure: telemetry proves the others"
-            raise ConfigError([Problem("command line", None, "measure", found, expected, "技防措施不作人工检查")])
-        ends = start_of(day + timedelta(days=line.inspect_days + 1))
-        await audit_of(args).record(os_actor(), Deed.REGISTRY, f"inspection {args.point} {args.measure}"[:256], value)
-        await registry.record(
-            [Fact(Sort.INSPECTION, (args.point, args.measure), value, begins, ends, actor=os_actor().id)]
+        history = await history_of(registry, Sort.PROFILE, Sort.INSPECTION)
+        findings, fact = weigh(said, registry.snapshot, history, now, os_actor().id)
+        if fact is None or fact.valid_to is None:
+            raise ConfigError(on_command_line(findings))
+        await audit_of(args).record(
+            os_actor(), Deed.REGISTRY, f"inspection {said.point} {said.measure}"[:256], fact.value or {}
         )
+        await registry.record([fact])
     finally:
         await registry.close()
-    due = (day + timedelta(days=line.inspect_days)).isoformat()
+    due = day_of(fact.valid_to - timedelta(days=1)).isoformat()
     show(args, [{"point": args.point, "measure": args.measure, "result": args.result, "due": due}], empty="")
     return OK
 
@@ -120,7 +108,7 @@ async def _due(args: argparse.Namespace) -> int:
             site = registry.snapshot.sites[point.site]
             if not (site.opens or today) <= today <= (site.closes or today):
                 continue
-            for line in asked_of(registry, history, point, now):
+            for line in asked_of(registry.snapshot, history, point, now):
                 subject = (point.id, line.measure)
                 if line.family is not Family.PHYSICAL or history.at(Sort.WAIVER, subject, now) is not None:
                     continue

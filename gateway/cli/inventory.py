@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 from gateway.cli._site_file import OK, USAGE, add_common, audit_of, open_registry, os_actor, put
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.audit import Deed
     from gateway.cli import Commands
+    from gateway.cli._inventory_file import Inventory
+    from gateway.coverage.facts import Fact
+    from gateway.registry import Registry, Written
 
 SHOW_EVERY = 500
 """Rows between two steps of the bar."""
@@ -44,7 +50,7 @@ def _table_file(text: str) -> Path:
 
 
 async def _import(args: argparse.Namespace) -> int:
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from gateway.cli._device_csv import PROBLEMS_MAX
     from gateway.cli._inventory_file import read_inventory
@@ -54,15 +60,23 @@ async def _import(args: argparse.Namespace) -> int:
     try:
         _show("reading 读取")
         wanted = read_inventory(args.file, registry.snapshot, _count)
-        _show(f"checking and writing {len(wanted.things)} 校验并写入")
-        written = await put(
-            args, registry, list(wanted.things.values()), dry_run=args.dry_run, report=wanted.report
+        _show(f"checking and writing {len(wanted.entries)} 校验并写入")
+        facts, said = await _facts(registry, wanted)
+        things = await put(
+            args, registry, wanted.things,
+            dry_run=args.dry_run, report=wanted.report, facts=facts, deeds=_deeds(facts),
         )  # fmt: skip
     except ConfigError as error:
         raise ConfigError(error.problems[:PROBLEMS_MAX]) from error
     finally:
         _show("")
         await registry.close()
+    written = replace(
+        things,
+        added=things.added + said.added,
+        updated=things.updated + said.updated,
+        unchanged=things.unchanged + said.unchanged,
+    )
     if args.json:
         print(json.dumps({"ok": True, "dry_run": args.dry_run, **asdict(written)}))
     else:
@@ -71,15 +85,71 @@ async def _import(args: argparse.Namespace) -> int:
     return OK
 
 
+async def _facts(registry: Registry, wanted: Inventory) -> tuple[Sequence[Fact], Written]:
+    """The waivers and inspections of a file that the record does not have. Raises ConfigError with every mistake of the file."""
+    from gateway.cli._asked import history_of
+    from gateway.cli._statements import weigh
+    from gateway.clock import RealClock
+    from gateway.coverage.facts import Sort
+    from gateway.errors import ConfigError
+    from gateway.registry import Written
+    from gateway.registry.checks import join
+
+    if not wanted.statements:
+        return (), Written()
+    now = RealClock().now()
+    history = await history_of(registry, Sort.PROFILE, Sort.WAIVER, Sort.INSPECTION)
+    ledger = join(registry.snapshot, wanted.things)
+    facts, problems, updated = [], [], 0
+    for statement in wanted.statements:
+        known = statement.known(history, now)
+        if (
+            known == statement
+        ):  # it was taken; that its day has come or its profile changed since is no mistake of the file
+            continue
+        findings, fact = weigh(statement, ledger, history, now, os_actor().id)
+        problems += [wanted.report(statement, finding) for finding in findings]
+        if fact is not None:
+            facts.append(fact)
+            updated += known is not None
+    if problems:
+        try:
+            await registry.put(wanted.things, dry_run=True, report=wanted.report)
+        except ConfigError as error:
+            problems = [*error.problems, *problems]
+        raise ConfigError(problems)
+    return facts, Written(len(facts) - updated, updated, len(wanted.statements) - len(facts))
+
+
+def _deeds(facts: Sequence[Fact]) -> Sequence[tuple[Deed, str]]:
+    """One for all waivers, one for all inspections: what each says, and who said it, stands in the record of facts."""
+    from gateway.audit import Deed
+    from gateway.coverage.facts import Sort
+
+    found = []
+    for sort, deed in ((Sort.WAIVER, Deed.WAIVER), (Sort.INSPECTION, Deed.REGISTRY)):
+        subjects = [" ".join(fact.subject) for fact in facts if fact.sort is sort]
+        if subjects:
+            more = f" and {len(subjects) - 1} more" if subjects[1:] else ""
+            found.append((deed, f"{sort.value} {subjects[0]}"[:200] + more))
+    return found
+
+
 async def _export(args: argparse.Namespace) -> int:
     from gateway.audit import Deed
+    from gateway.cli._asked import history_of
     from gateway.cli._inventory_file import write_inventory
+    from gateway.cli._statements import in_force
+    from gateway.clock import RealClock
+    from gateway.coverage.facts import Sort
 
     registry = await open_registry(args)
     try:
         # Before it leaves: who carries all addresses and phones of a district away is to be known.
         await audit_of(args).record(os_actor(), Deed.EXPORT, "inventory", {"file": args.file.name[:128]})
-        rows = write_inventory(args.file, registry.snapshot)
+        history = await history_of(registry, Sort.WAIVER, Sort.INSPECTION)
+        said = in_force(history, registry.snapshot, RealClock().now())
+        rows = write_inventory(args.file, registry.snapshot, said)
     finally:
         await registry.close()
     print(json.dumps({"ok": True, "rows": rows}) if args.json else f"{rows} rows in {args.file}")

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from gateway.cli import Commands
+    from gateway.coverage.facts import Fact
+    from gateway.registry import Registry
 
 DAYS_MAX = 366
 """What is waived for longer is not required: that is another profile."""
-TEXT_MAX = 128
 
 
 def add_parser(commands: Commands) -> None:
@@ -39,62 +40,59 @@ def _subject(parser: argparse.ArgumentParser) -> None:
 
 
 async def _add(args: argparse.Namespace) -> int:
-    from datetime import date, timedelta
+    from datetime import date
 
+    from gateway.cli._asked import history_of
+    from gateway.cli._statements import Waiver, on_command_line, weigh
     from gateway.clock import RealClock
-    from gateway.coverage.days import start_of
+    from gateway.coverage.facts import Sort
     from gateway.errors import ConfigError, Problem
 
-    now = RealClock().now()
-    problems = [
-        Problem("command line", None, key, f"found {text!r}"[:120], f"1 to {TEXT_MAX} printable characters", "文字过长或为空")
-        for key, text in (("--reason", args.reason), ("--approver", args.approver))
-        if not (text.strip() and text.isprintable() and len(text) <= TEXT_MAX)
-    ]  # fmt: skip
     try:
-        until = start_of(date.fromisoformat(args.until) + timedelta(days=1))
-    except (ValueError, OverflowError):
-        until = now
-    if not now < until <= now + timedelta(days=DAYS_MAX):
+        until = date.fromisoformat(args.until)
+    except ValueError as error:
         expected = f"a day like 2026-12-31, from today on, at most {DAYS_MAX} days away"
-        problems.append(Problem("command line", None, "--until", f"found {args.until!r}", expected, "豁免期限不对"))
-    if problems:
-        raise ConfigError(problems)
-    await _record(args, {"reason": args.reason, "approver": args.approver}, now, until)
+        problem = Problem("command line", None, "--until", f"found {args.until!r}"[:120], expected, "豁免期限不对")
+        raise ConfigError([problem]) from error
+    said = Waiver(args.point, args.measure, args.reason, args.approver, until)
+    registry = await open_registry(args)
+    try:
+        history = await history_of(registry, Sort.PROFILE)
+        findings, fact = weigh(said, registry.snapshot, history, RealClock().now(), os_actor().id)
+        if fact is None:
+            raise ConfigError(on_command_line(findings))
+        await _record(args, registry, fact)
+    finally:
+        await registry.close()
     return OK
 
 
 async def _revoke(args: argparse.Namespace) -> int:
+    from gateway.cli._asked import history_of
     from gateway.clock import RealClock
-
-    await _record(args, None, RealClock().now(), None)
-    return OK
-
-
-async def _record(
-    args: argparse.Namespace, value: Mapping[str, str] | None, now: datetime, until: datetime | None
-) -> None:
-    from gateway.audit import Deed
-    from gateway.cli._asked import asked, history_of
     from gateway.coverage.facts import Fact, Sort
     from gateway.errors import ConfigError, Problem
 
-    subject = (args.point, args.measure)
+    subject, now = (args.point, args.measure), RealClock().now()
     registry = await open_registry(args)
     try:
-        if value is not None:
-            await asked(registry, args.point, args.measure, now)
-        elif (await history_of(registry, Sort.WAIVER)).at(Sort.WAIVER, subject, now) is None:
+        if (await history_of(registry, Sort.WAIVER)).at(Sort.WAIVER, subject, now) is None:
             found, expected = "no waiver in force", "one of fangkong waiver list"
             raise ConfigError(
                 [Problem("command line", None, " ".join(subject)[:120], found, expected, "没有有效的豁免")]
             )
-        await audit_of(args).record(os_actor(), Deed.WAIVER, f"{args.point} {args.measure}"[:256], value or {})
-        fact = Fact(Sort.WAIVER, subject, value, now, until, actor=os_actor().id)
-        await registry.record([fact])
+        await _record(args, registry, Fact(Sort.WAIVER, subject, None, now, actor=os_actor().id))
     finally:
         await registry.close()
-    show(args, [_row(subject, value, until)], empty="")
+    return OK
+
+
+async def _record(args: argparse.Namespace, registry: Registry, fact: Fact) -> None:
+    from gateway.audit import Deed
+
+    await audit_of(args).record(os_actor(), Deed.WAIVER, " ".join(fact.subject)[:256], fact.value or {})
+    await registry.record([fact])
+    show(args, [_row(fact.subject, fact.value, fact.valid_to)], empty="")
 
 
 async def _list(args: argparse.Namespace) -> int:

@@ -6,13 +6,14 @@ import asyncio
 import csv
 import json
 import os
+import shutil
 import string
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ from openpyxl import Workbook, load_workbook
 from gateway.__main__ import main
 from gateway.cli._district import district
 from gateway.cli._inventory_file import SHEETS, read_inventory, write_inventory
+from gateway.cli._statements import Waiver
 from gateway.clock import RealClock
-from gateway.coverage.days import day_of
+from gateway.coverage.days import LOCAL, day_of, start_of
+from gateway.coverage.facts import Fact, Sort
 from gateway.model import Area, AreaKind, Device, Management, Point, Site
 from gateway.registry import Registry, Snapshot, Thing
 from gateway.registry.checks import Checker, join
@@ -49,6 +52,15 @@ def fangkong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fangkong:
         return code, said.out, said.err
 
     return run
+
+
+def near(offset: int) -> date:
+    """So many days from today."""
+    return day_of(RealClock().now()) + timedelta(days=offset)
+
+
+def day(offset: int) -> str:
+    return near(offset).isoformat()
 
 
 def ledger_of(tmp_path: Path) -> Snapshot:
@@ -137,8 +149,8 @@ def test_whatever_is_exported_is_imported_as_it_was(tmp_path: Path, ending: str,
     file = tmp_path / f"all.{ending}"
     write_inventory(file, ledger)
 
-    assert join(EMPTY, list(read_inventory(file, EMPTY, nobody_looks).things.values())) == ledger
-    assert join(ledger, list(read_inventory(file, ledger, nobody_looks).things.values())) == ledger
+    assert join(EMPTY, read_inventory(file, EMPTY, nobody_looks).things) == ledger
+    assert join(ledger, read_inventory(file, ledger, nobody_looks).things) == ledger
 
 
 def test_no_cell_of_a_csv_runs_as_a_formula(tmp_path: Path) -> None:
@@ -151,7 +163,7 @@ def test_no_cell_of_a_csv_runs_as_a_formula(tmp_path: Path) -> None:
     with (tmp_path / "a.csv").open(encoding="utf-8-sig", newline="") as file:
         shown = [cell for row in csv.reader(file) for cell in row]
     assert not [cell for cell in shown if cell.startswith(("=", "+", "-", "@")) and cell != "-5"]
-    assert join(EMPTY, list(read_inventory(tmp_path / "a.csv", EMPTY, nobody_looks).things.values())) == ledger
+    assert join(EMPTY, read_inventory(tmp_path / "a.csv", EMPTY, nobody_looks).things) == ledger
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------
@@ -273,10 +285,11 @@ def test_a_column_that_a_file_does_not_have_leaves_what_is_known(tmp_path: Path,
 @BOTH
 def test_ten_thousand_rows_come_in_soon(tmp_path: Path, fangkong: Fangkong, ending: str) -> None:
     """CPU time, as the machine may be busy; on an idle one it is the same as on the clock."""
-    things: list[Thing] = [Site(f"s{n}", "场所", f"{n:04}") for n in range(10)]
-    things += [Device(f"d{n}", f"s{n % 10}", "设备", 60.0, "panic_button") for n in range(5_000)]
-    things += [Point(f"p{n}", f"s{n % 10}", n // 10, "点位", f"d{n}", None, "panic") for n in range(5_000)]
-    write_inventory(tmp_path / f"a.{ending}", join(EMPTY, things))
+    things: list[Thing] = [Site(f"s{n}", "支行", f"{n:04}", "bank_branch") for n in range(10)]
+    things += [Device(f"d{n}", f"s{n % 10}", "设备", 60.0, "panic_button") for n in range(4_000)]
+    things += [Point(f"p{n}", f"s{n % 10}", n // 10, "点位", f"d{n}", None, "counter_panic") for n in range(3_000)]
+    waived = [Waiver(f"p{n}", "panic", "改造施工", "区防控办", near(30)) for n in range(3_000)]
+    write_inventory(tmp_path / f"a.{ending}", join(EMPTY, things), waived)
     start = time.process_time()
 
     assert fangkong("inventory", "import", tmp_path / f"a.{ending}")[1] == "10010 added, 0 updated, 0 unchanged\n"
@@ -329,6 +342,174 @@ def test_an_export_has_a_sheet_for_each_kind_of_thing(tmp_path: Path, fangkong: 
     book.close()
     with (tmp_path / "a.csv").open(encoding="utf-8-sig", newline="") as file:
         assert {row["table"] for row in csv.DictReader(file)} == {"area", "site", "device", "point"}
+
+
+# -- waivers and inspections -------------------------------------------------------------------------------------------
+
+
+def record(tmp_path: Path, *facts: Fact) -> None:
+    async def write() -> None:
+        registry = await Registry.open(tmp_path / "var" / "registry.db")
+        await registry.record(facts)
+        await registry.close()
+
+    asyncio.run(write())
+
+
+def waived(measure: str, reason: str, first: int, last: int) -> Fact:
+    begins, ends = start_of(near(first)), start_of(near(last + 1))
+    return Fact(Sort.WAIVER, ("cs-002-p05", measure), {"reason": reason, "approver": "区防控办"}, begins, ends)
+
+
+@pytest.fixture
+def district_box(tmp_path: Path, fangkong: Fangkong) -> Fangkong:
+    """With the sample district, in which cs-002 is a bank: cs-002-p05 its counter, cs-002-p04 its entrance."""
+    main(["inventory", "sample", str(tmp_path / "sample.csv")])
+    fangkong("inventory", "import", tmp_path / "sample.csv")
+    return fangkong
+
+
+def said_on(box: Fangkong) -> tuple[list[object], list[object]]:
+    return json.loads(box("waiver", "list", "--json")[1]), json.loads(box("inspection", "list", "--json")[1])
+
+
+@BOTH
+def test_waivers_and_inspections_in_force_go_out_and_come_in_on_any_box_and_nothing_changes(
+    tmp_path: Path, district_box: Fangkong, ending: str
+) -> None:
+    file, rows = tmp_path / f"all.{ending}", len(district())
+    record(tmp_path, waived("panic", "=改造施工 ", -10, 30), waived("intrusion", "过期", -10, -2))
+    look = ("inspection", "add", "cs-002-p04", "security_door", "--by", "保卫科")
+    district_box(*look, "--result", "ok", "--on", day(-20))
+    district_box(*look, "--result", "failed", "--remark=-锁坏", "--on", day(-3))
+    before = said_on(district_box)
+
+    assert district_box("inventory", "export", file)[0] == 0
+    assert district_box("inventory", "import", file)[1] == f"0 added, 0 updated, {rows + 2} unchanged\n"
+    assert said_on(district_box) == before
+    shutil.rmtree(tmp_path / "var")
+    assert district_box("inventory", "import", file, "--dry-run")[1].startswith(f"{rows + 2} would be added")
+    assert said_on(district_box) == ([], [])
+    assert district_box("inventory", "import", file)[1] == f"{rows + 2} added, 0 updated, 0 unchanged\n"
+    assert district_box("inventory", "import", file)[1] == f"0 added, 0 updated, {rows + 2} unchanged\n"
+    [[waiver], looks] = said_on(district_box)
+    assert waiver == {
+        "point": "cs-002-p05", "measure": "panic", "until": day(30), "reason": "=改造施工", "approver": "区防控办",
+    }  # fmt: skip
+    assert looks == before[1]
+
+
+WAIVER_HEADER = "table,point,measure,reason,approver,from,until,date,result,by,remark\n"
+
+
+def test_a_mistake_in_a_waiver_or_inspection_is_named_and_nothing_of_the_file_is_taken(
+    tmp_path: Path, district_box: Fangkong
+) -> None:
+    good = f"waiver,cs-002-p04,intrusion,改造施工,区防控办,,{day(30)},,,,\n"
+    for row, where, expected, zh in (
+        (f"waiver,gone,panic,r,a,,{day(1)},,,,", "column point", "a point of the ledger", "点位不存在"),
+        (f"waiver,cs-002-p05,bars,r,a,,{day(1)},,,,", "column measure", "one of", "配置要求中没有"),
+        (f"waiver,cs-002-p05,panic,,a,,{day(1)},,,,", "column reason", "a text", "不能为空"),
+        (f"waiver,cs-002-p05,panic,r,,,{day(1)},,,,", "column approver", "a text", "不能为空"),
+        (f"waiver,cs-002-p05,panic,{'长' * 129},a,,{day(1)},,,,", "column reason", "1 to 128", "文字过长"),
+        ("waiver,cs-002-p05,panic,r,a,,,,,,", "column until", "a day like", "不能为空"),
+        ("waiver,cs-002-p05,panic,r,a,,next week,,,,", "column until", "a day like", "这样的日期"),
+        (f"waiver,cs-002-p05,panic,r,a,,{day(-1)},,,,", "column until", "from today on", "豁免期限"),
+        (f"waiver,cs-002-p05,panic,r,a,,{day(366)},,,,", "column until", "at most 366 days", "豁免期限"),
+        ("waiver,cs-002-p05,panic,r,a,,9999-12-31,,,,", "column until", "at most 366 days", "豁免期限"),
+        (f"waiver,cs-002-p05,panic,r,a,{day(1)},{day(9)},,,,", "column from", "not after today", "起始日"),
+        (f"waiver,cs-002-p05,panic,r,a,soon,{day(9)},,,,", "column from", "a day like", "这样的日期"),
+        (f"inspection,gone,security_door,,,,,{day(0)},ok,b,", "column point", "a point of the ledger", "点位不存在"),
+        (f"inspection,cs-002-p05,panic,,,,,{day(0)},ok,b,", "column measure", "a physical measure", "技防措施"),
+        (f"inspection,cs-002-p04,bars,,,,,{day(0)},ok,b,", "column measure", "one of", "配置要求中没有"),
+        (f"inspection,cs-002-p04,security_door,,,,,{day(0)},fine,b,", "column result", "ok or failed", "合格"),
+        (f"inspection,cs-002-p04,security_door,,,,,{day(0)},ok,,", "column by", "a text", "不能为空"),
+        (f"inspection,cs-002-p04,security_door,,,,,{day(0)},ok,b,{'长' * 129}", "column remark", "1 to 128", "文字过长"),
+        ("inspection,cs-002-p04,security_door,,,,,,ok,b,", "column date", "a day like", "不能为空"),
+        (f"inspection,cs-002-p04,security_door,,,,,{day(1)},ok,b,", "column date", "not after today", "检查日期"),
+        ("inspection,cs-002-p04,security_door,,,,,0001-01-01,ok,b,", "column date", "not after today", "检查日期"),
+    ):  # fmt: skip
+        (tmp_path / "all.csv").write_text(WAIVER_HEADER + good + row, encoding="utf-8")
+        code, said, complaint = district_box("inventory", "import", tmp_path / "all.csv")
+
+        assert (code, said) == (2, "")
+        assert f"all.csv:3: {where}: " in complaint
+        assert expected in complaint
+        assert zh in complaint
+    assert said_on(district_box) == ([], [])
+
+
+def test_mistakes_of_points_and_of_waivers_are_told_together(tmp_path: Path, fangkong: Fangkong) -> None:
+    (tmp_path / "all.csv").write_text(
+        "table,id,site,number,point,measure,reason,approver,until\n"
+        f"point,p1,gone,1,,,,,\nwaiver,,,,p1,panic,r,a,{day(1)}\nwaiver,,,,p1,panic,other,a,{day(1)}\n"
+    )
+    assert ":4: column point: 'p1 panic' differs from row 3" in fangkong("inventory", "import", tmp_path / "all.csv")[2]
+    text = (tmp_path / "all.csv").read_text().replace("other", "r")
+    (tmp_path / "all.csv").write_text(text)
+    complaint = fangkong("inventory", "import", tmp_path / "all.csv")[2]
+
+    assert ":2: column site: 'gone' is not in the ledger" in complaint
+    assert ":3: column measure: 'panic' is not asked" in complaint
+
+
+def test_sheets_of_waivers_and_inspections_may_be_chinese_with_cells_that_are_dates(
+    tmp_path: Path, district_box: Fangkong
+) -> None:
+    def midnight(offset: int) -> datetime:
+        return datetime.fromisoformat(day(offset))
+
+    book = Workbook()
+    page = book.create_sheet("豁免")
+    page.append(["点位", "措施", "理由", "批准部门", "起始日", "截止日"])
+    page.append(["cs-002-p05", "panic", "改造施工", "区防控办", midnight(0), midnight(400)])
+    looks = book.create_sheet("检查")
+    looks.append(["点位", "措施", "日期", "结果", "检查岗位", "备注"])
+    looks.append(["cs-002-p04", "security_door", midnight(-3), "不合格", "保卫科", "锁坏"])
+    book.save(tmp_path / "all.xlsx")
+    complaint = district_box("inventory", "import", tmp_path / "all.xlsx")[2]
+    assert f"all.xlsx:2: sheet waivers, column until: found {day(400)}; expected a day" in complaint
+
+    page["F2"] = midnight(40)
+    book.save(tmp_path / "all.xlsx")
+    assert district_box("inventory", "import", tmp_path / "all.xlsx")[1] == "2 added, 0 updated, 0 unchanged\n"
+    [[waiver], [look]] = said_on(district_box)
+    assert (waiver["until"], look["result"], look["remark"]) == (day(40), "failed", "锁坏")
+    deeds = [(row["deed"], row["subject"]) for row in json.loads(district_box("audit", "list", "--json")[1])]
+    assert deeds[-2:] == [
+        ("waiver", "waiver cs-002-p05 panic"), ("registry", "inspection cs-002-p04 security_door")
+    ]  # fmt: skip
+
+
+def test_a_row_that_says_something_else_of_a_waiver_or_of_a_days_inspection_replaces_it_once(
+    tmp_path: Path, district_box: Fangkong
+) -> None:
+    noon = datetime.fromisoformat(day(-3)).replace(hour=12, tzinfo=LOCAL)
+    failed = {"ok": False, "by": "保卫科", "remark": ""}
+    look = Fact(Sort.INSPECTION, ("cs-002-p04", "security_door"), failed, noon, noon + timedelta(days=100))
+    record(tmp_path, waived("panic", "改造施工", -10, 30), look)
+    (tmp_path / "all.csv").write_text(
+        WAIVER_HEADER + f"waiver,cs-002-p05,panic,改造施工,区防控办,,{day(20)},,,,\n"
+        f"inspection,cs-002-p04,security_door,,,,,{day(-3)},合格,保卫科,\n",
+        encoding="utf-8",
+    )  # fmt: skip
+
+    assert district_box("inventory", "import", tmp_path / "all.csv")[1] == "0 added, 2 updated, 0 unchanged\n"
+    assert district_box("inventory", "import", tmp_path / "all.csv")[1] == "0 added, 0 updated, 2 unchanged\n"
+    [[waiver], [row]] = said_on(district_box)
+    assert (waiver["until"], row["result"]) == (day(20), "ok")
+
+
+def test_a_list_that_is_kept_may_hold_waivers_that_have_ended_by_themselves_but_no_new_ones(
+    tmp_path: Path, district_box: Fangkong
+) -> None:
+    record(tmp_path, waived("panic", "改造施工", -10, -2))
+    row = f"waiver,cs-002-p05,panic,改造施工,区防控办,{day(-10)},{day(-2)},,,,\n"
+    (tmp_path / "all.csv").write_text(WAIVER_HEADER + row, encoding="utf-8")
+    assert district_box("inventory", "import", tmp_path / "all.csv")[1] == "0 added, 0 updated, 1 unchanged\n"
+    (tmp_path / "all.csv").write_text(WAIVER_HEADER + row.replace("改造", "装修"), encoding="utf-8")
+
+    assert "豁免期限" in district_box("inventory", "import", tmp_path / "all.csv")[2]
 
 
 # -- profiles ----------------------------------------------------------------------------------------------------------
