@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, Protocol, get_args
 
 from gateway.clock import Clock
-from gateway.coverage.contracts import CONTRACTS, Contract, window_s
+from gateway.coverage.contracts import CONTRACTS, FIRST_WORD_S, Contract, window_s
 from gateway.errors import StoreError
 from gateway.kinds import Kind, Qualifier
 from gateway.metrics import Metrics
@@ -57,6 +57,12 @@ FLUSH_S = 5.0
 BRIDGE_DOUBT_S = 30.0
 """How much longer a device behind a bridge is waited for: a bridge's last will is held for 20 s before it is reported, and
 what is behind it must not be blamed meanwhile. Most of these devices have windows of hours."""
+
+DOUBTS_AT_ONCE = 250
+"""Bridges looked at in one look for what was called silent before them: each costs a read of the store."""
+
+DEEPEST = 8
+"""From a sensor to the gateway there are four; the ledger of people may name a circle."""
 
 LOST = frozenset({Qualifier.NEW, Qualifier.UPDATE})
 
@@ -156,6 +162,8 @@ class Health:
         self._lapses: list[Lapse] = []
         self._gone: list[str] = []
         """Found silent in this look, and not yet said."""
+        self._doubted: defaultdict[str, set[str]] = defaultdict(set)
+        """By what they are heard through, those called silent before anybody could know whether that one is lost."""
         self._flushed_mono = self._started_mono = clock.monotonic()
 
     # -- the hot path --------------------------------------------------------------------------------------------------
@@ -167,7 +175,7 @@ class Health:
             if len(self._lives) >= LIVES_MAX:
                 return
             life = self._add(device, connection, default_within_s)
-        elif life.heard_mono is None and default_within_s is not None:
+        elif life.heard_at is None or (life.heard_mono is None and default_within_s is not None):
             life.driver_s = default_within_s
             life.within_s = self._window(device, default_within_s)
         now = self._clock.monotonic()
@@ -178,8 +186,7 @@ class Health:
         life.heard_at = self._clock.now()
         life.connection = connection
         patience_s = self._patience_s(device, life.within_s)
-        if patience_s is not None:
-            self._set_deadline(device, life, now + patience_s)
+        self._set_deadline(device, life, now + (math.inf if patience_s is None else patience_s))
         if life.silent:
             self._returned.add(device)
         if life.due_at is not None:
@@ -242,15 +249,17 @@ class Health:
             if row.deadline is None:
                 continue
             left = (row.deadline - now_wall).total_seconds()
-            if row.at:
-                # The driver's own window is known again once the device speaks; until then the old deadline counts.
-                life.driver_s = (row.deadline - row.at).total_seconds()
-                life.within_s = self._window(row.device, life.driver_s)
+            # The driver's own window is known again once the device speaks; until then the old deadline counts.
+            life.driver_s = (row.deadline - row.at).total_seconds() if row.at else FIRST_WORD_S
+            life.within_s = self._window(row.device, life.driver_s)
             longest = life.within_s if life.within_s is not None else max(left, STARTUP_GRACE_S)
             self._set_deadline(row.device, life, now + max(grace_s(longest), min(left, longest)))
             if not life.silent:
                 life.due_at = row.deadline
         self.ledger_changed()
+        for device, life in self._lives.items():
+            if life.silent:
+                self._doubt(device, life)
 
     def ledger_changed(self) -> None:
         """Enrolled devices gain a deadline from the moment they are enrolled, heard or not."""
@@ -258,6 +267,8 @@ class Health:
         for device_id, device in enrolled.items():
             life = self._lives.get(device_id) or self._add(device_id, "", None)
             life.site = device.site
+            if life.driver_s is None and life.heard_at is None:
+                life.driver_s = FIRST_WORD_S
             before_s, life.within_s = life.within_s, window_s(device, life.driver_s, self._contracts)
             if life.within_s is None:
                 life.deadline_mono = None  # its silence says nothing, or no longer
@@ -286,6 +297,7 @@ class Health:
                 await self._returned_to_life(returned[start : start + SAID_AT_ONCE])
             await self._check_deadlines()
             if self._clock.monotonic() - self._flushed_mono >= FLUSH_S:
+                await self._settle_doubts()
                 await self.flush()
                 self._show()
             looked_mono = self._clock.monotonic()
@@ -337,39 +349,112 @@ class Health:
         The bridge's loss is one event of its own. What is behind it is unknown until it is back, and then has its whole
         window to be heard: most radio devices speak once an hour.
         """
-        known = self._ledger.device(device)
-        parent = known.parent if known else None
-        bridge = parent or (self._behind(life.connection, device) if life.connection else None)
+        bridge, parent = self._bridge_of(device, life), self._parent_of(device)
         if bridge is None:
             return None
         within_s = life.within_s or 0
-        # A driver knows that nothing comes around its bridge; what people call a parent may speak once a day.
-        doubt_s = within_s * LATE_SHARE if parent else math.inf
-        if await self._is_away(bridge, life, now + doubt_s):
-            self._away[bridge] = now
-            life.heard_mono = None  # unproven
-            self._count(life)
-            return now + STARTUP_GRACE_S
+        if await self._is_away(bridge, life, now, is_known=parent is None):
+            return self._unproven_behind(bridge, life, now)
         back = self._away.get(bridge, -math.inf) + STARTUP_GRACE_S  # at the latest: so often we look
         own_end = self._started_mono if life.heard_mono is None else life.heard_mono + within_s
         due = max(back + within_s, own_end + (0.0 if parent else BRIDGE_DOUBT_S))
+        if due <= now and life.heard_mono is not None:
+            due = self._due_with(bridge, life, latest=own_end + within_s * LATE_SHARE) or due
         return due if due > now else None
 
-    async def _is_away(self, bridge: str, life: Life, until: float) -> bool:
-        """Reported lost, or about to be `until` then: nothing has come through it since the device's own last word."""
+    def _due_with(self, bridge: str, life: Life, *, latest: float) -> float | None:
+        """When the bridge falls due, if that is so soon that nobody is told too late by waiting for it."""
+        above = self._lives.get(bridge)
+        if above is None or above.deadline_mono is None or _spoke_after(above, life):
+            return None
+        return above.deadline_mono if above.deadline_mono <= latest else None
+
+    def _parent_of(self, device: str) -> str | None:
+        known = self._ledger.device(device)
+        return (known.parent or None) if known else None
+
+    def _bridge_of(self, device: str, life: Life) -> str | None:
+        """What it is heard through alone: what people wrote comes before what its driver knows."""
+        return self._parent_of(device) or (self._behind(life.connection, device) if life.connection else None)
+
+    def _unproven_behind(self, bridge: str, life: Life, now: float) -> float:
+        """Nobody can say how it is while its bridge is away. When to look again."""
+        self._away[bridge] = now
+        life.heard_mono = None
+        self._count(life)
+        return now + STARTUP_GRACE_S
+
+    async def _is_away(self, bridge: str, life: Life, now: float, *, is_known: bool) -> bool:
+        """Reported lost, or about to be: nothing has come through it since the device's own last word."""
         if bridge in self._gone:
             return True
-        own = self._lives.get(bridge)
-        is_due = (
-            own is not None and own.site is not None and own.deadline_mono is not None and own.deadline_mono <= until
-        )
-        if is_due and own and own.heard_at and life.heard_at and own.heard_at <= life.heard_at:
-            return True
+        above = self._lives.get(bridge)
+        if above is not None and above.site is not None and above.deadline_mono is not None:
+            if above.deadline_mono <= now:
+                return True  # told in this look, unless its own bridge is away
+            # A driver knows that nothing comes around its bridge; what people call a parent may speak once a day.
+            if is_known and above.heard_at and life.heard_at and above.heard_at <= life.heard_at:
+                return True
         try:
             latest = await self._store.latest(bridge)
         except StoreError:
             return True  # nobody knows; looked at again
         return any(latest.get((kind, None)) in LOST for kind in (Kind.COMM_FAULT, Kind.SILENT))
+
+    def _doubt(self, device: str, life: Life) -> None:
+        """It is called silent. What it is heard through may owe its next word later, and be lost all the same."""
+        bridge = self._bridge_of(device, life)
+        above = self._lives.get(bridge) if bridge else None
+        if bridge and above is not None and not _spoke_after(above, life):
+            self._doubted[bridge].add(device)
+
+    async def _settle_doubts(self) -> None:
+        """What fell due before its bridge, which is lost, was not silent itself: that ends, and it is unproven as all behind it.
+
+        No alarm waits for this. Nobody is doubted for longer than the bridge's contract: until then it is heard, or lost."""
+        for bridge in list(self._doubted)[:DOUBTS_AT_ONCE]:
+            devices, above = self._doubted.pop(bridge), self._lives[bridge]
+            devices = {
+                each for each in devices if self._lives[each].silent and not _spoke_after(above, self._lives[each])
+            }
+            if devices and await self._is_lost(bridge):
+                excused = sorted(devices)[:SAID_AT_ONCE]
+                if await self._excuse(bridge, excused):
+                    devices.difference_update(excused)
+            elif above.deadline_mono is None:
+                continue  # its silence says nothing
+            if devices:
+                self._doubted[bridge] = devices  # the others first
+
+    async def _is_lost(self, device: str) -> bool:
+        """It has been told of this one, or of what it is itself heard through."""
+        above: str | None = device
+        for _ in range(DEEPEST):
+            life = self._lives.get(above) if above else None
+            if above is None or life is None:
+                return False
+            try:
+                if life.silent or (await self._store.latest(above)).get((Kind.COMM_FAULT, None)) in LOST:
+                    return True
+            except StoreError:
+                return False  # nobody knows; looked at again
+            above = self._bridge_of(above, life)
+        return False
+
+    async def _excuse(self, bridge: str, devices: Sequence[str]) -> bool:
+        if not await self._say(devices, Qualifier.RESTORE, via=bridge):
+            return False
+        now = self._clock.monotonic()
+        for device in devices:
+            life = self._lives[device]
+            life.silent = False
+            self._unwritten.add(device)
+            if device in self._returned:  # heard while this was written
+                self._returned.discard(device)
+                self._count(life)
+            else:
+                self._set_deadline(device, life, self._unproven_behind(bridge, life, now))
+        return True
 
     async def _gone_silent(self, devices: Sequence[str]) -> None:
         is_said = await self._say(devices, Qualifier.NEW)
@@ -378,6 +463,7 @@ class Health:
             if is_said:
                 life.silent = True
                 self._lapsed(device, life)
+                self._doubt(device, life)
                 self._count(life)
                 self._unwritten.add(device)
             else:
@@ -392,17 +478,17 @@ class Health:
                 self._returned.discard(device)
                 self._unwritten.add(device)
 
-    async def _say(self, devices: Sequence[str], qualifier: Qualifier) -> bool:
+    async def _say(self, devices: Sequence[str], qualifier: Qualifier, *, via: str = "") -> bool:
         """Report the change of each once, all in one commit."""
         try:
-            words = [await self._word(device, qualifier) for device in devices]
+            words = [await self._word(device, qualifier, via) for device in devices]
             if said := [word for word in words if word is not None]:
                 await (await self._report(said))
         except StoreError:
             return False  # tried again at the next look; the store reports its own state
         return True
 
-    async def _word(self, device: str, qualifier: Qualifier) -> Observation | None:
+    async def _word(self, device: str, qualifier: Qualifier, via: str) -> Observation | None:
         """What is to be said; None when it is known, also when a crash came between the event and our own record of it."""
         life, latest = self._lives[device], await self._store.latest(device)
         told = latest.get((Kind.SILENT, None))
@@ -412,7 +498,8 @@ class Health:
         if qualifier is Qualifier.NEW and is_unreachable and not await self._heard_since_its_fault(device, life):
             return None  # its driver has said so already: one cause, one event
         last = life.heard_at.isoformat(timespec="seconds") if life.heard_at else None
-        return Observation(device, Kind.SILENT, qualifier, values={"last_heard": last, "within_s": life.within_s})
+        values = {"last_heard": last, "within_s": life.within_s} | ({"via": via} if via else {})
+        return Observation(device, Kind.SILENT, qualifier, values=values)
 
     async def _heard_since_its_fault(self, device: str, life: Life) -> bool:
         """A last will that came late is contradicted by nobody: who spoke after it and fell silent did so anew."""
@@ -481,6 +568,13 @@ def grace_s(within_s: float) -> float:
     no start delays a silence beyond what is promised."""
     late_s = within_s * LATE_SHARE
     return min(STARTUP_GRACE_S, late_s if late_s >= REACHES_US_S else within_s)
+
+
+def _spoke_after(bridge: Life, life: Life) -> bool:
+    """The bridge was heard when the other one should have been: then that one is silent itself."""
+    if bridge.heard_at is None:
+        return False
+    return life.heard_at is None or bridge.heard_at > life.heard_at + timedelta(seconds=life.within_s or 0)
 
 
 def state_of(life: Life) -> State:

@@ -8,8 +8,8 @@
 | vehicle_unit | 5 min; off duty nobody minds (gateway/rules/vehicles.py) | none |
 | radio_code | none: anybody can have sent it, and it never checks in | every 30 days, its only proof |
 
-A driver knows its own pace: three polls, two heartbeats. The site file may change each row, `[coverage.contract.KIND]`. What a
-person wrote at the device itself comes before all.
+A driver knows its own pace: three polls, two heartbeats; until the first word of a device, FIRST_WORD_S counts. The site file may
+change each row, `[coverage.contract.KIND]`. What a person wrote at the device itself comes before all.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ HOUR_S = 3600.0
 CHECK_IN_S = 25 * HOUR_S
 """Radio sensors check in every 1 to 25 hours; of one whose pace nobody wrote down, the longest is believed."""
 CHECK_IN_MARGIN = 1.1
+FIRST_WORD_S = CHECK_IN_S * CHECK_IN_MARGIN
+"""Only a driver knows the pace of some devices, and tells it with their first word: this one is owed by the slowest that check in."""
 LIVE_TEST_DAYS = 30.0
 GRACE_DAYS = 7.0
 """An overdue live test counts as degraded for so long: a round takes a week, and no rate should fall off a cliff."""

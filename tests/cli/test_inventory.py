@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import os
 import shutil
 import string
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -309,6 +311,25 @@ def test_other_endings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture
         main(["inventory", "sample", str(tmp_path / "a.pdf")])
 
     assert "expected a name that ends in .xlsx or .csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["of the sheets", "of the file"])
+def test_a_full_disk_is_one_line_of_its_own(tmp_path: Path, place: str) -> None:
+    blocks = "100" if place == "of the sheets" else "unlimited"
+    if place == "of the file":
+        (tmp_path / ".out.xlsx.new").symlink_to("/dev/full")
+    command = f'ulimit -f {blocks}; exec "$0" -m gateway inventory sample "$1"'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, str(tmp_path / "out.xlsx")],
+        capture_output=True, text=True, timeout=50, check=False, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert (
+        f"out.xlsx: file: {'File too large' if blocks == '100' else 'No space left on device'}; expected" in done.stderr
+    )
+    assert f"room in {tmp_path} for its sheets" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_has_a_sheet_for_each_kind_of_thing(tmp_path: Path, fangkong: Fangkong) -> None:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 import pytest
 
-from gateway.health import FLUSH_S, SAID_AT_ONCE, STARTUP_GRACE_S, STATES, Health, Report
+from gateway.health import FLUSH_S, LATE_SHARE, SAID_AT_ONCE, STARTUP_GRACE_S, STATES, Health, Report
 from gateway.ids import EventIds
 from gateway.intake import Intake, Source
 from gateway.metrics import Metrics
@@ -51,7 +51,7 @@ class Box:
         self.up = True
 
     async def told(self) -> list[tuple[str, Qualifier]]:
-        events: Sequence[Event] = await self.store.events(EventFilter(kind=Kind.SILENT))
+        events: Sequence[Event] = await self.store.events(EventFilter(kind=Kind.SILENT), limit=1000)
         return [(event.device, event.qualifier) for event in events]
 
 
@@ -113,6 +113,34 @@ async def test_an_enrolled_device_never_heard_is_silent_too(tmp_path: Path, jump
         await jumping_clock.advance(106)
 
         assert await here.told() == [("a001", Qualifier.NEW)]
+
+
+async def test_whose_pace_only_its_driver_knows_owes_its_first_word_within_a_day(
+    tmp_path: Path, jumping_clock: JumpingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No start gives more time; a code that anybody can send owes none, and who has spoken owes what his driver says."""
+    first_s = 1000.0  # of 99 000: every second is a look
+    monkeypatch.setattr("gateway.health.FIRST_WORD_S", first_s)
+    devices = [
+        Device("mute", "s1"),
+        Device("code", "s1", kind="radio_code"),
+        Device("speaks", "s1"),
+        Device("free", "s1"),
+    ]
+    async with box(tmp_path, jumping_clock, *devices) as here:
+        await jumping_clock.advance(first_s / 2)
+    for _ in range(3):
+        async with box(tmp_path, jumping_clock, *devices) as here:
+            here.health.heard("speaks", "c1", first_s)
+            here.health.heard("free", "c1", None)
+            await jumping_clock.advance(first_s / 10)
+    async with box(tmp_path, jumping_clock, *devices) as here:
+        await jumping_clock.advance(first_s * 0.15)
+        assert await here.told() == []
+        await jumping_clock.advance(first_s * 0.06)
+        assert await here.told() == [("mute", Qualifier.NEW)]
+        await jumping_clock.advance(first_s)
+        assert await here.told() == [("mute", Qualifier.NEW), ("speaks", Qualifier.NEW)]
 
 
 async def test_restarts_every_ten_minutes_grant_no_new_life(tmp_path: Path, jumping_clock: JumpingClock) -> None:
@@ -530,6 +558,78 @@ async def test_a_parent_that_works_excuses_nobody(tmp_path: Path, jumping_clock:
         here.health.heard("a-sensor", "c1", None)
         await jumping_clock.advance(105)
         assert await here.told() == [("a-sensor", Qualifier.NEW)]
+
+
+@pytest.mark.parametrize(
+    ("windows_s", "is_child_told"),
+    [((6.0, 3.0), True), ((600.0, 30.0), True), ((6.0, 6.0), False), ((100.0, 96.0), False), ((3.0, 6.0), False),
+     ((30.0, 600.0), False)],
+)  # fmt: skip
+@pytest.mark.parametrize("order", [("panel", "a-button"), ("a-button", "panel")])
+async def test_a_lost_parent_is_one_cause_whichever_contract_ends_first(
+    tmp_path: Path,
+    jumping_clock: JumpingClock,
+    windows_s: tuple[float, float],
+    is_child_told: bool,
+    order: Sequence[str],
+) -> None:
+    """A child that owes its word first is told on time; that ends when the parent turns out lost: the parent alone stands."""
+    panel_s, button_s = windows_s
+    panel = Device("panel", "s1", heard_within_s=panel_s)
+    button = Device("a-button", "s1", heard_within_s=button_s, parent="panel")
+    async with box(tmp_path, jumping_clock, panel, button) as here:
+        for device in order:
+            here.health.heard(device, "c1", None)
+            await jumping_clock.advance(0.1)
+        await jumping_clock.advance(button_s * (1 + LATE_SHARE))
+        assert (("a-button", Qualifier.NEW) in await here.told()) == is_child_told
+        await jumping_clock.advance(max(panel_s, button_s) + STARTUP_GRACE_S)
+        passing = [("a-button", Qualifier.NEW), ("panel", Qualifier.NEW), ("a-button", Qualifier.RESTORE)]
+        assert await here.told() == (passing if is_child_told else [("panel", Qualifier.NEW)])
+        assert here.health._doubted == {}
+
+        here.health.heard("panel", "c1", None)
+        for _ in range(math.ceil((button_s + 2 * STARTUP_GRACE_S) / (panel_s / 2))):
+            await jumping_clock.advance(panel_s / 2)
+            here.health.heard("panel", "c1", None)
+        assert (await here.told())[-1] == ("a-button", Qualifier.NEW)
+
+
+async def test_a_child_silent_before_its_parent_spoke_last_stays_silent(
+    tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    panel, button = Device("panel", "s1", heard_within_s=60), Device("button", "s1", heard_within_s=30, parent="panel")
+    async with box(tmp_path, jumping_clock, panel, button) as here:
+        here.health.heard("button", "c1", None)
+        await jumping_clock.advance(40)
+        here.health.heard("panel", "c1", None)
+        await jumping_clock.advance(300)
+        assert await here.told() == [("button", Qualifier.NEW), ("panel", Qualifier.NEW)]
+        assert here.health._doubted == {}
+
+
+async def test_a_start_between_the_childs_deadline_and_the_parents_changes_nothing(
+    tmp_path: Path, jumping_clock: JumpingClock
+) -> None:
+    """Nor do a grandparent, nor more children than fit into a commit."""
+    line, panel = Device("bus", "s1", heard_within_s=200), Device("panel", "s1", heard_within_s=400, parent="bus")
+    buttons = [Device(f"b{n}", "s1", heard_within_s=50, parent="panel") for n in range(SAID_AT_ONCE + 1)]
+    async with box(tmp_path, jumping_clock, line, panel, *buttons) as here:
+        for device in (line, panel, *buttons):
+            here.health.heard(device.id, "c1", None)
+        await jumping_clock.advance(100)
+    async with box(tmp_path, jumping_clock, line, panel, *buttons) as here:
+        await jumping_clock.advance(150)
+        for _ in range(5):
+            await jumping_clock.settle()
+            await jumping_clock.advance(FLUSH_S)
+        told = Counter(await here.told())
+        assert told == Counter({
+            ("bus", Qualifier.NEW): 1,
+            **{(each.id, qualifier): 1 for each in buttons for qualifier in (Qualifier.NEW, Qualifier.RESTORE)},
+        })  # fmt: skip
+        ended = await here.store.events(EventFilter(kind=Kind.SILENT, device="b0"), newest_first=True, limit=1)
+        assert ended[0].values["via"] == "panel"
 
 
 async def test_the_silence_of_a_town_costs_a_commit_for_each_250(

@@ -225,6 +225,17 @@ def test_a_loss_is_one_cause_and_what_is_behind_it_is_afterwards_what_it_was(
     assert {device: story.state(device) for device in TREE} == before
 
 
+def test_a_silence_that_ends_because_its_parent_is_lost_proves_no_life_and_leaves_one_cause() -> None:
+    story = family()
+    story.say("leaf-1", Kind.SILENT, driver="gateway")
+    assert story.state("leaf-1") == "silent"
+    story.say("panel", Kind.SILENT, driver="gateway")
+    story.say("leaf-1", Kind.SILENT, RESTORE, driver="gateway", via="panel")
+    standing = story.fold.standing("leaf-1")
+    assert standing is not None
+    assert (standing.state, standing.via, standing.open) == ("unreachable", "panel", frozenset())
+
+
 def test_of_two_losses_above_each_other_the_topmost_is_the_cause() -> None:
     story = family()
     story.say("panel", Kind.SILENT, driver="gateway")
