@@ -13,13 +13,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from tempfile import gettempdir
+from typing import TYPE_CHECKING, Any
 
 from gateway.cli._device_csv import FILE_MAX_BYTES, PROBLEMS_MAX, text_of
 from gateway.cli._statements import Inspection, Statement, Waiver
 from gateway.errors import ConfigError, Problem
 from gateway.model import Area, AreaKind, Device, Management, Point, Site
 from gateway.registry import Finding, Snapshot, Thing
+
+if TYPE_CHECKING:
+    from openpyxl import Workbook
 
 ROWS_MAX = 250_000
 """Every point of the largest ledger with a second watcher, and all devices and sites."""
@@ -357,7 +361,8 @@ def write_inventory(path: Path, ledger: Snapshot, statements: Sequence[Statement
         with suppress(OSError):
             beside.unlink(missing_ok=True)
         found = error.strerror or str(error)
-        raise ConfigError([_unusable(path, found, "a file that can be written", "文件无法写入")]) from error
+        room = f", and room in {gettempdir()} for its sheets" if path.suffix.lower() == WORKBOOK else ""
+        raise ConfigError([_unusable(path, found, f"a file that can be written{room}", "文件无法写入")]) from error
     return rows
 
 
@@ -415,21 +420,40 @@ def _write_csv(path: Path, ledger: Snapshot, statements: Sequence[Statement]) ->
 
 def _write_workbook(path: Path, ledger: Snapshot, statements: Sequence[Statement]) -> int:
     from openpyxl import Workbook
-    from openpyxl.cell import WriteOnlyCell
 
     book = Workbook(write_only=True)
-    count = 0
-    for sheet in SHEETS:
-        page = book.create_sheet(sheet.name)
-        page.append(list(sheet.columns))
-        for row in _rows_of(sheet, ledger, statements):
-            cells = []
-            for text in row:
-                cell = WriteOnlyCell(page, value=text or None)
-                if text:
-                    cell.data_type = "s"  # "=1" and "#N/A" are texts here, never a formula or an error
-                cells.append(cell)
-            page.append(cells)
-            count += 1
-    book.save(path)
+    try:
+        count = sum(_write_sheet(book, sheet, _rows_of(sheet, ledger, statements)) for sheet in SHEETS)
+        book.save(content := io.BytesIO())  # a zip archive on a full disk would complain as well
+    except OSError:
+        _abandon(book)
+        raise
+    path.write_bytes(content.getvalue())
     return count
+
+
+def _write_sheet(book: Workbook, sheet: Sheet, rows: Iterable[Sequence[str]]) -> int:
+    from openpyxl.cell import WriteOnlyCell
+
+    page = book.create_sheet(sheet.name)
+    page.append(list(sheet.columns))
+    count = 0
+    for row in rows:
+        cells = []
+        for text in row:
+            cell = WriteOnlyCell(page, value=text or None)
+            if text:
+                cell.data_type = "s"  # "=1" and "#N/A" are texts here, never a formula or an error
+            cells.append(cell)
+        page.append(cells)
+        count += 1
+    return count
+
+
+def _abandon(book: Workbook) -> None:
+    """Close its sheets, which lie on a full disk: left to the garbage collector, each would complain on the terminal."""
+    from openpyxl.utils.exceptions import WorkbookAlreadySaved
+
+    for page in book.worksheets:
+        with suppress(OSError, WorkbookAlreadySaved):
+            page.close()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import os
 import shutil
 import string
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -311,6 +313,25 @@ def test_other_endings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "expected a name that ends in .xlsx or .csv" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["of the sheets", "of the file"])
+def test_a_full_disk_is_one_line_of_its_own(tmp_path: Path, place: str) -> None:
+    blocks = "100" if place == "of the sheets" else "unlimited"
+    if place == "of the file":
+        (tmp_path / ".out.xlsx.new").symlink_to("/dev/full")
+    command = f'ulimit -f {blocks}; exec "$0" -m gateway inventory sample "$1"'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, str(tmp_path / "out.xlsx")],
+        capture_output=True, text=True, timeout=50, check=False, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert (
+        f"out.xlsx: file: {'File too large' if blocks == '100' else 'No space left on device'}; expected" in done.stderr
+    )
+    assert f"room in {tmp_path} for its sheets" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_export_has_a_sheet_for_each_kind_of_thing(tmp_path: Path, fangkong: Fangkong) -> None:
     main(["inventory", "sample", str(tmp_path / "a.csv")])
     fangkong("inventory", "import", tmp_path / "a.csv")
@@ -489,6 +510,20 @@ def test_a_list_that_is_kept_may_hold_waivers_that_have_ended_by_themselves_but_
     (tmp_path / "all.csv").write_text(WAIVER_HEADER + row.replace("改造", "装修"), encoding="utf-8")
 
     assert "豁免期限" in district_box("inventory", "import", tmp_path / "all.csv")[2]
+
+
+def test_a_waiver_whose_point_is_gone_stays_on_the_box_and_one_no_longer_asked_is_no_mistake(
+    tmp_path: Path, district_box: Fangkong
+) -> None:
+    record(tmp_path, waived("panic", "改造施工", -10, 30), waived("bars", "已不要求", -10, 30))
+    assert district_box("inventory", "export", tmp_path / "all.csv")[0] == 0
+    whole = f"0 added, 0 updated, {len(district()) + 2} unchanged\n"
+    assert district_box("inventory", "import", tmp_path / "all.csv")[1] == whole
+    assert district_box("point", "remove", "cs-002-p05")[0] == 0
+    assert district_box("inventory", "export", tmp_path / "less.csv")[0] == 0
+
+    assert "改造施工" in (tmp_path / "all.csv").read_text(encoding="utf-8-sig")
+    assert "改造施工" not in (tmp_path / "less.csv").read_text(encoding="utf-8-sig")
 
 
 # -- profiles ----------------------------------------------------------------------------------------------------------
