@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -55,7 +55,7 @@ from gateway.supervision.site_tests import SiteTests, place_of
 from gateway.supervision.tree import parents_of
 from gateway.supervisor import Supervisor
 from gateway.threads import helpers
-from gateway.timekeeping import boot_id
+from gateway.timekeeping import Heartbeat, boot_id, is_synchronised
 
 SWITCH_INTERVAL_S = 0.0005
 """Beside a busy loop the store's thread waits so long for Python's lock, twice for each statement. Python's own 5 ms would
@@ -94,8 +94,18 @@ class Parts:
 class Daemon:
     """One gateway. `run` returns when `stop` was asked for."""
 
-    def __init__(self, plan: Plan, *, clock: Clock, random: Random, log: Logger) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        clock: Clock,
+        random: Random,
+        log: Logger,
+        is_synchronised: Callable[[], bool | None] = lambda: None,
+    ) -> None:
         self._plan = plan
+        self._is_synchronised = is_synchronised
+        self._heartbeat = Heartbeat(plan.data_dir / "alive", clock)
         self._clock = clock
         self._random = random
         self._log = log
@@ -343,6 +353,7 @@ class Daemon:
         return Recorder(
             store=parts.store, registry=parts.registry, parents=parents, last_heard=parts.health.last_heard,
             lapses=parts.health.lapses, clock=self._clock, metrics=self._metrics, log=self._log,
+            off=self._heartbeat.off(),
         )  # fmt: skip
 
     def _site_tests(self, parts: Parts) -> SiteTests:
@@ -377,6 +388,10 @@ class Daemon:
         checks: dict[str, str | None] = {"store": None if store.ok else store.error, "registry": parts.registry.error}
         return {**checks, **parts.south.complaints()}
 
+    def _alive(self) -> None:
+        self._notify.watchdog()
+        self._heartbeat.beat()
+
     def _housekeeping(self, parts: Parts) -> Housekeeping:
         return Housekeeping(
             store=parts.store,
@@ -391,7 +406,8 @@ class Daemon:
             destinations=lambda: [section.name for section in self.configuration.plan.site.destination],
             boot=self._boot,
             keep=self._keep,
-            alive=self._notify.watchdog,
+            alive=self._alive,
+            is_synchronised=self._is_synchronised,
             status=self._notify.status,
         )
 
@@ -419,7 +435,7 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
 async def run_until_signalled(plan: Plan, *, clock: Clock, random: Random, log: Logger) -> None:
     """Run a daemon; SIGTERM or SIGINT ends it in order, at whatever moment it comes, also while it starts. SIGHUP reads
     the site file anew."""
-    daemon = Daemon(plan, clock=clock, random=random, log=log)
+    daemon = Daemon(plan, clock=clock, random=random, log=log, is_synchronised=is_synchronised)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(helpers())
     sys.setswitchinterval(SWITCH_INTERVAL_S)

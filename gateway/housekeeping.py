@@ -51,6 +51,11 @@ GRANTS = frozenset({Kind.ACCESS_GRANTED, Kind.CREDENTIAL, Kind.EXIT_REQUEST, Kin
 """What tells who passed where and when, with no alarm about it."""
 
 
+GATEWAY = "gateway"
+UNKEPT_TOLD_S = 600.0
+"""After a start an NTP client takes minutes to find its servers; a clock left alone drifts by seconds a day."""
+
+
 @dataclass(slots=True)
 class Housekeeping:
     """Looks at all parts and decides nothing about events."""
@@ -66,6 +71,8 @@ class Housekeeping:
     own: Source
     destinations: Callable[[], Collection[str]]
     """Those of the site file."""
+    is_synchronised: Callable[[], bool | None]
+    """Whether somebody keeps the machine's clock right; None: nobody can tell."""
     boot: str
     """Which run of the machine this is."""
     keep: Callable[[], StoreSection]
@@ -81,6 +88,10 @@ class Housekeeping:
     _is_failing: bool = False
     """Told, and not yet told to be over."""
     _shown: Collection[str] = ()
+    _unkept_since: float | None = None
+    """Since when nobody keeps the clock right, monotonic."""
+    _unkept_told: bool | None = None
+    """What stands in the log of that; None: not looked yet."""
     _watch: ClockWatch = field(init=False)
     _step: timedelta = timedelta()
     """What the wall clock has stepped by and nobody was told yet."""
@@ -101,6 +112,7 @@ class Housekeeping:
                 self.health.ledger_changed()
             await self._journal_state()
             await self._clock_state()
+            await self._clock_kept()
             await self.tell_damage()  # it may come to light at any time
             with suppress(StoreError):  # _journal_state says so, once
                 await self._count()
@@ -190,6 +202,27 @@ class Housekeeping:
             if before < PROGRAM_DATE:
                 await self.store.correct_times(self.boot, step)
             self._step -= step
+
+    async def _clock_kept(self) -> None:
+        """Nobody keeps the clock right: told once it lasts, and when it is over, also by a later start."""
+        is_kept = self.is_synchronised()
+        if is_kept is None:
+            return
+        self.metrics.clock_synchronised.set(is_kept)
+        now_s = self.clock.monotonic()
+        if is_kept or self._unkept_since is None:
+            self._unkept_since = None if is_kept else now_s
+        lasts = self._unkept_since is not None and now_s - self._unkept_since >= UNKEPT_TOLD_S
+        if (lasts or is_kept) and lasts is not self._unkept_told:
+            with suppress(StoreError):  # told at a later look
+                latest = await self.store.latest(GATEWAY)
+                if lasts is not (latest.get((Kind.CLOCK_FAULT, None)) is Qualifier.NEW):
+                    text = "网关时钟未同步" if lasts else "网关时钟已同步"
+                    qualifier = Qualifier.NEW if lasts else Qualifier.RESTORE
+                    observation = Observation(GATEWAY, Kind.CLOCK_FAULT, qualifier, text=text)
+                    await (await self.intake.report(self.own, [observation]))
+                    self.log.warning("the clock is kept right again" if is_kept else "nobody keeps the clock right")
+                self._unkept_told = lasts
 
     async def _tell_clock(self, step: timedelta, text: str) -> None:
         seconds = round(step.total_seconds(), 3)

@@ -142,6 +142,7 @@ class Metrics:
         self.devices = gauge("devices", "Devices by site (empty: unclaimed) and state.", "site", "state")
         # supervision
         self.supervision_up = gauge("supervision_up", "1 while the states of devices can be recorded.")
+        self.clock_synchronised = gauge("clock_synchronised", "1 while somebody (NTP) keeps the machine's clock right.")
         self.coverage_up = gauge("coverage_up", "1 while the coverage is counted.")
         self.supervision_lag_seconds = gauge(
             "supervision_lag_seconds", "Age of the newest event that was looked at for states, while there are more."

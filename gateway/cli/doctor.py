@@ -106,13 +106,17 @@ def _disk(data_dir: Path) -> Finding:
 
 def _clock() -> Finding:
     from gateway.clock import RealClock
+    from gateway.timekeeping import is_synchronised
 
     now = RealClock().now()
     if now.year < 2026:
         return Finding("clock", "failed", now.isoformat(), "set the time, enable NTP 请校准时钟并启用 NTP")
-    if not Path("/run/systemd/timesync/synchronized").exists() and not Path("/run/chrony").exists():
+    if not is_synchronised():
         return Finding(
-            "clock", "warning", f"{now:%F %T} UTC, no sign of NTP", "enable systemd-timesyncd or chrony 请启用时间同步"
+            "clock",
+            "warning",
+            f"{now:%F %T} UTC, nobody keeps it right",
+            "enable systemd-timesyncd or chrony 请启用时间同步",
         )
     return Finding("clock", "ok", f"{now:%F %T} UTC, synchronised")
 

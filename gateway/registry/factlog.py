@@ -30,6 +30,11 @@ _NEWEST = (
     "SELECT * FROM fact WHERE id IN (SELECT MAX(id) FROM fact WHERE sort = ? AND withdraws IS NULL GROUP BY subject)"
     " AND id > ? ORDER BY id LIMIT ?"
 )
+_AHEAD = (
+    "SELECT * FROM fact WHERE valid_from > ? AND actor = 'gateway' AND withdraws IS NULL"
+    " AND sort IN ('health', 'live_test', 'proof', 'sample', 'stage')"
+    " AND id NOT IN (SELECT withdraws FROM fact WHERE withdraws IS NOT NULL) ORDER BY id LIMIT ?"
+)
 
 
 def fact_of(thing: Thing, now: datetime, actor: str) -> Fact | None:
@@ -57,6 +62,12 @@ async def newest(transaction: BaseDBAsyncClient, sort: Sort, after: int, limit: 
     """The one written last of each subject, in the order they were written."""
     _, rows = await transaction.execute_query(_NEWEST, [sort.value, after, limit])
     return await asyncio.to_thread(lambda: [_fact(row) for row in rows])
+
+
+async def ahead(transaction: BaseDBAsyncClient, than: datetime, limit: int) -> Sequence[Fact]:
+    """Of what the gateway itself has seen, that which begins later than a moment and still counts: a look at the whole record."""
+    _, rows = await transaction.execute_query(_AHEAD, [_ms(than), limit])
+    return [_fact(row) for row in rows]
 
 
 async def cursor(transaction: BaseDBAsyncClient, reader: str) -> int:

@@ -284,6 +284,11 @@ class Registry:
             yield page
             after = page[-1].id
 
+    async def ahead(self, than: datetime, *, limit: int) -> Sequence[Fact]:
+        """What the gateway itself has seen, by its clock of then, later than a moment, and still counts. Raises ConfigError."""
+        async with self.transaction(to_write=False) as transaction:
+            return await factlog.ahead(transaction, than, limit)
+
     async def cursor(self, reader: str) -> int:
         """How far a reader of the event log has come; 0 for a new one. Raises ConfigError."""
         async with self.transaction(to_write=False) as transaction:

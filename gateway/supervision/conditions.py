@@ -171,6 +171,15 @@ class Conditions:
         yield _health(subject, replace(before, state="silent", cause=Kind.SILENT.value, via="", since=due_at), key)
         yield _health(subject, before, f"{key}|since")  # the newest is what a start takes up
 
+    def was_off(self, since: datetime, until: datetime) -> Iterator[Fact]:
+        """The gateway itself was away, and is what it was before."""
+        subject, key = (OWN, ZONE_OF_ALL), f"off|{until.timestamp():.3f}"
+        before = self._standing.get(subject, Standing("working", until))
+        self._keep(subject, replace(before, since=until))
+        silent = Kind.SILENT.value
+        yield _health(subject, Standing("silent", since, silent, open=frozenset({silent})), key)
+        yield _health(subject, self._standing[subject], f"{key}|since")
+
     def moved(self, device: str, now: datetime, key: str) -> Iterator[Fact]:
         """What it is heard through may be another one by now."""
         before = self._standing.get((device, ZONE_OF_ALL))

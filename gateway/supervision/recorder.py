@@ -8,7 +8,8 @@ events: read twice, they are written once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 
 from structlog.typing import FilteringBoundLogger as Logger
@@ -20,9 +21,10 @@ from gateway.metrics import Metrics
 from gateway.model import Event
 from gateway.registry import Registry
 from gateway.store import EventFilter, Store
-from gateway.supervision.conditions import Conditions, Parents
+from gateway.supervision.conditions import OWN, Conditions, Parents
 from gateway.supervision.stages import Stages
 from gateway.supervision.trends import Samples
+from gateway.timekeeping import ClockWatch
 
 READER = "supervision"
 LOOK_S = 1.0
@@ -38,6 +40,8 @@ SWEPT = 500
 CURSOR_EVERY = 2000
 """Events without any fact after which how far it has come is written all the same."""
 RETRY_S = 5.0
+AHEAD_MIN = timedelta(minutes=1)
+"""What the gateway has seen later than so far from now, it saw by a clock that ran ahead."""
 
 
 class Recorder:
@@ -51,6 +55,7 @@ class Recorder:
         parents: Parents,
         last_heard: Callable[[str], datetime | None],
         lapses: Callable[[], Sequence[tuple[str, datetime]]],
+        off: tuple[datetime, datetime] | None = None,
         clock: Clock,
         metrics: Metrics,
         log: Logger,
@@ -60,9 +65,12 @@ class Recorder:
         self._parents = parents
         self._last_heard = last_heard
         self._lapses = lapses
+        self._off = off
+        """From when to when the gateway itself was off before this start."""
         self._clock = clock
         self._metrics = metrics
         self._log = log
+        self._watch = ClockWatch(clock)
         self.lag_s = 0.0
         """How old the newest event was that it has read, while there are more; 0 when it has read all."""
         self.fault = ""
@@ -97,6 +105,7 @@ class Recorder:
         self._swept = 0
         self._written = self._seq = await self._registry.cursor(READER)
         self._facts_read = 0
+        await self._withdraw_what_is_ahead()
         for sort, take_up in (
             (Sort.HEALTH, self._conditions.restore),
             (Sort.LIVE_TEST, self._conditions.restore),
@@ -109,8 +118,41 @@ class Recorder:
         for device in self._conditions.flooding:
             self._conditions.corrected(device, await self._store.latest(device))
 
+    def _ahead(self) -> datetime:
+        """Who has seen something later than this had a clock that ran ahead; while nobody knows what time it is, nobody had."""
+        now = self._clock.now()
+        return now + AHEAD_MIN if now >= PROGRAM_DATE else datetime.max.replace(tzinfo=UTC)
+
+    async def _withdraw_what_is_ahead(self) -> None:
+        """A clock that ran ahead left facts that hide later ones until then. They never held; how a device was last known to
+        be holds from now on, and is written first: a crash finds the rest still to be withdrawn."""
+        ahead, count = self._ahead(), 0
+        for sort in (Sort.HEALTH, Sort.STAGE):
+            async for page in self._registry.newest(sort):
+                now = self._clock.now()
+                last_known = [
+                    replace(fact, valid_from=now, recorded_at=None, key=f"ahead|{fact.id}")
+                    for fact in page
+                    if fact.valid_from > ahead and fact.actor == OWN
+                ]
+                if last_known:
+                    await self._registry.record(last_known)
+        while page := await self._registry.ahead(ahead, limit=FACTS_AT_ONCE):
+            await self._registry.record([
+                Fact(fact.sort, fact.subject, None, fact.valid_from, withdraws=fact.id, key=f"ahead|{fact.id}|never")
+                for fact in page
+            ])  # fmt: skip
+            count += len(page)
+        if count:
+            self._log.warning("facts of the future were withdrawn: the clock ran ahead", count=count)
+
     async def look(self) -> None:
         """Take up all that is in the log, and some of what is in no event. Raises ConfigError, StoreError."""
+        if self._watch.step() < timedelta():
+            await self.begin()
+        if self._off is not None:
+            await self._write(self._conditions.was_off(*self._off))
+            self._off = None
         while events := await self._store.events(EventFilter(), after_seq=self._seq, limit=PAGE):
             self._seq = events[-1].seq
             await self._write(chain.from_iterable(map(self._follows, events)))
@@ -119,8 +161,9 @@ class Recorder:
                 break
             await self._clock.sleep(PAUSE_S)
         await self._read_stages()
+        now = self._clock.now()
         await self._write(
-            chain.from_iterable(self._conditions.lapsed(device, due_at) for device, due_at in self._lapses())
+            chain.from_iterable(self._conditions.lapsed(device, min(due_at, now)) for device, due_at in self._lapses())
         )
         await self._write(self._sweep())
 
@@ -131,6 +174,8 @@ class Recorder:
             self._facts_read = page[-1].id
 
     def _follows(self, event: Event) -> Iterator[Fact]:
+        if event.received_at > self._ahead():
+            event = replace(event, received_at=self._clock.now())
         yield from self._conditions.take(event)
         yield from self._samples.take(event)
         if event.place is not None:
@@ -145,7 +190,7 @@ class Recorder:
         key = f"look|{now.timestamp():.3f}"
         for device in part:
             if (heard_at := self._last_heard(device.id)) is not None:
-                yield from self._conditions.heard(device.id, heard_at, key)
+                yield from self._conditions.heard(device.id, min(heard_at, now), key)
             yield from self._conditions.moved(device.id, now, key)
             yield from self._evident(device.id, now)
 

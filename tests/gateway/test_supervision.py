@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
@@ -19,7 +19,7 @@ import gateway.health
 from gateway import logs
 from gateway.coverage.contracts import CONTRACTS, contract_of
 from gateway.coverage.facts import Fact, Sort
-from gateway.coverage.history import History
+from gateway.coverage.history import NEVER, History, ms_of
 from gateway.health import STARTUP_GRACE_S, Health
 from gateway.ids import EventIds
 from gateway.intake import Intake, Route, Source
@@ -42,6 +42,8 @@ START = datetime(2027, 1, 15, 8, 30, tzinfo=UTC)
 HERE = Place("s1", "A10B", "阳泗小区", None, 0, "")
 NEW, RESTORE, UPDATE = Qualifier.NEW, Qualifier.RESTORE, Qualifier.UPDATE
 
+
+SECOND = timedelta(seconds=1)
 
 # -- the fold ----------------------------------------------------------------------------------------------------------
 
@@ -404,6 +406,81 @@ async def test_what_was_accepted_and_works_is_in_service(tmp_path: Path, jumping
         assert stages == ["installed", "accepted", "in_service"]
 
 
+@pytest.mark.parametrize("is_off", [False, True])
+async def test_a_clock_that_ran_years_ahead_hides_nothing_that_comes_after_it(
+    tmp_path: Path, jumping_clock: JumpingClock, is_off: bool
+) -> None:
+    """States and live tests of the future are withdrawn when the clock is put right, while the gateway runs or is off."""
+    years_s = 9 * 365 * 86_400.0
+    waived = Fact(Sort.WAIVER, ("p", "m"), {"reason": "", "approver": ""}, jumping_clock.now() + timedelta(days=400))
+    async with ledger(tmp_path, jumping_clock, Device("d", "s1"), Device("e", "s1")) as registry:
+        async with box(tmp_path, jumping_clock, registry) as here:
+            await registry.record([replace(waived, actor="wang")])
+            await here.say(Observation("d", Kind.TAMPER), Observation("e", Kind.TELEMETRY))
+            await here.recorder.look()
+            jumping_clock.jump_wall(years_s)
+            await here.say(Observation("d", Kind.TAMPER, RESTORE), Observation("d", Kind.BURGLARY))
+            await here.say(Observation("e", Kind.TAMPER))
+            await here.recorder.look()
+            await here.say(Observation("e", Kind.BATT_LOW))  # read only after the clock is right
+            if is_off:
+                await here.health.flush()
+            else:
+                jumping_clock.jump_wall(-years_s)
+                await here.recorder.look()
+                history = History(await registry.facts())
+                assert state_of(history, jumping_clock.now(), "e") == "fault"
+        if is_off:
+            jumping_clock.jump_wall(-years_s)
+        await jumping_clock.advance(1)  # ids are made from the moment
+        async with box(tmp_path, jumping_clock, registry) as here:
+            await here.recorder.look()
+            history, now = History(await registry.facts()), jumping_clock.now()
+            assert (state_of(history, now, "d"), state_of(history, now, "e")) == ("working", "fault")
+            for sort in (Sort.HEALTH, Sort.LIVE_TEST, Sort.STAGE):
+                for subject in history.subjects(sort):
+                    assert history.look(sort, subject, ms_of(now)).stop == NEVER, "something waits in the future"
+            assert history.at(Sort.WAIVER, ("p", "m"), now + timedelta(days=401)), (
+                "what a person says of the future stays"
+            )
+
+            await here.say(Observation("d", Kind.BURGLARY))  # a live test anew, though there was one in years to come
+            await here.say(Observation("e", Kind.TAMPER, RESTORE))
+            await here.recorder.look()
+            history, now = History(await registry.facts()), jumping_clock.now()
+            assert state_of(history, now, "e") == "degraded"
+            assert history.at(Sort.LIVE_TEST, ("d", ""), now) is not None
+
+
+def test_a_clock_that_nobody_keeps_right_degrades_the_gateway_itself() -> None:
+    story = Story()
+    story.say("gateway", Kind.CLOCK_FAULT, driver="gateway")
+    assert story.state("gateway") == "degraded"
+    story.say("gateway", Kind.CLOCK_FAULT, RESTORE, driver="gateway")
+    assert story.state("gateway") == "working"
+
+
+async def test_the_gateways_own_time_off_is_a_fact(tmp_path: Path, jumping_clock: JumpingClock) -> None:
+    """Once, however often it is written; afterwards the gateway is what it was before."""
+    own = Fact(
+        Sort.HEALTH, ("gateway", ""), {"state": "degraded", "cause": "clock_fault", "via": "", "open": ["clock_fault"]},
+        jumping_clock.now() - timedelta(days=1),
+    )  # fmt: skip
+    until = jumping_clock.now()
+    since = until - timedelta(hours=3)
+    async with ledger(tmp_path, jumping_clock, Device("d", "s1")) as registry:
+        await registry.record([own])
+        for _ in range(2):
+            async with box(tmp_path, jumping_clock, registry) as here:
+                here.recorder._off = (since, until)
+                await here.recorder.look()
+                history = History(await registry.facts())
+                states = [state_of(history, at, "gateway") for at in (since - SECOND, since, until - SECOND, until)]
+                assert states == ["degraded", "silent", "silent", "degraded"]
+                assert len(await here.facts()) == 3
+            await jumping_clock.advance(1)
+
+
 # -- once each, whenever the gateway dies ------------------------------------------------------------------------------
 
 
@@ -570,8 +647,8 @@ async def test_silence_leads_to_the_state_within_the_contract_and_5_percent(
         assert state_of(History(in_time), heard_at + timedelta(seconds=end_s)) == "silent"
 
 
-def state_of(history: History, at: datetime) -> str | None:
-    value = history.at(Sort.HEALTH, ("d", ""), at)
+def state_of(history: History, at: datetime, device: str = "d") -> str | None:
+    value = history.at(Sort.HEALTH, (device, ""), at)
     return value and value["state"]
 
 
