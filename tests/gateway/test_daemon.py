@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
+import os
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import datetime
 from pathlib import Path
 from random import Random
@@ -84,6 +87,32 @@ async def test_the_head_of_the_audit_record_is_shown_and_a_loss_is_told(
         path.unlink()
         while value(made, "audit_ok") != 0:
             await asyncio.sleep(0.01)  # noqa: TID251
+
+
+async def test_the_time_between_two_starts_is_a_fact(tmp_path: Path, forwarder: Callable[[Any], None]) -> None:
+    forwarder(lambda outlet: asyncio.Event().wait())
+    alive, now = tmp_path / "var" / "alive", RealClock().now().timestamp()
+
+    async def until(is_so: Callable[[], bool]) -> None:
+        while not is_so():
+            await asyncio.sleep(0.01)  # noqa: TID251  # between two looks; bounded by `running`
+
+    async with running(tmp_path):
+        await until(alive.exists)
+    os.utime(alive, (now - 3600, now - 3600))
+    async with running(tmp_path):
+        await until(lambda: len(told(tmp_path)) == 2)
+        await until(lambda: alive.stat().st_mtime >= now)
+    (off, since_ms), (is_on, until_ms) = told(tmp_path)
+    assert (off, is_on) == ("silent", "working")
+    assert 3599 <= (until_ms - since_ms) / 1000 < 3600 + PATIENCE_S
+
+
+def told(folder: Path) -> list[tuple[str, int]]:
+    """States of the gateway itself, and from when on."""
+    with closing(sqlite3.connect(folder / "var" / "registry.db")) as ledger:
+        rows = ledger.execute("SELECT value, valid_from FROM fact WHERE sort = 'health' ORDER BY id").fetchall()
+    return [(json.loads(value)["state"], at) for value, at in rows]
 
 
 async def test_a_forwarder_that_fails_is_started_again_and_the_gateway_stays(
