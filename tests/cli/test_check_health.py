@@ -200,6 +200,18 @@ def test_what_vouches_for_a_broker_is_looked_at_also_when_the_broker_is_away(
     assert (found["broker ca"]["state"], found["broker certificate"]["state"]) == (state, "failed")
 
 
+@pytest.mark.parametrize(("is_kept", "state"), [(True, "ok"), (False, "warning"), (None, "warning")])
+def test_a_clock_that_nobody_keeps_right_is_named(
+    is_kept: bool | None,
+    state: str,
+    site_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.timekeeping.is_synchronised", lambda: is_kept)
+    assert said(site_file, capsys)[1]["clock"]["state"] == state
+
+
 def test_a_file_that_holds_no_certificate_is_named(site_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site_file.write_text('[broker]\nurl = "mqtts://127.0.0.1:1?ca=site.toml"\n')
     _, found = said(site_file, capsys)
