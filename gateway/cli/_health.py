@@ -171,7 +171,7 @@ async def _read(plan: Plan) -> Sequence[Finding]:
     from gateway.clock import RealClock
     from gateway.registry import Registry
 
-    registry = await Registry.open(plan.data_dir / "registry.db")
+    registry = await Registry.open(plan.data_dir / "registry.db", to_write=False)
     try:
         return [await _devices(registry), *await _sites(registry, plan, RealClock().now())]
     finally:
@@ -242,19 +242,24 @@ def _certificates(plan: Plan) -> Iterator[Finding]:
     address = external_address(plan.site.broker, plan.base)
     if not address.tls:
         return
+    hint = "a valid certificate, and its [broker] ?ca= 证书无效"
     try:
         trust = ssl.create_default_context(cafile=address.ca)
+    except OSError as error:
+        yield Finding("broker ca", "failed", f"{address.ca}: {error}", hint)
+        return
+    for certificate in trust.get_ca_certs() if address.ca else ():  # also of a broker that is away
+        yield _expiry("broker ca", str(certificate["notAfter"]))
+    try:
         with (
             socket.create_connection((address.host, address.port), CONNECT_WITHIN_S) as line,
             trust.wrap_socket(line, server_hostname=address.host) as secured,
         ):
             shown = secured.getpeercert()
     except (OSError, ValueError) as error:  # what has expired among it
-        yield Finding("broker certificate", "failed", str(error), "a valid certificate, and its [broker] ?ca= 证书无效")
+        yield Finding("broker certificate", "failed", str(error), hint)
         return
-    own = trust.get_ca_certs() if address.ca else ()
-    for what, certificate in (("broker certificate", shown), *(("broker ca", each) for each in own)):
-        yield _expiry(what, str((certificate or {})["notAfter"]))
+    yield _expiry("broker certificate", str((shown or {})["notAfter"]))
 
 
 def _expiry(what: str, not_after: str) -> Finding:

@@ -103,9 +103,8 @@ async def _facts(registry: Registry, wanted: Inventory) -> tuple[Sequence[Fact],
     facts, problems, updated = [], [], 0
     for statement in wanted.statements:
         known = statement.known(history, now)
-        if (
-            known == statement
-        ):  # it was taken; that its day has come or its profile changed since is no mistake of the file
+        # What was taken stays so: that its day has come or its profile changed since is no mistake of the file.
+        if known == statement:
             continue
         findings, fact = weigh(statement, ledger, history, now, os_actor().id)
         problems += [wanted.report(statement, finding) for finding in findings]

@@ -78,16 +78,19 @@ class Registry:
         self._loads: list[Load] = []
 
     @classmethod
-    async def open(cls, path: Path, clock: Clock | None = None) -> Registry:
-        """Bring the file up to date (creating it when new) and load it. Raises ConfigError for a newer or damaged file."""
-        await schema.migrate(path)
+    async def open(cls, path: Path, clock: Clock | None = None, *, to_write: bool = True) -> Registry:
+        """Bring the file up to date (creating it when new) and load it; or, not `to_write`, load it as it stands.
+
+        Raises ConfigError for a newer or damaged file, and for an older one that may not be brought up to date."""
+        await (schema.migrate(path) if to_write else schema.require_current(path))
         context = TortoiseContext()
         with context:
             await context.init(schema.database(path))
         registry = cls(path, context, clock or RealClock())
         try:
             await registry.reload_if_changed()
-            await registry._begin_record()
+            if to_write:
+                await registry._begin_record()
         except ConfigError:
             await registry.close()
             raise

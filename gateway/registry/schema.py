@@ -62,6 +62,19 @@ async def migrate(path: Path, *, rebuild: bool = False, migrations: str = MIGRAT
     return pending
 
 
+async def require_current(path: Path) -> None:
+    """Changes nothing. Raises ConfigError when the file would have to be brought up to date before it can be read, or is damaged."""
+    await asyncio.to_thread(_check_file, path)
+    try:
+        pending, _ = await _pending(path, MIGRATIONS)
+    except FAULTS as error:
+        raise ConfigError([unusable(path, error)]) from error
+    if pending:
+        hint = "start the gateway, or run fangkong migrate: both bring it up to date 台账为旧版本,请启动服务或运行 fangkong migrate"
+        found = f"a ledger of an earlier version, without {', '.join(pending)}"
+        raise ConfigError([Problem(str(path), None, "registry", found, "a ledger of this version", hint)])
+
+
 def unusable(path: Path, error: Exception) -> Problem:
     """SQLite's own words about a file it cannot use."""
     return Problem(str(path), None, "registry", str(error), "a ledger of this program that can be written")

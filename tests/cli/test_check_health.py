@@ -6,10 +6,11 @@ import asyncio
 import fcntl
 import json
 import socket
+import sqlite3
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -23,10 +24,11 @@ from gateway.coverage.facts import Fact, Sort
 from gateway.ids import EventIds
 from gateway.kinds import Kind, Lane, Qualifier
 from gateway.model import Device, Event, Point, Site
-from gateway.registry import Registry
+from gateway.registry import Registry, migrate
 from gateway.store import Entry
 from gateway.store.sqlite import SqliteStore
 from tests.gateway.test_mqtt_link import certificate
+from tests.gateway.test_registry import FIRST
 
 NOW = RealClock().now()
 WELL = {
@@ -183,6 +185,49 @@ def test_certificates_are_looked_at(
         _, found = said(site_file, capsys)
 
     assert found["broker certificate"]["state"] == state
+
+
+@pytest.mark.parametrize(("days", "state"), [(60, "ok"), (29, "warning"), (-0.5, "failed")])
+def test_what_vouches_for_a_broker_is_looked_at_also_when_the_broker_is_away(
+    days: float, state: str, site_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate(site_file.parent, timedelta(days=days))
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    site_file.write_text(f'[broker]\nurl = "mqtts://127.0.0.1:{port}?ca=ca.pem"\n')
+    _, found = said(site_file, capsys)
+
+    assert (found["broker ca"]["state"], found["broker certificate"]["state"]) == (state, "failed")
+
+
+def test_a_file_that_holds_no_certificate_is_named(site_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site_file.write_text('[broker]\nurl = "mqtts://127.0.0.1:1?ca=site.toml"\n')
+    _, found = said(site_file, capsys)
+    assert found["broker ca"]["state"] == "failed"
+    assert "site.toml" in found["broker ca"]["found"]
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_the_ledger_stays_as_it_is_and_an_old_one_is_named_with_what_to_do(
+    is_old: bool, site_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = site_file.parent / "var" / "registry.db"
+    if is_old:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")  # as every ledger that a gateway has opened
+            connection.executescript(FIRST)
+    else:
+        asyncio.run(migrate(path))  # up to date, and nothing in its record yet
+    before = path.read_bytes()
+    _, found = said(site_file, capsys)
+
+    assert path.read_bytes() == before
+    assert sorted(each.name for each in path.parent.iterdir()) == ["registry.db"]
+    if is_old:
+        assert "earlier version, without 0002_access" in found["ledger"]["found"]
+        assert "fangkong migrate" in found["ledger"]["hint"]
+    else:
+        assert found["devices"]["state"] == "ok"
 
 
 def test_a_wrong_site_file_is_named_as_by_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -512,6 +512,20 @@ def test_a_list_that_is_kept_may_hold_waivers_that_have_ended_by_themselves_but_
     assert "豁免期限" in district_box("inventory", "import", tmp_path / "all.csv")[2]
 
 
+def test_a_waiver_whose_point_is_gone_stays_on_the_box_and_one_no_longer_asked_is_no_mistake(
+    tmp_path: Path, district_box: Fangkong
+) -> None:
+    record(tmp_path, waived("panic", "改造施工", -10, 30), waived("bars", "已不要求", -10, 30))
+    assert district_box("inventory", "export", tmp_path / "all.csv")[0] == 0
+    whole = f"0 added, 0 updated, {len(district()) + 2} unchanged\n"
+    assert district_box("inventory", "import", tmp_path / "all.csv")[1] == whole
+    assert district_box("point", "remove", "cs-002-p05")[0] == 0
+    assert district_box("inventory", "export", tmp_path / "less.csv")[0] == 0
+
+    assert "改造施工" in (tmp_path / "all.csv").read_text(encoding="utf-8-sig")
+    assert "改造施工" not in (tmp_path / "less.csv").read_text(encoding="utf-8-sig")
+
+
 # -- profiles ----------------------------------------------------------------------------------------------------------
 
 
