@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from gateway.registry import Registry, Snapshot
 
 
+def check_site(registry: Registry, site: str | None, *others: str) -> None:
+    """That there is such a site, in the ledger or among `others`; None: of no one site. Raises ConfigError."""
+    from gateway.errors import ConfigError, Problem
+
+    if site not in {None, *registry.snapshot.sites, *others}:
+        found, expected = f"{site!r} is not in the ledger"[:160], "a site (fangkong site list)"
+        raise ConfigError([Problem("command line", None, "--site", found, expected, "场所不存在")])
+
+
 async def history_of(registry: Registry, *sorts: Sort) -> History:
     """All that was ever said of these sorts, withdrawals among it. Raises ConfigError."""
     from gateway.coverage.history import History

@@ -20,6 +20,19 @@ ANSWER_WITHIN_S = 30.0
 """Two commits, also on a slow card."""
 
 
+OPTIONS = {"points": "--point", "seconds": "--for", "valid_s": "--valid", "device": "device", "act": "act"}
+"""Fields of a request whose option, or argument, is not called as they are."""
+
+
+def by_options(refusal: str) -> str:
+    """A refusal as who typed the command understands it: fields of the request by their options."""
+    import re
+
+    return re.sub(
+        r"\bbody\.(\w+)(\.\d+)*(?=: )", lambda at: OPTIONS.get(at[1], "--" + at[1].replace("_", "-")), refusal
+    )
+
+
 def is_running(data_dir: Path) -> bool:
     """Whether a daemon holds this data directory."""
     import fcntl
@@ -80,7 +93,7 @@ def asked(args: argparse.Namespace, path: str, body: dict[str, Any] | None = Non
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
-                said = f"{json.load(error)['detail']} 服务拒绝"
+                said = f"{by_options(json.load(error)['detail'])} 服务拒绝"
     except (HTTPException, ValueError, KeyError):
         said = f"what answers at {site_file.api.listen} ([api] listen) is another program 端口被其他程序占用"
     except (urllib.error.URLError, ConnectionError) as error:

@@ -50,8 +50,9 @@ async def _merge(args: argparse.Namespace) -> int:
     from gateway.reports.district import district, report, roster
     from gateway.reports.formats import written
 
+    form = format_of(args, FORMATS)
     found = district(args.month, _read(args.files), _read(args.last), roster(args.roster))
-    write(args, written(report(found, args.node), format_of(args, FORMATS), args.lang))
+    write(args, written(report(found, args.node), form, args.lang))
     return OK
 
 

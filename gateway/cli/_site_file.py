@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 
 OK, FAILED, USAGE = 0, 1, 2
+DAYS_MAX = 3660
+"""Nothing is due later than in ten years."""
+
+
+def days(text: str) -> int:
+    """So many days from today, as an option says them."""
+    if not (text.isascii() and text.isdecimal() and int(text[:9]) <= DAYS_MAX):
+        raise argparse.ArgumentTypeError(f"0 to {DAYS_MAX} days are expected, not {text!r}")
+    return int(text)
 
 
 def add_common(parser: argparse.ArgumentParser, command: Command) -> None:

@@ -36,14 +36,14 @@ def figures(counts: Counts, *, as_json: bool) -> dict[str, Any]:
     """The figures of a node: for people each rate with its two counts, for machines the counts alone."""
     from dataclasses import asdict
 
-    from gateway.coverage.counts import stated
+    from gateway.coverage.counts import NOTHING_INSTALLED, stated
 
     if as_json:
         return {"counts": asdict(counts)}
     return {
         "required": counts.required,
         "installed": stated(counts.installed, counts.required),
-        "working": stated(counts.working, counts.installed),
+        "working": stated(counts.working, counts.installed, empty=NOTHING_INSTALLED),
         "networked": stated(counts.networked, counts.must_network),
         "waived": counts.waived, "unsupervised": counts.unsupervised, "overdue": counts.overdue,
         "physical": stated(counts.physical_ok, counts.physical),

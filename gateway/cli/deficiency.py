@@ -70,13 +70,11 @@ async def _record(args: argparse.Namespace) -> AsyncIterator[tuple[Registry, Tic
 async def _list(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
+    from gateway.cli._asked import check_site
     from gateway.coverage.ranking import ticket_order
-    from gateway.errors import ConfigError, Problem
 
     async with _record(args) as (registry, tickets):
-        if args.site not in {None, *registry.snapshot.sites, *(each.site for each in tickets)}:
-            found, expected = f"{args.site!r} is not in the ledger"[:160], "a site (fangkong site list)"
-            raise ConfigError([Problem("command line", None, "--site", found, expected, "场所不存在")])
+        check_site(registry, args.site, *(each.site for each in tickets))
         sites = {site.id: asdict(site) for site in registry.snapshot.sites.values()}
         listed = tickets if args.all else tickets.open()
         chosen = sorted(listed, key=lambda each: ticket_order(each, sites.get(each.site, {})))

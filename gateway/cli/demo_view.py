@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.cli.demo_audit import Audit
-from gateway.coverage.counts import stated
+from gateway.coverage.counts import NOTHING_INSTALLED, stated
 
 HOME_AND_CLEAR = "\x1b[H\x1b[J"
 BOLD, RED, GREEN, YELLOW, PLAIN = "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"
@@ -59,7 +59,7 @@ def in_words(answers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         counts = answer["counts"]
         rates = {
             "installed": stated(counts["installed"], counts["required"], "en"),
-            "working": stated(counts["working"], counts["installed"], "en"),
+            "working": stated(counts["working"], counts["installed"], "en", empty=NOTHING_INSTALLED),
             "networked": stated(counts["networked"], counts["must_network"], "en"),
         }
         beside = {name: counts[name] for name in ("waived", "overdue", "unsupervised")}

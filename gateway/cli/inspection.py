@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli._site_file import OK, add_common, audit_of, open_registry, os_actor, show
+from gateway.cli._site_file import OK, add_common, audit_of, days, open_registry, os_actor, show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ def add_parser(commands: Commands) -> None:
     add_common(add, _add)
     add_common(verbs.add_parser("list", help="the last of every point and measure"), _list)
     due = verbs.add_parser("due", help="what has to be inspected: never done, expired, failed, or soon to expire")
-    due.add_argument("--within", type=int, default=30, metavar="DAYS")
+    due.add_argument("--within", type=days, default=30, metavar="DAYS")
     add_common(due, _due)
 
 
@@ -99,7 +99,7 @@ async def _due(args: argparse.Namespace) -> int:
 
     now = RealClock().now()
     today = day_of(now).isoformat()
-    soon = (day_of(now) + timedelta(days=min(max(args.within, 0), 3660))).isoformat()
+    soon = (day_of(now) + timedelta(days=args.within)).isoformat()
     registry = await open_registry(args)
     rows = []
     try:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "json", "csv", "html", "pdf", "xlsx")
 PAGE_FORMATS = ("html", "json", "pdf", "xlsx")
+ENDINGS = {"text": ".txt"}
+"""Of names of files, where it is not the format's own name."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -135,20 +137,30 @@ async def _tables(args: argparse.Namespace) -> int:
     from gateway.reports.formats import written
     from gateway.reports.office import Asked, report
 
+    form = format_of(args, FORMATS)
     at, month = _when(args)
     since = getattr(args, "since", None)
     asked = Asked(
         await known_of(args, month), at, args.node, since=since or month.start, until=at + MS if since else month.end,
         months=getattr(args, "months", 1), by=getattr(args, "by", "site"),
     )  # fmt: skip
-    write(args, written(report(args.report, asked), format_of(args, FORMATS), args.lang))
+    write(args, written(report(args.report, asked), form, args.lang))
     return OK
 
 
 def format_of(args: argparse.Namespace, formats: Sequence[str]) -> str:
-    """As was asked for, as --json or the name of the file says, else the first."""
-    ending = args.out.suffix[1:].lower() if args.out else ""
-    return str(args.format or ("json" if args.json else ending if ending in formats else formats[0]))
+    """As was asked for, as --json or the name of the file says; on standard output the first. Raises ConfigError."""
+    from gateway.errors import ConfigError, Problem
+
+    if args.format or args.json or not args.out:
+        return str(args.format or ("json" if args.json else formats[0]))
+    known = {ENDINGS.get(form, f".{form}"): form for form in formats}
+    ending = args.out.suffix.lower()
+    if ending not in known:
+        found = f"{args.out.name!r} ends in {ending}" if ending else f"{args.out.name!r} has no ending"
+        expected = f"a name that ends in {', '.join(known)}, or --format"
+        raise ConfigError([Problem("command line", None, "--out", found[:160], expected, "文件类型不明")])
+    return known[ending]
 
 
 async def _bulletin(args: argparse.Namespace) -> int:
@@ -159,6 +171,7 @@ async def _bulletin(args: argparse.Namespace) -> int:
     from gateway.reports.formats import json_bytes, pdf, xlsx
     from gateway.reports.internal import internal
 
+    form = format_of(args, PAGE_FORMATS)
     at, month = _when(args)
     known = await known_of(args, month)
     site_file, folder = data_dir(args)
@@ -172,7 +185,6 @@ async def _bulletin(args: argparse.Namespace) -> int:
         figures, label = month_figures(known, month, at, box=site_file.gateway.name), Label()
     make = public if args.edition == "public" else internal
     made = make(known, figures, args.node, lang=args.lang, label=label, progress=_progress)
-    form = format_of(args, PAGE_FORMATS)
     if form == "xlsx":
         write(args, xlsx(made.tables, args.lang))
     else:

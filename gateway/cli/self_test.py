@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli._site_file import OK, add_common, data_dir, open_registry, show
+from gateway.cli._site_file import OK, add_common, data_dir, days, open_registry, show
 
 if TYPE_CHECKING:
     from gateway.cli import Commands
@@ -20,17 +20,19 @@ def add_parser(commands: Commands) -> None:
     add_common(listed, _list)
 
     due = verbs.add_parser("due", help="panic buttons and the like that a person must press soon")
-    due.add_argument("--within", type=int, default=7, metavar="DAYS")
+    due.add_argument("--within", type=days, default=7, metavar="DAYS")
     due.add_argument("--site")
     add_common(due, _due)
 
 
 async def _list(args: argparse.Namespace) -> int:
+    from gateway.cli._asked import check_site
     from gateway.coverage.facts import Sort
 
     registry = await open_registry(args)
     rows: list[dict[str, Any]] = []
     try:
+        check_site(registry, args.site)
         async for page in registry.newest(Sort.SELF_TEST):
             for fact in page:
                 site, point, device = fact.subject
@@ -45,6 +47,7 @@ async def _list(args: argparse.Namespace) -> int:
 async def _due(args: argparse.Namespace) -> int:
     from datetime import timedelta
 
+    from gateway.cli._asked import check_site
     from gateway.clock import RealClock
     from gateway.coverage.contracts import contract_of, contracts_of
     from gateway.coverage.facts import Sort
@@ -52,6 +55,7 @@ async def _due(args: argparse.Namespace) -> int:
 
     registry = await open_registry(args)
     try:
+        check_site(registry, args.site)
         tested = {fact.subject[0]: fact async for page in registry.newest(Sort.LIVE_TEST) for fact in page}
         stages = {fact.subject[0]: fact.value async for page in registry.newest(Sort.STAGE) for fact in page}
         devices = [

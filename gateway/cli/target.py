@@ -48,6 +48,7 @@ async def _record(args: argparse.Namespace, value: Mapping[str, float] | None) -
     from gateway.audit import Deed
     from gateway.cli._asked import history_of
     from gateway.clock import RealClock
+    from gateway.coverage.days import day_of
     from gateway.coverage.facts import Fact, Sort
     from gateway.errors import ConfigError, Problem
 
@@ -57,6 +58,9 @@ async def _record(args: argparse.Namespace, value: Mapping[str, float] | None) -
         problem = Problem("command line", None, "due", f"found {args.due!r}"[:120], "a day like 2026-12-31", "日期不对")
         raise ConfigError([problem]) from error
     now = RealClock().now()
+    if value is not None and due < (today := day_of(now).isoformat()):
+        problem = Problem("command line", None, "due", f"{due} is past", f"{today} or a later day", "日期已过")
+        raise ConfigError([problem])
     registry = await open_registry(args)
     try:
         ledger = registry.snapshot

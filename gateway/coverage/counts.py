@@ -5,6 +5,7 @@ Rates are never kept: they are made from two counts when they are printed, round
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from operator import add, attrgetter, sub
 
@@ -63,8 +64,9 @@ def rate(part: int, whole: int) -> str:
 
 
 EMPTY = {"zh": "n/a (无应装点位)", "en": "n/a (nothing required)"}
+NOTHING_INSTALLED = {"zh": "n/a (无已装点位)", "en": "n/a (nothing installed)"}
 
 
-def stated(part: int, whole: int, language: str = "zh") -> str:
-    """A rate as people must see it, with its two counts: "98.3 % (60/61)"."""
-    return f"{rate(part, whole)} ({part}/{whole})" if whole else EMPTY[language]
+def stated(part: int, whole: int, language: str = "zh", *, empty: Mapping[str, str] = EMPTY) -> str:
+    """A rate as people must see it, with its two counts: "98.3 % (60/61)"; `empty`: what is said of a share of nothing."""
+    return f"{rate(part, whole)} ({part}/{whole})" if whole else empty[language]

@@ -17,7 +17,7 @@ from gateway.coverage.period import Period
 from gateway.reports.boxes import NoExport, Place, Reported
 from gateway.reports.lists import RATES, counted, pair
 from gateway.reports.scope import ALL, NoSuchNode
-from gateway.reports.tables import Cell, Column, Report, Table, plain, word_of
+from gateway.reports.tables import Cell, Column, Report, Show, Table, plain, word_of
 from gateway.reports.words import AREA_KINDS, GAPS, MEASURES, NO_REQUIRED_POINTS, NOT_REPORTED, SITE_KINDS, Lang, Said
 
 HOUR_MS = 3_600_000
@@ -277,8 +277,8 @@ def _gaps(found: District, node: str) -> Table:
     return Table("gaps", Said("缺口", "gaps"), columns, [{"gap": gap, "number": n} for gap, n in sorted(sorts.items())])
 
 
-def _or_not_reported(cell: Any, lang: Lang) -> str:
-    return NOT_REPORTED[lang] if cell is None else pair(cell, lang)
+def _unless_not_reported(show: Show) -> Show:
+    return lambda cell, lang: NOT_REPORTED[lang] if cell is None else show(cell, lang)
 
 
 def _boxes(found: District) -> Table:
@@ -309,7 +309,7 @@ def _boxes(found: District) -> Table:
         ),
         Column("required", Said("应装", "required"), is_number=True),
         Column("basis", Said("应装依据", "required as of"), word_of({"roster": Said("名册", "the roster")})),
-        *(Column(column.key, column.head, _or_not_reported) for column in RATES[:4]),
+        *(Column(column.key, column.head, _unless_not_reported(column.show)) for column in RATES[:4]),
         Column("edition", Said("版次", "edition"), is_number=True),
         Column("sha256", Said("校验值", "SHA-256"), lambda cell, lang: plain(cell and cell[:12], lang)),
     )

@@ -18,6 +18,7 @@ from gateway.reports.words import (
     DEVICE_KINDS,
     FACTS,
     GAPS,
+    NO_INSTALLED_POINTS,
     NO_REQUIRED_POINTS,
     RISKS,
     SITE_KINDS,
@@ -38,6 +39,11 @@ LEDGER_FACTS = (
 def pair(cell: Sequence[int], lang: Lang) -> str:
     part, whole = cell
     return f"{rate(part, whole)} ({part}/{whole})" if whole else NO_REQUIRED_POINTS[lang]
+
+
+def of_installed(cell: Sequence[int], lang: Lang) -> str:
+    """Where points are required and none is installed, that is what is missing."""
+    return pair(cell, lang) if cell[1] else NO_INSTALLED_POINTS[lang]
 
 
 def counted(counts: Counts) -> dict[str, Any]:
@@ -64,7 +70,7 @@ def counted(counts: Counts) -> dict[str, Any]:
 
 RATES = (
     Column("installation", Said("安装率(已装/应装)", "installation (installed/required)"), pair),
-    Column("serviceable", Said("完好率(有效/已装)", "serviceable (working/installed)"), pair),
+    Column("serviceable", Said("完好率(有效/已装)", "serviceable (working/installed)"), of_installed),
     Column("effective", Said("有效率(有效/应装)", "effective (working/required)"), pair),
     Column("network", Said("联网率(已联/应联)", "networked (proved/required)"), pair),
     Column("waived", Said("豁免", "waived"), is_number=True),

@@ -40,7 +40,7 @@ async def publish(
 def _check(folder: Path, known: Known, month: Month, now: datetime) -> None:
     if now < month.end:
         raise GatewayError(
-            f"{month} is not over yet: it can be published from {month.end:%Y-%m-%d %H:%M} UTC 本月尚未结束"
+            f"{month} is not over yet: it can be published from {month.end.astimezone(LOCAL):%Y-%m-%d %H:%M} on 本月尚未结束"
         )
     if not Scope(known.history, instant_of(month, now)).sites:
         first = min((fact.valid_from for fact in known.facts if fact.sort is Sort.SITE), default=None)

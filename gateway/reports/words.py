@@ -39,6 +39,7 @@ def _words(lines: str) -> Mapping[str, Said]:
 
 
 NO_REQUIRED_POINTS = Said("n/a (无应装点位)", "n/a (no required points)")
+NO_INSTALLED_POINTS = Said("n/a (无已装点位)", "n/a (nothing installed)")
 NOTHING = Said("无", "none")
 NOT_REPORTED = Said("未上报", "not reported")
 

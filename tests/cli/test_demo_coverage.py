@@ -77,7 +77,7 @@ def test_the_same_moment_gives_the_same_sample() -> None:
         ),
         (
             Counts(),
-            "示范区: required 0, installed n/a (nothing required), working n/a (nothing required), "
+            "示范区: required 0, installed n/a (nothing required), working n/a (nothing installed), "
             "networked n/a (nothing required), waived 0, overdue 0, unsupervised 0",
         ),
     ],

@@ -14,6 +14,7 @@ import pytest
 from gateway.__main__ import main
 from gateway.clock import RealClock
 from gateway.coverage.count import counts, verdicts
+from gateway.coverage.days import day_of
 from gateway.coverage.facts import Fact, Sort
 from gateway.coverage.history import History
 from gateway.coverage.verdict import Gap, Rules
@@ -199,7 +200,26 @@ def test_who_has_to_be_pressed_is_listed_a_week_before_it_is_due(tmp_path: Path,
         "late",
         "never",
     ]
-    assert json.loads(bank("self-test", "due", "--site", "elsewhere", "--json")[1]) == []
+    assert json.loads(bank("self-test", "due", "--site", "b1", "--json")[1]) == rows
+
+
+@pytest.mark.parametrize("verb", ["due", "list"])
+def test_self_tests_of_a_site_that_is_not_there_are_refused(bank: Fangkong, verb: str) -> None:
+    code, _, complaint = bank("self-test", verb, "--site", "nosuch")
+
+    assert (code, "--site: 'nosuch' is not in the ledger; expected a site" in complaint) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("self-test", "due"), ("inspection", "due")])
+@pytest.mark.parametrize("days", ["-1", "3661", "soon"])
+def test_what_is_due_is_asked_of_the_days_to_come(
+    bank: Fangkong, capsys: pytest.CaptureFixture[str], words: tuple[str, str], days: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        bank(*words, f"--within={days}")
+
+    assert ended.value.code == 2
+    assert f"--within: 0 to 3660 days are expected, not '{days}'" in capsys.readouterr().err
 
 
 def test_who_carries_the_inventory_away_is_known(tmp_path: Path, bank: Fangkong) -> None:
@@ -240,14 +260,16 @@ def test_an_inspection_of_what_nobody_asks_or_telemetry_proves_is_refused(bank: 
 
 
 def test_a_target_is_set_changed_and_dropped(bank: Fangkong) -> None:
-    bank("target", "set", "area:d1", "2026-12-31", "--percent", "90")
-    bank("target", "set", "area:d1", "2026-12-31", "--percent", "95.5")
-    bank("target", "set", "all", "2027-06-30", "--percent", "100")
-    assert bank("target", "drop", "all", "2027-06-30")[0] == 0
+    bank("target", "set", "area:d1", "2099-12-31", "--percent", "90")
+    bank("target", "set", "area:d1", "2099-12-31", "--percent", "95.5")
+    bank("target", "set", "all", "2099-06-30", "--percent", "100")
+    assert bank("target", "drop", "all", "2099-06-30")[0] == 0
 
-    wanted = [{"node": "area:d1", "due": "2026-12-31", "percent": 95.5}]
+    wanted = [{"node": "area:d1", "due": "2099-12-31", "percent": 95.5}]
     assert json.loads(bank("target", "list", "--json")[1]) == wanted
-    assert "不存在" in bank("target", "set", "area:gone", "2026-12-31", "--percent", "90")[2]
-    assert "百分比" in bank("target", "set", "all", "2026-12-31", "--percent", "101")[2]
-    assert bank("target", "drop", "all", "2027-06-30")[0] == 2  # dropped above
+    assert "不存在" in bank("target", "set", "area:gone", "2099-12-31", "--percent", "90")[2]
+    assert "百分比" in bank("target", "set", "all", "2099-12-31", "--percent", "101")[2]
+    assert bank("target", "drop", "all", "2099-06-30")[0] == 2  # dropped above
     assert "日期" in bank("target", "set", "all", "soon", "--percent", "90")[2]
+    assert "due: 2020-12-31 is past; expected 2" in bank("target", "set", "all", "2020-12-31", "--percent", "90")[2]
+    assert bank("target", "set", "all", day_of(RealClock().now()), "--percent", "90")[0] == 0

@@ -102,6 +102,17 @@ async def test_what_stands_in_the_plan_and_what_the_ledger_does_not_take_is_refu
     assert desk.box.registry.device("new-1") is None
 
 
+async def test_a_refusal_names_the_option_that_was_typed(desk: Desk) -> None:
+    code, said = await desk.run("walk-test", "start", "s1", "--minutes", "481", "--reason", "handover")
+    assert (code, said.startswith("--minutes: "), "body" in said) == (1, True, False)
+
+    code, said = await desk.run("walk-test", "start", "s1", "--reason", "r" * 5000)
+    assert (code, said.startswith("--reason: "), "body" in said) == (1, True, False)
+
+    code, said = await desk.claim("new-1", None, "--point-kind", "k" * 5000)
+    assert (code, "--point-kind: " in said, "body" in said) == (1, True, False)
+
+
 async def test_a_site_is_walked_accepted_and_its_sheet_verified(desk: Desk) -> None:
     sheet = desk.folder / "sheet.json"
     begun = await desk.run("walk-test", "start", "s1", "--point", "door", "--reason", "handover")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.coverage.count import counts, over, verdicts
-from gateway.coverage.counts import Counts, rate, stated
+from gateway.coverage.counts import NOTHING_INSTALLED, Counts, rate, stated
 from gateway.coverage.facts import Sort
 from gateway.coverage.history import History, moment_of
 from gateway.coverage.period import Period
@@ -355,3 +355,4 @@ def test_a_rate_is_stated_with_its_two_counts_and_never_flatters() -> None:
     assert stated(9_999, 10_000) == "99.9 % (9999/10000)"
     assert stated(10_000, 10_000, "en") == "100.0 % (10000/10000)"
     assert (stated(0, 0), stated(0, 0, "en")) == ("n/a (无应装点位)", "n/a (nothing required)")
+    assert stated(0, 0, empty=NOTHING_INSTALLED) == "n/a (无已装点位)"

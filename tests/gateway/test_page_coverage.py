@@ -82,12 +82,12 @@ async def text(page: Browser, selector: str) -> str:
 
 
 ZH = (
-    "应装 6 个点位", "已装 50.0 % 3/6", "完好 66.6 % 2/3", "联网 0.0 % 0/3", "豁免 1", "n/a (无应装点位)", "失联", "设备失联",
-    "未规划该类点位", "高", "安保负责岗 0535-5551234",
+    "应装 6 个点位", "已装 50.0 % 3/6", "完好 66.6 % 2/3", "联网 0.0 % 0/3", "豁免 1", "n/a (无应装点位)", "n/a (无已装点位)",
+    "失联", "设备失联", "未规划该类点位", "高", "安保负责岗 0535-5551234",
 )  # fmt: skip
 EN = (
     "Required 6 points", "Installed 50.0 % 3/6", "Working 66.6 % 2/3", "Networked 0.0 % 0/3", "waived 1",
-    "n/a (nothing required)", "silent", "device silent", "no such point planned", "high",
+    "n/a (nothing required)", "n/a (nothing installed)", "silent", "device silent", "no such point planned", "high",
 )  # fmt: skip
 """Of the shops three entrances are required and the fourth is waived; of the bank three lines, of which it has no points."""
 

@@ -123,8 +123,10 @@ def test_the_future_is_not_reported(box: Path, capsys: pytest.CaptureFixture[str
     assert f"{when[0]}: is in the future; expected not later than now" in capsys.readouterr().err
 
 
-def test_a_month_that_lasts_is_not_published(box: Path) -> None:
+def test_a_month_that_lasts_is_not_published(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "publish", "--config", str(box / "site.toml"), "--month", "2999-01"]) == 1
+
+    assert "it can be published from 2999-02-01 00:00 on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("edition", ["public", "internal"])

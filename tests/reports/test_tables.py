@@ -13,12 +13,15 @@ from openpyxl import load_workbook
 
 from gateway.__main__ import main
 from gateway.config import ReportsSection
+from gateway.coverage.counts import Counts
 from gateway.coverage.ranking import order, place_of, risk_of
 from gateway.coverage.view import TARGET_KINDS
 from gateway.registry import Registry
 from gateway.reports.charts import towards
 from gateway.reports.colour import LEVELS, of_alarms, of_coverage, of_critical
 from gateway.reports.forecast import Forecast, forecast
+from gateway.reports.lists import RATES, counted
+from gateway.reports.words import Lang
 from tests.coverage.town import town
 
 DAY = date(2026, 10, 4)
@@ -65,6 +68,39 @@ def test_a_rate_stands_beside_its_counts(box: Path) -> None:
     assert "无应装点位" in page
 
 
+@pytest.mark.parametrize(("lang", "said"), [("zh", "n/a (无已装点位)"), ("en", "n/a (nothing installed)")])
+def test_where_points_are_required_and_none_is_installed_that_is_said(lang: Lang, said: str) -> None:
+    shown = {column.key: column.show(counted(Counts(required=2))[column.key], lang) for column in RATES}
+
+    assert (shown["installation"], shown["serviceable"], shown["effective"]) == ("0.0 % (0/2)", said, "0.0 % (0/2)")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (
+            ["bulletin", "--out", "b.txt"],
+            "'b.txt' ends in .txt; expected a name that ends in .html, .json, .pdf, .xlsx,",
+        ),
+        (
+            ["coverage", "--out", "c.doc"],
+            "'c.doc' ends in .doc; expected a name that ends in .txt, .json, .csv, .html,",
+        ),
+        (["gaps", "--out", "gaps"], "'gaps' has no ending; expected a name that ends in .txt, .json, .csv, .html,"),
+    ],
+)
+def test_an_ending_that_says_no_format_is_refused(
+    box: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], complaint: str
+) -> None:
+    monkeypatch.chdir(box)
+
+    assert main(["report", *words]) == 2
+    assert f"--out: {complaint}" in capsys.readouterr().err
+    assert not Path(words[-1]).exists()
+    assert main(["report", *words, "--format", "json"]) == 0
+    assert json.loads(Path(words[-1]).read_text(encoding="utf-8"))
+
+
 def test_on_a_terminal_a_report_is_a_table_to_read(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "coverage", "--config", str(box / "site.toml"), "--at", "2026-02-20T12:00"]) == 0
     title, _, heads, whole, *_ = capsys.readouterr().out.splitlines()
@@ -76,14 +112,20 @@ def test_on_a_terminal_a_report_is_a_table_to_read(box: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("wish", "first"), [(["--json"], "{"), (["--format", "csv"], "\ufeff层级"), (["--out", "a.html"], "<!DOCTYPE")]
+    ("wish", "first"),
+    [
+        (["--json"], "{"),
+        (["--format", "csv"], "\ufeff层级"),
+        (["--out", "a.html"], "<!DOCTYPE"),
+        (["--out", "a.txt"], "覆盖"),
+    ],
 )
 def test_the_format_is_as_asked_or_as_the_file_is_called(
     box: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, wish: list[str], first: str
 ) -> None:
     monkeypatch.chdir(box)
     assert main(["report", "coverage", "--at", "2026-02-20T12:00", *wish]) == 0
-    content = Path("a.html").read_text("utf-8") if "--out" in wish else capsys.readouterr().out
+    content = Path(wish[1]).read_text("utf-8") if "--out" in wish else capsys.readouterr().out
 
     assert content.startswith(first)
 

@@ -2,13 +2,13 @@
 import { ask, by, make, say, session } from "./common.js";
 
 const WORDS = {
-  en: { required: "Required", installed: "Installed", working: "Working", networked: "Networked", points: "points", nothing: "n/a (nothing required)", all: "Everything",
+  en: { required: "Required", installed: "Installed", working: "Working", networked: "Networked", points: "points", nothing: "n/a (nothing required)", noneInstalled: "n/a (nothing installed)", all: "Everything",
     waived: "waived", unsupervised: "unsupervised", overdue: "live test overdue", degraded: "degraded", effective: "working of required", units: "units with all installed",
     target: "target units with all installed", physical: "physical measures in order", advised: "advised, installed", entrances: "entrances controlled",
     deficiencies: "deficiencies", late: "past their due date", rectified: "said to be put right", open: "Open", close: "Close", more: "Show more",
     risk: "Risk", place: "Where", gap: "Gap", because: "Cause", since: "Since", responsible: "Responsible", due: "Due", days: "d", via: "through",
     notYet: "not due yet", isLate: "overdue", online: "working, networked", unproved: "working", passed: "passed inspection", every: "all", unplanned: "no such point planned", asOf: "As of", empty: "Nothing is counted here." },
-  "zh-CN": { required: "应装", installed: "已装", working: "完好", networked: "联网", points: "个点位", nothing: "n/a (无应装点位)", all: "全部",
+  "zh-CN": { required: "应装", installed: "已装", working: "完好", networked: "联网", points: "个点位", nothing: "n/a (无应装点位)", noneInstalled: "n/a (无已装点位)", all: "全部",
     waived: "豁免", unsupervised: "无自检", overdue: "触发测试超期", degraded: "降级", effective: "有效(完好/应装)", units: "单位全部装齐",
     target: "目标单位全部装齐", physical: "实体防范合格", advised: "建议项已装", entrances: "出入口受控",
     deficiencies: "整改单", late: "超过整改期限", rectified: "已报整改", open: "展开", close: "收起", more: "显示更多",
@@ -29,7 +29,8 @@ const called = (list, code) => session.words[list]?.[code] ?? code;
 const wanted = () => new URLSearchParams(location.hash.slice(1));
 
 // Rounded down to a tenth: 100 % is said of what is complete, and of nothing else.
-export const share = (part, whole) => (whole ? `${(Math.floor((part * 1000) / whole) / 10).toFixed(1)} % (${part}/${whole})` : word("nothing"));
+export const share = (part, whole, nothing = word("nothing")) => (whole ? `${(Math.floor((part * 1000) / whole) / 10).toFixed(1)} % (${part}/${whole})` : nothing);
+const empty = (whole) => word(whole === "installed" ? "noneInstalled" : "nothing");
 const mood = (part, whole) => (!whole ? "quiet" : part === whole ? "ok" : "alarm");
 
 function link(changes) {
@@ -57,7 +58,7 @@ function drawFigures(here) {
     const [rate, ...counted] = whole && of ? share(part, of).split(" (") : [];
     if (whole) {
       say(card.querySelector("strong"), rate ?? "n/a", mood(part, of));
-      say(card.querySelector(".counts"), rate ? counted[0].slice(0, -1) : word("nothing").slice(4));
+      say(card.querySelector(".counts"), rate ? counted[0].slice(0, -1) : empty(whole).slice(4));
       Object.assign(card.querySelector("meter"), { max: of || 1, value: part });
     } else {
       say(card.querySelector("strong"), String(part));
@@ -102,7 +103,7 @@ function pointRow(each) {
 function nodeRow(each, below) {
   const isOpen = opened.has(each.node), name = each.name || word("all"), id = `below-${each.node}`;
   const figures = FIGURES.map(([figure, whole]) => make("span", { class: `cell ${whole ? mood(each.counts[figure], each.counts[whole]) : ""}` },
-    make("span", { class: "label" }, `${word(figure)} `), whole ? share(each.counts[figure], each.counts[whole]) : String(each.counts[figure])));
+    make("span", { class: "label" }, `${word(figure)} `), whole ? share(each.counts[figure], each.counts[whole], empty(whole)) : String(each.counts[figure])));
   const toggle = make("button", { type: "button", class: "toggle", "aria-expanded": String(isOpen), "aria-controls": isOpen ? id : null, "aria-label": `${word(isOpen ? "close" : "open")} ${name}`, "data-node": each.node }, isOpen ? "▾" : "▸");
   const to = make("a", { class: "name", href: link({ node: each.node }), "aria-current": each.node === (wanted().get("node") ?? "all") ? "true" : null, "data-node": each.node }, name,
     ...(each.node.startsWith("site:") ? [" ", make("small", {}, called("site_kind", each.kind))] : []));
