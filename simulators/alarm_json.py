@@ -10,6 +10,7 @@ import json
 import math
 import socket
 import zlib
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ REPEAT_MAX_S = 10.0
 RESULTS_KEPT = 100
 """Commands whose ids a device remembers with what became of them: the same id again does nothing twice."""
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.5, 10.0
-PUBLISH_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 5.0
 PENDING_CALLS = 10 * PENDING_MAX
 """Beyond this aiomqtt would warn; a burst is intended here."""
 
@@ -129,7 +130,10 @@ class Alarm:
 
     async def _converse(self, client: aiomqtt.Client) -> None:
         """Until told to be quiet, or the line breaks."""
-        await client.subscribe([(f"{self._topic}/receipt", 1), (f"{self._topic}/command", 1)])
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError  # swallowed while it connected: aiomqtt waits with `asyncio.wait_for`
+        topics = [(f"{self._topic}/receipt", 1), (f"{self._topic}/command", 1)]
+        await self._answered(client.subscribe(topics, timeout=math.inf))
         await self._publish(client, "availability", b"online", retain=True)
         self._client = client
         self._connected.set()
@@ -149,10 +153,14 @@ class Alarm:
     async def _publish(
         self, client: aiomqtt.Client, name: str, payload: bytes, *, retain: bool = False, qos: int = 1
     ) -> None:
+        """Raises MqttError."""
+        await self._answered(client.publish(f"{self._topic}/{name}", payload, qos=qos, retain=retain, timeout=math.inf))
+
+    async def _answered(self, asked: Awaitable[object]) -> None:
         """Raises MqttError. Not by aiomqtt's own timeout: `asyncio.wait_for` of Python 3.11 may swallow a cancellation."""
         try:
-            async with asyncio.timeout(PUBLISH_TIMEOUT_S):
-                await client.publish(f"{self._topic}/{name}", payload, qos=qos, retain=retain, timeout=math.inf)
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await asked
         except TimeoutError as error:
             raise aiomqtt.MqttError("the broker did not answer") from error
 
