@@ -71,9 +71,9 @@ MEASURES = _words("""
     door            车门监测     door watch
     fire            火灾报警     fire alarm
     security_door   防盗安全门   security door
-    interlock_door  联动互锁门   interlocking door
+    interlocked_door 联动互锁门  interlocking door
     bars            防护栏       bars
-    screen          防弹复合玻璃 bullet-resistant screen
+    bullet_resistant_screen 防弹复合玻璃 bullet-resistant screen
     fence           围墙(栅栏)   wall or fence
     wall            围墙         wall
     lighting        亮化         lighting

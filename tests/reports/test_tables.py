@@ -14,6 +14,7 @@ from openpyxl import load_workbook
 from gateway.__main__ import main
 from gateway.config import ReportsSection
 from gateway.coverage.counts import Counts
+from gateway.coverage.profile_file import shipped
 from gateway.coverage.ranking import order, place_of, risk_of
 from gateway.coverage.view import TARGET_KINDS
 from gateway.registry import Registry
@@ -21,7 +22,7 @@ from gateway.reports.charts import towards
 from gateway.reports.colour import LEVELS, of_alarms, of_coverage, of_critical
 from gateway.reports.forecast import Forecast, forecast
 from gateway.reports.lists import RATES, counted
-from gateway.reports.words import Lang
+from gateway.reports.words import MEASURES, SITE_KINDS, Lang
 from tests.coverage.town import town
 
 DAY = date(2026, 10, 4)
@@ -256,3 +257,10 @@ def test_where_all_is_installed_and_stays_so_the_way_to_the_target_has_its_chart
     weeks = [(DAY + timedelta(weeks=week), 1000) for week in range(13)]
 
     assert "<svg" in towards(weeks, [(DAY, 1000)], None, ("a", "b", "c"), "n")
+
+
+def test_every_shipped_profile_asks_in_words_that_people_know() -> None:
+    profiles = shipped()
+
+    assert {profile.site_kind for profile in profiles} <= set(SITE_KINDS)
+    assert {each.measure for profile in profiles for each in profile.requirements} <= set(MEASURES)
