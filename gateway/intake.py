@@ -326,6 +326,9 @@ class Intake:
                 self._recent[key] = self._clock.monotonic() - age_s, event.qualifier, Receipt.settled()
                 self._recent.move_to_end(key, last=False)  # read from the newest on: the oldest are forgotten first
         self._storms.recall(_reaching_back(recent, self._storms.memory_s), self._clock.monotonic(), now)
+        for event_id in self._storms.guessed:
+            if await self._store.event(event_id) is None:
+                self._storms.begin(event_id)
         for watch in self._watches:
             await self._recall(watch, recent, now)
         await self._say_due()  # before anything newer hides what is left from the next start

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from gateway.coverage.contracts import contract_of
@@ -103,9 +104,9 @@ class Sweep:
     def figures(self) -> Mapping[str, Period]:
         self._name_nodes()
         for (point,) in self.history.subjects(Sort.POINT):
-            self._take(lambda view, point=point: judge(view, point))  # type: ignore[misc]  # a default binds the loop's name
+            self._take(partial(judge, point=point))
         for site in self._stays:
-            self._take(lambda view, site=site: judge_site(view, site))  # type: ignore[misc]  # as above
+            self._take(partial(judge_site, site=site))
         for stay, shapes in self._shapes.items():
             held = sum((counts_of(shape) * ms for shape, ms in shapes.items()), NONE)
             self._give(stay.nodes, Period(held))

@@ -33,6 +33,8 @@ class Flood:
     tracked: int = 0
     must_begin: bool = False
     """Its beginning was not stored."""
+    is_guessed: bool = False
+    """Known only from what it kept back."""
 
 
 class Floods:
@@ -70,6 +72,21 @@ class Floods:
         """A flood of this event's source under this id, nothing kept back so far."""
         flood = self._floods[event.device] = Flood(event_id, flooding(event), since_s + FLOOD_SUMMARY_S)
         return flood
+
+    def guess(self, event: Event, event_id: str, since_s: float) -> None:
+        """As `recall`, of a flood whose beginning nobody has seen."""
+        self.recall(event, event_id, since_s).is_guessed = True
+
+    @property
+    def guessed(self) -> Sequence[str]:
+        """Ids of floods whose beginning nobody has seen."""
+        return [flood.id for flood in self._floods.values() if flood.is_guessed]
+
+    def begin(self, event_id: str) -> None:
+        """No event of this id speaks for what was kept back: the next look says that the flood began."""
+        for flood in self._floods.values():
+            if flood.id == event_id:
+                self._begin_again(flood)
 
     def forget(self, device: str) -> None:
         """It was over before."""

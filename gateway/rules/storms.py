@@ -166,6 +166,16 @@ class Storms:
             elif event.place is not None and not FACTS[event.kind].momentary:
                 self._windows.send(event, at_s)
 
+    @property
+    def guessed(self) -> Sequence[str]:
+        """After `recall`: ids by which events were kept back, of events that were not among those given. One may be older; or it
+        is on no disk: taken for news, known to the store for a repeat, and the gateway died before that was put right."""
+        return self._floods.guessed
+
+    def begin(self, event_id: str) -> None:
+        """Nothing on disk has this id: the next look says something under it, for those whom it has kept back."""
+        self._floods.begin(event_id)
+
     def _recall_own(self, event: Event, at_s: float) -> None:
         of = event.values.get("of")
         if not isinstance(of, str):
@@ -186,7 +196,7 @@ class Storms:
             self._windows.repeat(event)
             return
         if not self._floods.speaks(event.device, by):
-            self._floods.recall(event, by, at_s)
+            self._floods.guess(event, by, at_s)
         flood, _ = self._floods.keep_back(event, at_s)
         if not FACTS[event.kind].momentary:
             if state.window is None and event.qualifier is Qualifier.RESTORE:

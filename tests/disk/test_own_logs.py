@@ -19,6 +19,7 @@ LINES_MOST = 60
 FLOOD = 1000
 OWN_FILES = {"api.token", "demo.password", "gateway.log", "site.toml", "var"}
 VAR = {
+    "alive",
     "audit.db",
     "audit.db-journal",
     "broker",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -179,6 +179,25 @@ async def test_a_numbered_repeat_is_counted_in_no_storm(road: Road) -> None:
     assert len(await road.stored()) == len(await road.sent()) == 1
     assert road.count("events_suppressed_total", reason="repeat") == 0
     assert road.intake._storms._decided == {}
+
+
+async def test_what_a_repeat_has_kept_back_is_spoken_for_after_a_crash(road: Road) -> None:
+    """A device says again what was stored long ago, and right behind it something new: one commit, in which the first turns out
+    to be a repeat. Nobody has the event by which the second was kept back."""
+    burglary = Observation("a001", Kind.BURGLARY, zone=1, repeat_key="7")
+    await (await road.intake.report(SOURCE, [burglary]))
+    await road.clock.advance(3600)
+    await road.crash()
+    await (await road.intake.report(SOURCE, [burglary, replace(burglary, repeat_key="8")]))
+    (kept_back,) = [event for event in await road.stored() if event.suppressed_by]
+    assert await road.store.event(str(kept_back.suppressed_by)) is None
+
+    await road.crash()
+
+    (word,) = [event for event in await road.sent() if event.id == kept_back.suppressed_by]
+    assert (word.kind, word.qualifier, word.driver) == (Kind.FLOODING, Qualifier.NEW, "gateway")
+    await road.crash()
+    assert [event.id for event in await road.sent()].count(word.id) == 1, "said once"
 
 
 async def test_a_report_that_was_broken_off_leaves_no_window(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
