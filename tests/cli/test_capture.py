@@ -66,12 +66,13 @@ at_s = 0.5
 device = "rf-1"
 do = "burglary"
 zone = 2
+# Late and long: the line looks again after a pause for units that were not there, and a bus is only heard when it is asked.
 [[step]]
-at_s = 2.0
+at_s = 12.0
 device = "fence-2"
 do = "perimeter"
 zone = 3
-restore_after_s = 1.0
+restore_after_s = 5.0
 """
 
 

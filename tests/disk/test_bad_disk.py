@@ -187,7 +187,7 @@ def cpu_s(pid: int) -> float:
 async def test_one_sync_that_fails_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     """The kernel says EIO once; whatever the gateway then says yes to was written and synced anew."""
     once = ["-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync"]
-    inject = ["-e", "inject=fdatasync:error=EIO:when=30"]
+    inject = ["-P", str(tmp_path / "var" / "events.db-wal"), "-e", "inject=fdatasync:error=EIO:when=30"]
     async with town(tmp_path, under=[tool("strace"), *once, *inject]) as place:
         alarms = [place.alarm(f"a{n:03}") for n in range(1, 11)]
         for number in range(EVENTS_MOST // len(alarms)):
